@@ -1,0 +1,162 @@
+#ifndef CAPKV_H
+#define CAPKV_H
+
+// capkv: a budget for llama.cpp's KV cache
+//
+// With a budget, every KV head of every layer keeps the first n_sink tokens, the last n_recent ones and, of the rest, the
+// entries that its policy scores highest. Without one, nothing of llama.cpp changes.
+//
+// Python reads this file through cffi: between the CDEF markers it stays plain C, without macros.
+
+#include "llama.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef LLAMA_SHARED
+#    if defined(_WIN32) && !defined(__MINGW32__)
+#        ifdef LLAMA_BUILD
+#            define CAPKV_API __declspec(dllexport)
+#        else
+#            define CAPKV_API __declspec(dllimport)
+#        endif
+#    else
+#        define CAPKV_API __attribute__ ((visibility ("default")))
+#    endif
+#else
+#    define CAPKV_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// CDEF BEGIN
+
+struct capkv_params {
+    // the budget, in the unit that it was given in: at most one of the three is not zero, all zero = no budget
+    uint32_t n_budget;     // tokens kept per KV head
+    uint64_t budget_bytes; // bytes of K and V that all layers may take for one sequence, headroom not counted
+    float    budget_share; // share of the logical context of a sequence, in (0, 1]
+
+    char     policy[32];
+    uint32_t n_sink;       // first tokens, always kept
+    uint32_t n_recent;     // last tokens, always kept; UINT32_MAX = the default, cut to half of a small budget
+    uint32_t n_headroom;   // cells beyond the budget; UINT32_MAX = n_batch
+    float    tau;          // sharpness of capkv-ref
+    float    novelty;      // weight of key novelty in capkv
+    uint32_t seed;         // of the query reservoir and of the policy `random`
+};
+
+// one option, as it is called everywhere: --kv-NAME in llama.cpp's tools, kv_NAME in Python, LLAMA_ARG_KV_NAME in the
+// environment, --NAME in capkv-chat
+struct capkv_option {
+    const char * name;          // "budget"
+    const char * metavar;       // "N"
+    const char * default_value; // as text
+    const char * range;         // what is allowed, as text
+    const char * help;          // one line, lower case
+};
+
+struct capkv_policy_info {
+    const char * name;
+    const char * help; // one line, lower case
+};
+
+// of one sequence, or with seq_id = -1 summed over all of them
+struct capkv_stats {
+    uint64_t n_tokens;     // tokens that the sequence is long
+    uint32_t n_cells;      // cells allocated
+    uint32_t n_used;       // cells in use
+    uint64_t n_evicted;    // tokens of it that each KV head no longer holds
+    uint64_t n_evictions;  // times that the cache was compacted
+    int64_t  t_evict_us;   // time spent in that, in us
+    int32_t  pos_tail;     // first position of the exact tail: from here on every head holds every token; 0 = nothing was evicted
+
+    uint64_t bytes_kv;     // K and V of the cells
+    uint64_t bytes_obs;    // what the policy has observed of the queries
+    uint64_t bytes_pos;    // position table, on the host
+    uint64_t bytes_work;   // work memory of an eviction (one, shared by all sequences)
+    uint64_t bytes_full;   // K and V that the cache would have taken without a budget
+};
+
+// k, v and query statistics of one layer, as a policy sees them; all f32, the last dimension is contiguous
+struct capkv_score_input {
+    int32_t n;         // entries
+    int32_t n_head;    // query heads, a multiple of n_head_kv
+    int32_t n_head_kv;
+    int32_t d_k;
+    int32_t d_v;
+
+    const float * k;       // [n_head_kv, n, d_k] after RoPE
+    const float * v;       // [n_head_kv, n, d_v]
+    const float * q_mean;  // [n_head, d_k] mean query before RoPE, or NULL
+    const float * q_res;   // [n_res, n_head, d_k] sampled queries before RoPE, or NULL
+    int32_t       n_res;
+
+    int32_t next_pos;   // position of the next token
+    float   kq_scale;   // scale of the attention logits, 0 = 1/sqrt(d_k)
+    int32_t rope_type;  // enum llama_rope_type, -1 = no RoPE
+    int32_t n_rot;      // rotated dimensions
+    float   freq_base;
+
+    uint64_t n_evictions; // evictions so far: varies the policy `random`
+    int32_t  il;          // layer: varies the policy `random`
+};
+
+// --- options ---
+
+struct capkv_params capkv_default_params(void);
+
+size_t                      capkv_n_options(void);
+const struct capkv_option * capkv_get_option(size_t i);
+
+size_t                           capkv_n_policies(void);
+const struct capkv_policy_info * capkv_get_policy(size_t i);
+
+// set one option from text ("1024", "256MiB", "10%" for the budget); false and capkv_last_error() if the value is not allowed
+bool capkv_params_set(struct capkv_params * params, const char * name, const char * value);
+
+// check the options against each other (budget >= sink + recent + 1, and so on); false and capkv_last_error() if they clash
+bool capkv_params_check(const struct capkv_params * params);
+
+// what the last failed call on this thread has to say, or why the last context with a budget could not be made; never NULL
+const char * capkv_last_error(void);
+
+// --- contexts ---
+
+// use these for the next context that this thread makes with llama_init_from_model, and for that one only; NULL takes it back
+// without such a call the environment decides (LLAMA_ARG_KV_BUDGET and so on)
+void capkv_set_next_params(const struct capkv_params * params);
+
+// the parameters in force, all resolved (n_budget in tokens); false if the context has no budget
+bool capkv_get_params(const struct llama_context * ctx, struct capkv_params * params);
+
+bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct capkv_stats * stats);
+
+// evict now, down to n_budget tokens (0 = the context's own budget)
+// returns the number of tokens that each KV head dropped, 0 if the sequence is no longer than that, -1 and capkv_last_error() on failure
+int32_t capkv_compress(struct llama_context * ctx, int32_t seq_id, uint32_t n_budget);
+
+// layers that the budget governs, ascending; returns their number, writes at most n_max of them
+int32_t capkv_get_layers(const struct llama_context * ctx, int32_t * layers, int32_t n_max);
+
+int32_t capkv_n_head_kv(const struct llama_context * ctx, int32_t il);
+
+// positions of the tokens that a KV head of a layer holds, ascending; returns their number, writes at most n_max of them
+// -1 and capkv_last_error() if there is no such layer or head
+int32_t capkv_get_positions(const struct llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max);
+
+// --- scorers ---
+
+// run the graph of params->policy on a ggml device ("CPU", "CUDA0", ...); scores: [n_head_kv, n]
+bool capkv_score(const char * device, const struct capkv_params * params, const struct capkv_score_input * input, float * scores);
+
+// CDEF END
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // CAPKV_H
