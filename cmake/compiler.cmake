@@ -1,0 +1,33 @@
+# The compilers, with one clear message where there is none, and ccache where it is there.
+
+include(CheckLanguage)
+foreach(lang C CXX)
+    check_language(${lang})
+    if(NOT CMAKE_${lang}_COMPILER)
+        message(FATAL_ERROR
+            "capkv: no working C and C++ compiler found. Install one and run the command again:\n"
+            "  Debian, Ubuntu   apt install g++\n"
+            "  Fedora           dnf install gcc-c++\n"
+            "  macOS            xcode-select --install\n"
+            "  Windows          Visual Studio Build Tools, with C++\n"
+            "or name one that is elsewhere with the environment variables CC and CXX.")
+    endif()
+endforeach()
+enable_language(C)
+enable_language(CXX)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "build type" FORCE)
+endif()
+
+# paths relative to this folder, so that every build below it, and every clone, shares what was compiled
+option(GGML_CCACHE "use ccache if available" ON)
+find_program(CAPKV_CCACHE ccache)
+if(GGML_CCACHE AND CAPKV_CCACHE)
+    foreach(lang C CXX CUDA HIP)
+        if(NOT CMAKE_${lang}_COMPILER_LAUNCHER)
+            set(CMAKE_${lang}_COMPILER_LAUNCHER
+                ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_SLOPPINESS=time_macros ${CAPKV_CCACHE})
+        endif()
+    endforeach()
+endif()

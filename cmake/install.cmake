@@ -1,0 +1,10 @@
+# What goes into the wheel: component capkv, and nothing of llama.cpp's own install rules.
+
+set(wheel_libraries ${capkv_libraries})
+list(FILTER wheel_libraries INCLUDE REGEX "^(llama|ggml.*)$")
+install(TARGETS ${wheel_libraries}
+    LIBRARY DESTINATION capkv_edge/lib COMPONENT capkv
+    RUNTIME DESTINATION capkv_edge/lib COMPONENT capkv
+    ARCHIVE DESTINATION capkv_edge/lib COMPONENT capkv)
+install(FILES ${CMAKE_SOURCE_DIR}/native/include/capkv.h DESTINATION capkv_edge/include COMPONENT capkv)
+install(FILES ${CAPKV_LLAMA_DIR}/LICENSE RENAME LICENSE.llama.cpp DESTINATION capkv_edge/lib COMPONENT capkv)

@@ -1,0 +1,71 @@
+# ggml and libllama as shared libraries, all in ${CMAKE_BINARY_DIR}/lib, with native/ compiled into libllama.
+
+set(BUILD_SHARED_LIBS ON)
+
+set(capkv_programs OFF)
+if(CAPKV_TOOLS OR CAPKV_LLAMA_TESTS)
+    set(capkv_programs ON)
+endif()
+
+# what is built; nothing of it may reach for the network
+set(LLAMA_BUILD_COMMON   ${capkv_programs}    CACHE BOOL "" FORCE)
+set(LLAMA_BUILD_TOOLS    ${capkv_programs}    CACHE BOOL "" FORCE)
+set(LLAMA_BUILD_SERVER   ${capkv_programs}    CACHE BOOL "" FORCE)
+set(LLAMA_BUILD_TESTS    ${CAPKV_LLAMA_TESTS} CACHE BOOL "" FORCE)
+set(LLAMA_BUILD_EXAMPLES OFF                  CACHE BOOL "" FORCE)
+set(LLAMA_BUILD_APP      OFF                  CACHE BOOL "" FORCE)
+set(LLAMA_BUILD_UI       OFF                  CACHE BOOL "" FORCE)
+set(LLAMA_USE_PREBUILT_UI OFF                 CACHE BOOL "" FORCE)
+set(LLAMA_OPENSSL        OFF                  CACHE BOOL "" FORCE)
+
+# the commit of this repository is not llama.cpp's, and must not make files compile anew
+file(STRINGS ${CMAKE_SOURCE_DIR}/LLAMA_CPP_VERSION pin REGEX "^version=")
+string(REPLACE "version=" "" pin "${pin}")
+set(LLAMA_BUILD_NUMBER 0)
+set(LLAMA_BUILD_COMMIT "llama-cpp-python-${pin}")
+set(GGML_BUILD_COMMIT  ${LLAMA_BUILD_COMMIT})
+set(GIT_EXE            "")
+
+add_subdirectory(${CAPKV_LLAMA_DIR} ${CMAKE_BINARY_DIR}/build-llama EXCLUDE_FROM_ALL)
+
+add_custom_target(capkv ALL DEPENDS llama)
+
+if(NOT CAPKV_UPSTREAM)
+    file(GLOB native_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/*.cpp)
+    target_sources(llama PRIVATE ${native_sources})
+    target_include_directories(llama
+        PRIVATE ${CMAKE_SOURCE_DIR}/native
+        PUBLIC  ${CMAKE_SOURCE_DIR}/native/include)
+    # each its own object: an edit compiles one file
+    set_source_files_properties(${native_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endif()
+
+# the targets of one type in a folder and those below it
+function(capkv_find_targets dir type result)
+    get_property(found DIRECTORY ${dir} PROPERTY BUILDSYSTEM_TARGETS)
+    set(all ${${result}})
+    foreach(target ${found})
+        get_target_property(is ${target} TYPE)
+        if(is MATCHES "^(${type})$")
+            list(APPEND all ${target})
+        endif()
+    endforeach()
+    get_property(subdirs DIRECTORY ${dir} PROPERTY SUBDIRECTORIES)
+    foreach(subdir ${subdirs})
+        capkv_find_targets(${subdir} ${type} all)
+    endforeach()
+    set(${result} ${all} PARENT_SCOPE)
+endfunction()
+
+# plain names without version links, which a wheel cannot hold, found next to each other
+capkv_find_targets(${CAPKV_LLAMA_DIR} "SHARED_LIBRARY|MODULE_LIBRARY" capkv_libraries)
+foreach(target ${capkv_libraries})
+    set_property(TARGET ${target} PROPERTY VERSION)
+    set_property(TARGET ${target} PROPERTY SOVERSION)
+    set_property(TARGET ${target} PROPERTY PUBLIC_HEADER)
+    set_target_properties(${target} PROPERTIES
+        LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib
+        INSTALL_RPATH            "$<IF:$<PLATFORM_ID:Darwin>,@loader_path,$ORIGIN>"
+        BUILD_WITH_INSTALL_RPATH ON)
+endforeach()

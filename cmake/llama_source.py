@@ -1,0 +1,258 @@
+"""Get the pinned llama.cpp and make a patched tree of it.
+
+    llama_source.py sdist                    print the path of the pinned source distribution, downloaded if need be
+    llama_source.py prepare DIR [options]    make or update a tree for a build in DIR
+    llama_source.py unpack DIR [options]     the same, but leave out hunks that do not fit: to write a patch again
+
+CMake calls `prepare` at every configure. It rewrites only the files whose content changes, so that a build redoes only
+what a changed patch or pin touches. It never edits the source that it takes from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import patch_series
+from patch_series import PATCHES, ROOT, PatchError
+
+PIN_FILE = ROOT / "LLAMA_CPP_VERSION"
+
+# not needed for a build, and two thirds of the bytes
+LEFT_OUT = (".devops/", ".git/", ".github/", "benches/", "docs/", "media/", "models/")
+
+
+class SourceError(Exception):
+    """The source cannot be had; the text says why and what to do."""
+
+
+def read_pin() -> dict[str, str]:
+    """The pin: package, version and sha256 of its source distribution."""
+    pairs = (line.split("=", 1) for line in PIN_FILE.read_text(encoding="utf-8").splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def pin_name(pin: dict[str, str]) -> str:
+    return f"{pin['package'].replace('_', '-')}=={pin['version']}"
+
+
+def cache_dir() -> Path:
+    if os.environ.get("CAPKV_CACHE_DIR"):
+        return Path(os.environ["CAPKV_CACHE_DIR"]).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "capkv-edge"
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def get_sdist() -> Path:
+    """Path of the pinned source distribution in the cache; downloaded when it is not there or is damaged."""
+    pin = read_pin()
+    path = cache_dir() / f"{pin['package']}-{pin['version']}.tar.gz"
+    if path.exists() and sha256(path) == pin["sha256"]:
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+            download(pin, Path(tmp))
+            got = Path(tmp) / path.name
+            digest = sha256(got)
+            if digest != pin["sha256"]:
+                raise SourceError(
+                    f"{path.name} has the wrong hash\n"
+                    f"  got      {digest}\n  expected {pin['sha256']} (LLAMA_CPP_VERSION)\n"
+                    "The package index that pip is set up to use serves another file. Point pip at an index that you trust,\n"
+                    "or, if the pin was just moved, put the right sha256 into LLAMA_CPP_VERSION."
+                )
+            os.replace(got, path)
+    except OSError as error:
+        raise SourceError(f"cannot write to the cache folder: {error}\nSet CAPKV_CACHE_DIR to a folder that can be written.") from error
+    return path
+
+
+def download(pin: dict[str, str], folder: Path) -> None:
+    """Download the source distribution with pip, so that its configured index, proxy and certificates are used."""
+    print(f"capkv: downloading the source distribution of {pin_name(pin)} (77 MB)", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
+    if importlib.util.find_spec("scikit_build_core"):
+        command.append("--no-build-isolation")  # pip reads the metadata with what is here: seconds instead of a minute
+    env = {key: value for key, value in os.environ.items() if key != "PIP_BUILD_TRACKER"}
+    run = subprocess.run([*command, pin_name(pin)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    name = f"{pin['package']}-{pin['version']}.tar.gz"
+    if run.returncode != 0 or not (folder / name).exists():
+        tail = "\n".join("  " + line for line in run.stdout.strip().splitlines()[-4:])
+        raise SourceError(
+            f"pip could not download the source distribution of {pin_name(pin)}; it said\n{tail}\n"
+            "Check the network and pip's index settings and run the command again. Without a network, either\n"
+            f"  put {name} into {cache_dir()} (CAPKV_CACHE_DIR sets another folder), or\n"
+            "  set LLAMA_CPP_DIR to an unpacked copy of it."
+        )
+
+
+def find_tree(folder: Path) -> Path:
+    """The llama.cpp tree in a folder that is one, or that is an unpacked source distribution."""
+    for tree in (folder, folder / "vendor" / "llama.cpp"):
+        if (tree / "include" / "llama.h").exists():
+            return tree
+    raise SourceError(
+        f"LLAMA_CPP_DIR is '{folder}', where there is neither include/llama.h nor vendor/llama.cpp/include/llama.h\n"
+        "Set it to a llama.cpp tree or to an unpacked llama-cpp-python source distribution, or leave it empty to download one."
+    )
+
+
+def fingerprint(tree: Path | None) -> str:
+    """Changes when the source does: the pin's hash, or what a given tree's files look like from outside."""
+    if tree is None:
+        return read_pin()["sha256"]
+    listing = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_tree(tree)]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()
+
+
+def list_tree(tree: Path) -> list[Path]:
+    found = []
+    for folder, names, files in os.walk(tree):
+        rel = Path(folder).relative_to(tree).as_posix()
+        names[:] = [n for n in names if not f"{n}/".startswith(LEFT_OUT)] if rel == "." else names
+        found += [Path(folder) / name for name in files if name != ".git"]
+    return sorted(found)
+
+
+def read_files(tree: Path | None) -> dict[str, bytes]:
+    """All files of the source that a build may need, by their path in the tree."""
+    if tree is not None:
+        return {path.relative_to(tree).as_posix(): path.read_bytes() for path in list_tree(tree)}
+    files = {}
+    sdist = get_sdist()
+    root = sdist.name.removesuffix(".tar.gz") + "/vendor/llama.cpp/"
+    with tarfile.open(sdist) as tar:
+        for member in tar:
+            rel = member.name.removeprefix(root)
+            if member.isfile() and rel != member.name and rel != ".git" and not rel.startswith(LEFT_OUT):
+                files[rel] = tar.extractfile(member).read()
+    return files
+
+
+def describe_rejected(rejected: list, source: str) -> str:
+    patch, path, hunk = rejected[0]
+    more = f", and {len(rejected) - 1} more hunks" if len(rejected) > 1 else ""
+    looked = "\n".join("  | " + line for line in hunk.old)
+    return (
+        f"patches/{patch.name}: hunk {hunk.header} does not fit {path}{more}\n"
+        f"The source is {source}; these lines were looked for, and are not there or are there more than once:\n{looked}\n"
+        "The pin in LLAMA_CPP_VERSION and the patch do not belong together. Get a tree without this hunk, put the hook\n"
+        "where it belongs now, and write the patch again from it:\n"
+        f"  python3 cmake/llama_source.py unpack build/edit\n"
+        f"  python3 scripts/export_patches.py build/edit {patch.name}"
+    )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.write_bytes(data)
+    if data.startswith(b"#!"):
+        tmp.chmod(0o755)
+    os.replace(tmp, path)
+
+
+def prepare(dest: Path, source: Path | None, *, use_patches: bool = True, keep_going: bool = False) -> str:
+    """Make or update the tree at dest and prove its hooks; returns one line about it."""
+    tree = find_tree(source) if source else None
+    said = f"llama.cpp at {tree}" if tree else f"llama.cpp of {pin_name(read_pin())}"
+    patches = patch_series.load_series() if use_patches else []
+    texts = [(PATCHES / patch.name).read_text(encoding="utf-8") for patch in patches]
+    code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    key = hashlib.sha256(repr((fingerprint(tree), texts, code)).encode()).hexdigest()
+    hooked = sorted({path for patch in patches for path in patch.files})
+    n_lines = sum(patch_series.hook_lines(patches, path).total() for path in hooked)
+    summary = f"{said}, {len(patches)} patches, {n_lines} hook lines in {len(hooked)} files"
+
+    stamp = dest.with_name(dest.name + ".json")
+    old = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() and dest.exists() else {"key": "", "files": {}}
+    if old["key"] == key and all((dest / path).exists() for path in hooked):
+        edited = [path for path in hooked if digest_of((dest / path).read_bytes()) != old["files"][path]]
+        return summary + (f"; edited by hand: {', '.join(edited)}" if edited else "")
+
+    files = read_files(tree)
+    changed, rejected = patch_series.apply_series(files, patches)
+    if rejected and not keep_going:
+        raise SourceError(describe_rejected(rejected, said))
+    update(dest, {**files, **changed}, old["files"])
+    for path in hooked if not rejected else []:
+        wrong = patch_series.missing_hooks(patches, path, files[path], (dest / path).read_bytes())
+        if wrong:
+            raise SourceError(f"{dest / path} is not {said} plus its hooks: '{wrong[0].strip()}' is missing or too much")
+    manifest = {path: digest_of(data) for path, data in {**files, **changed}.items()}
+    write_file(stamp, json.dumps({"key": "" if rejected else key, "files": manifest}).encode())
+    for patch, path, hunk in rejected:
+        print(f"left out: patches/{patch.name}: {path}: {hunk.header}", file=sys.stderr)
+    return summary
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def update(dest: Path, files: dict[str, bytes], before: dict[str, str]) -> None:
+    """Bring dest to these files; `before` holds the hashes of what the last run wrote there."""
+    writes, edited = [], []
+    for path, data in files.items():
+        there = (dest / path).read_bytes() if (dest / path).is_file() else None
+        if there != data:
+            writes.append(path)
+            if there is not None and path in before and digest_of(there) != before[path]:
+                edited.append(path)
+    if edited:
+        raise SourceError(
+            f"{', '.join(edited)} in {dest} was edited by hand, and would be overwritten\n"
+            f"Keep the edits with: python3 scripts/export_patches.py {dest}\n"
+            f"or drop them with:   rm -r {dest}"
+        )
+    for path in writes:
+        write_file(dest / path, files[path])
+    for path in before.keys() - files.keys():
+        (dest / path).unlink(missing_ok=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["sdist", "prepare", "unpack"])
+    parser.add_argument("dir", nargs="?", type=Path, help="where the tree goes")
+    parser.add_argument("--source", type=Path, default=os.environ.get("LLAMA_CPP_DIR") or None, help="take llama.cpp from this folder")
+    parser.add_argument("--no-patches", action="store_true", help="the source as it is")
+    args = parser.parse_args()
+    if args.command != "sdist" and args.dir is None:
+        parser.error(f"{args.command} needs DIR")
+    try:
+        if args.command == "sdist":
+            print(get_sdist())
+        else:
+            print(prepare(args.dir.absolute(), args.source, use_patches=not args.no_patches, keep_going=args.command == "unpack"))
+    except (SourceError, PatchError) as error:
+        print(f"capkv: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

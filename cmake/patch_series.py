@@ -1,0 +1,163 @@
+"""Read patches/series and apply it in memory.
+
+A patch here adds hook lines and removes none, so applying one needs no merge tool: each hunk's context has to be found in
+the file as it is, and the result is the file plus the added lines, which `missing_hooks` proves from what is on disk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PATCHES = ROOT / "patches"
+
+HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+
+
+class PatchError(Exception):
+    """A patch that cannot be read or does not fit; the text is for the user."""
+
+
+@dataclass
+class Hunk:
+    header: str
+    start: int  # index of the first line in the file before the patch, from 0
+    body: list[str]  # lines with their leading " " or "+"
+
+    @property
+    def old(self) -> list[str]:
+        return [line[1:] for line in self.body if line[0] == " "]
+
+    @property
+    def new(self) -> list[str]:
+        return [line[1:] for line in self.body]
+
+    @property
+    def added(self) -> list[str]:
+        return [line[1:] for line in self.body if line[0] == "+"]
+
+
+@dataclass
+class Patch:
+    name: str
+    header: str = ""
+    files: dict[str, list[Hunk]] = field(default_factory=dict)
+
+
+def series(patches: Path = PATCHES) -> list[str]:
+    """Names of the patches, in the order in which they apply."""
+    path = patches / "series"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def load_series(patches: Path = PATCHES) -> list[Patch]:
+    loaded = []
+    for name in series(patches):
+        path = patches / name
+        if not path.exists():
+            raise PatchError(f"patches/series lists {name}, but there is no patches/{name}")
+        loaded.append(parse(name, path.read_text(encoding="utf-8")))
+    return loaded
+
+
+def parse(name: str, text: str) -> Patch:
+    """Parse a unified diff, with whatever stands before it as the patch's header."""
+    patch = Patch(name)
+    lines = text.replace("\r\n", "\n").split("\n")
+    first = next((i for i, line in enumerate(lines) if line.startswith(("diff --git ", "--- a/"))), len(lines))
+    patch.header = "\n".join(lines[:first])
+
+    hunks: list[Hunk] | None = None
+    i = first
+    while i < len(lines):
+        line = lines[i]
+        i += 1
+        if line.startswith("+++ "):
+            target = line[4:].split("\t")[0].strip()
+            if not target.startswith("b/"):
+                raise PatchError(f"patches/{name}: '{line}' does not name a file as b/PATH")
+            hunks = patch.files.setdefault(target[2:], [])
+        elif match := HUNK.match(line):
+            if hunks is None:
+                raise PatchError(f"patches/{name}: '{line}' comes before any file name")
+            n_old, n_new = int(match[2] or 1), int(match[4] or 1)
+            hunk, i = _parse_hunk(name, lines, i, line, int(match[1]) - 1, n_old, n_new)
+            hunks.append(hunk)
+    if not patch.files:
+        raise PatchError(f"patches/{name}: no hunk in it")
+    return patch
+
+
+def _parse_hunk(name: str, lines: list[str], i: int, header: str, start: int, n_old: int, n_new: int) -> tuple[Hunk, int]:
+    body: list[str] = []
+    while n_old > 0 or n_new > 0:
+        line = lines[i] if i < len(lines) else "end of file"
+        i += 1
+        if line.startswith("\\"):
+            continue
+        kind = line[:1] or " "
+        if kind not in " +":
+            raise PatchError(
+                f"patches/{name}: '{line}' in hunk {header}: a hunk has context and added lines alone, it removes none"
+            )
+        body.append(line or " ")
+        n_new -= 1
+        n_old -= kind == " "
+    if n_old < 0 or n_new < 0:
+        raise PatchError(f"patches/{name}: the lines of hunk {header} are not as many as it says")
+    return Hunk(header, start, body), i
+
+
+def apply_hunks(lines: list[str], hunks: list[Hunk]) -> tuple[list[str], list[Hunk]]:
+    """Return the lines with every hunk in, and the hunks that do not fit.
+
+    A hunk fits where its context is found exactly: at the line that it names, moved by what earlier hunks added, or else
+    at the one other place in the file that has it.
+    """
+    lines = list(lines)
+    shift = 0
+    rejected = []
+    for hunk in hunks:
+        old = hunk.old
+        at = hunk.start + shift
+        if at < 0 or lines[at : at + len(old)] != old:
+            places = [i for i in range(len(lines) - len(old) + 1) if lines[i : i + len(old)] == old]
+            if len(places) != 1 or not old:
+                rejected.append(hunk)
+                continue
+            at = places[0]
+        lines[at : at + len(old)] = hunk.new
+        shift = at - hunk.start + len(hunk.added)
+    return lines, rejected
+
+
+def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[str, bytes], list[tuple[Patch, str, Hunk]]]:
+    """Return the files that the patches change, changed, and the (patch, file, hunk) that do not fit."""
+    changed: dict[str, bytes] = {}
+    rejected = []
+    for patch in patches:
+        for path, hunks in patch.files.items():
+            if path not in files:
+                rejected += [(patch, path, hunk) for hunk in hunks]
+                continue
+            text = changed.get(path, files[path]).decode("utf-8")
+            lines, bad = apply_hunks(text.split("\n"), hunks)
+            changed[path] = "\n".join(lines).encode("utf-8")
+            rejected += [(patch, path, hunk) for hunk in bad]
+    return changed, rejected
+
+
+def hook_lines(patches: list[Patch], path: str) -> Counter[str]:
+    """The lines that the patches add to a file, with how often."""
+    return Counter(line for patch in patches for hunk in patch.files.get(path, []) for line in hunk.added)
+
+
+def missing_hooks(patches: list[Patch], path: str, before: bytes, after: bytes) -> list[str]:
+    """Compare a file before and after: the added lines that are not there, and the lines that changed besides."""
+    old, new = (Counter(data.decode("utf-8").split("\n")) for data in (before, after))
+    hooks = hook_lines(patches, path)
+    return list((hooks - (new - old)).elements()) + list(((new - old) - hooks).elements()) + list((old - new).elements())

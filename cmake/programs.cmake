@@ -1,0 +1,41 @@
+# Programs, each group behind its option and its target; all in ${CMAKE_BINARY_DIR}/bin.
+
+set(programs_rpath "$<IF:$<PLATFORM_ID:Darwin>,@loader_path/../lib,$ORIGIN/../lib>")
+
+if(CAPKV_TOOLS)
+    add_custom_target(capkv-tools DEPENDS llama-server llama-cli llama-bench llama-perplexity llama-completion)
+endif()
+
+if(CAPKV_LLAMA_TESTS)
+    add_custom_target(capkv-llama-tests DEPENDS
+        test-backend-ops test-batch-alloc test-llama-archs test-save-load-state test-state-restore-fragmented test-thread-safety)
+endif()
+
+if(capkv_programs)
+    capkv_find_targets(${CAPKV_LLAMA_DIR} EXECUTABLE programs)
+    set_target_properties(${programs} PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin
+        INSTALL_RPATH            "${programs_rpath}"
+        BUILD_WITH_INSTALL_RPATH ON)
+endif()
+
+# tests/native/test-NAME.cpp is one program each; ctest runs them in the repository's root
+if(CAPKV_TESTS)
+    enable_testing()
+    add_custom_target(capkv-tests)
+    file(GLOB tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/native/test-*.cpp)
+    foreach(source ${tests})
+        get_filename_component(name ${source} NAME_WE)
+        add_executable(${name} EXCLUDE_FROM_ALL ${source})
+        target_compile_features(${name} PRIVATE cxx_std_17)
+        target_include_directories(${name} PRIVATE
+            ${CMAKE_SOURCE_DIR}/native ${CMAKE_SOURCE_DIR}/tests/native ${CAPKV_LLAMA_DIR}/src ${CAPKV_LLAMA_DIR}/vendor)
+        target_link_libraries(${name} PRIVATE llama)
+        set_target_properties(${name} PROPERTIES
+            RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin
+            INSTALL_RPATH            "${programs_rpath}"
+            BUILD_WITH_INSTALL_RPATH ON)
+        add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+        add_dependencies(capkv-tests ${name})
+    endforeach()
+endif()
