@@ -36,6 +36,7 @@ if(CAPKV_TESTS)
             INSTALL_RPATH            "${programs_rpath}"
             BUILD_WITH_INSTALL_RPATH ON)
         add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+        set_tests_properties(${name} PROPERTIES LABELS capkv)
         add_dependencies(capkv-tests ${name})
     endforeach()
 endif()

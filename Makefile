@@ -1,0 +1,56 @@
+# Everything is set up in .venv (from $(PYTHON)) and build/. The first run downloads and compiles; later ones work offline
+# and redo only what a change touches.
+
+PYTHON  ?= python3
+BIN     := .venv/bin
+DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
+           $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
+
+.PHONY: help demo test build tools check-off lint clean
+
+help:            ## list the targets
+	@sed -n 's/^\([a-z-]*\): .*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+demo: .venv/installed            ## chat over a long text in a cache of fixed size
+	@$(BIN)/python scripts/demo.py
+
+test: .venv/installed            ## run the tests
+	$(BIN)/cmake --build build/wheel --target capkv-tests
+	$(BIN)/ctest --test-dir build/wheel -L capkv --output-on-failure
+	$(BIN)/pytest
+
+build: .venv/ready            ## libllama for development: build/dev/lib, from the source in build/dev/llama.cpp
+	$(DEV)
+	$(BIN)/cmake --build build/dev
+
+tools: .venv/ready            ## llama-server, llama-cli, llama-bench and others with --kv-* options: build/tools/bin
+	scripts/build_tools.sh
+
+check-off: .venv/installed            ## show that without a budget nothing differs from llama.cpp as it is
+	$(BIN)/python scripts/check_off.py
+
+lint: .venv/ready            ## check the code's style, the patches and the limits on file size
+	$(BIN)/ruff check capkv_edge cmake scripts tests
+	$(BIN)/python scripts/lint.py
+
+clean:            ## remove .venv and build
+	rm -rf .venv build
+
+# the tools to build with, llama-cpp-python without a second llama.cpp, the demo model
+.venv/ready: pyproject.toml LLAMA_CPP_VERSION cmake/llama_source.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "capkv: $(PYTHON) is older than Python 3.10: make PYTHON=python3.12 (or another) names a newer one"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "capkv: no virtual environment could be made; Debian and Ubuntu have apt install python3-venv"; exit 1; }
+	$(BIN)/python scripts/requirements.py dev | xargs $(BIN)/python -m pip install -q
+	sdist=$$($(BIN)/python cmake/llama_source.py sdist) && \
+		CMAKE_ARGS=-DLLAMA_BUILD=OFF PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pip install -q --no-build-isolation "$$sdist"
+	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/requirements.py demo)
+	@touch $@
+
+.venv/installed: .venv/ready $(SOURCES)
+	@echo "capkv: building and installing; the first time compiles llama.cpp, which takes a while"
+	CMAKE_ARGS="-DCAPKV_TESTS=ON $$CMAKE_ARGS" PATH=$(CURDIR)/$(BIN):$$PATH \
+		$(BIN)/python -m pip install --no-build-isolation '.[test]'
+	@touch $@
