@@ -1,0 +1,273 @@
+#include "capkv-cache.h"
+
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+capkv_cache::capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint32_t n_ctx_seq) :
+    kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_ctx_seq(n_ctx_seq) {
+
+    for (size_t ikv = 0; ikv < kv.layers.size(); ++ikv) {
+        const uint32_t il = kv.layers[ikv].il;
+
+        GGML_ASSERT(kv.layers[ikv].v != nullptr && !kv.v_trans);
+
+        layer l;
+
+        l.il        = il;
+        l.ikv       = ikv;
+        l.n_head    = kv.hparams.n_head(il);
+        l.n_head_kv = kv.hparams.n_head_kv(il);
+        l.d_k       = kv.hparams.n_embd_head_k(il);
+        l.d_v       = kv.hparams.n_embd_head_v(il);
+
+        layers.push_back(l);
+    }
+
+    init_obs();
+
+    targets.assign(kv.n_stream, 0);
+    streams.resize(kv.n_stream);
+    for (auto & st : streams) {
+        reset(st);
+    }
+
+    capkv_stats stats = {};
+    add_stats(0, stats);
+
+    LLAMA_LOG_INFO("%s: policy = %s, budget = %u, sink = %u, recent = %u, headroom = %u, %u cells for up to %u tokens, observed queries %.2f MiB\n",
+            __func__, params.policy, params.n_budget, params.n_sink, params.n_recent, params.n_headroom, stats.n_cells, n_ctx_seq,
+            stats.bytes_obs/1024.0/1024.0);
+}
+
+capkv_cache::~capkv_cache() {
+    ggml_backend_sched_free(sched);
+}
+
+// the statistics live beside the layer's K and V: same device, and cleared and counted with them
+void capkv_cache::init_obs() {
+    const int64_t n_stream = kv.n_stream;
+
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctx_map;
+
+    for (auto & l : layers) {
+        if (policy.observe == CAPKV_OBSERVE_NONE) {
+            break;
+        }
+
+        auto & ctx = ctx_map[ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer)];
+        if (!ctx) {
+            ggml_init_params init = { 2*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+            ctx.reset(ggml_init(init));
+        }
+
+        if (policy.observe & CAPKV_OBSERVE_MEAN) {
+            l.q_sum = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.n_head, n_stream);
+            ggml_format_name(l.q_sum, "cache_q_sum_l%d", l.il);
+        }
+        if (policy.observe & CAPKV_OBSERVE_RES) {
+            l.q_res = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, l.d_k*l.n_head, CAPKV_N_RES*n_stream);
+            ggml_format_name(l.q_res, "cache_q_res_l%d", l.il);
+        }
+    }
+
+    for (auto & [buft, ctx] : ctx_map) {
+        ggml_backend_buffer_t buf;
+        if (kv.hparams.no_alloc) {
+            buf = ggml_backend_buft_alloc_buffer(buft, /*size =*/ 0);
+            for (auto * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
+                t->buffer = buf;
+            }
+        } else {
+            buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+        }
+        if (!buf) {
+            throw capkv_error("failed to allocate the observed queries of the KV budget");
+        }
+        ggml_backend_buffer_clear(buf, 0);
+        kv.ctxs_bufs.emplace_back(std::move(ctx), buf);
+    }
+}
+
+uint32_t capkv_cache::seq_stream(llama_seq_id seq_id) const {
+    return kv.seq_to_stream[seq_id];
+}
+
+uint32_t capkv_cache::n_cells() const {
+    return kv.get_size();
+}
+
+uint32_t capkv_cache::n_used(llama_seq_id seq_id) const {
+    return kv.v_cells[seq_stream(seq_id)].get_used();
+}
+
+void capkv_cache::reset(stream & st) const {
+    st = {};
+    st.pos_mid.resize(layers.size());
+    st.res.assign(CAPKV_N_RES, { -1, 0 });
+}
+
+void capkv_cache::clear() {
+    for (auto & st : streams) {
+        reset(st);
+    }
+    std::fill(targets.begin(), targets.end(), 0);
+
+    // the sum goes on from what it holds
+    for (auto & l : layers) {
+        if (l.q_sum && l.q_sum->data) {
+            ggml_backend_tensor_memset(l.q_sum, 0, 0, ggml_nbytes(l.q_sum));
+        }
+    }
+}
+
+bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    p0 = std::max(p0, 0);
+    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
+
+    // all or nothing: check every sequence first
+    std::vector<llama_seq_id> seqs;
+    for (llama_seq_id id = 0; id < (llama_seq_id) streams.size(); ++id) {
+        if (seq_id != -1 && id != seq_id) {
+            continue;
+        }
+
+        const auto & st  = streams[seq_stream(id)];
+        const auto   max = kv.v_cells[seq_stream(id)].seq_pos_max(id);
+
+        if (max < 0 || p0 > max || p1 <= p0) {
+            continue;
+        }
+
+        const bool whole = p0 == 0 && p1 > max;
+
+        if (st.evicted && !whole && p0 < st.pos_tail) {
+            LLAMA_LOG_DEBUG("%s: [%d, %d) of sequence %d reaches into what was evicted, the exact tail begins at %d\n",
+                    __func__, p0, p1, id, st.pos_tail);
+            return false;
+        }
+
+        seqs.push_back(id);
+    }
+
+    for (const auto id : seqs) {
+        const uint32_t s = seq_stream(id);
+
+        if (p0 == 0 && p1 > kv.v_cells[s].seq_pos_max(id)) {
+            reset(streams[s]);
+            for (auto & l : layers) {
+                if (l.q_sum) {
+                    ggml_backend_tensor_memset(l.q_sum, 0, s*l.q_sum->nb[1], l.q_sum->nb[1]);
+                }
+            }
+            continue;
+        }
+
+        for (auto & slot : streams[s].res) {
+            if (slot.pos >= p0 && slot.pos < p1) {
+                slot = { -1, 0 };
+            }
+        }
+    }
+
+    return true;
+}
+
+void capkv_cache::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst) {
+    const uint32_t s_src = seq_stream(seq_id_src);
+    const uint32_t s_dst = seq_stream(seq_id_dst);
+
+    if (s_src != s_dst) {
+        streams[s_dst] = streams[s_src];
+    }
+}
+
+void capkv_cache::update(uint32_t s_src, uint32_t s_dst) {
+    ggml_init_params init = { 4*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    ggml_context_ptr ctx { ggml_init(init) };
+
+    for (const auto & l : layers) {
+        if (l.q_sum) {
+            auto view = [&](uint32_t s) { return ggml_view_1d(ctx.get(), l.q_sum, l.q_sum->ne[0], s*l.q_sum->nb[1]); };
+            ggml_backend_tensor_copy(view(s_src), view(s_dst));
+        }
+        if (l.q_res) {
+            auto view = [&](uint32_t s) {
+                return ggml_view_2d(ctx.get(), l.q_res, l.q_res->ne[0], CAPKV_N_RES, l.q_res->nb[1], s*CAPKV_N_RES*l.q_res->nb[1]);
+            };
+            ggml_backend_tensor_copy(view(s_src), view(s_dst));
+        }
+    }
+}
+
+llama_pos capkv_cache::seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const {
+    const auto & st = streams[seq_stream(seq_id)];
+
+    // llama.h promises that all of [pos_min, pos_max] is there
+    return pos_min >= 0 && st.evicted ? st.pos_tail : pos_min;
+}
+
+std::vector<int32_t> capkv_cache::cell_order(uint32_t s) const {
+    const auto & cells = kv.v_cells[s];
+
+    std::vector<int32_t> res;
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        if (!cells.is_empty(i)) {
+            res.push_back(i);
+        }
+    }
+
+    std::stable_sort(res.begin(), res.end(), [&](int32_t a, int32_t b) { return cells.pos_get(a) < cells.pos_get(b); });
+
+    return res;
+}
+
+llama_pos capkv_cache::cell_pos(uint32_t s, const layer & l, int64_t head_kv, uint32_t cell) const {
+    const auto & st = streams[s];
+
+    if (cell >= st.n_sink && cell < st.n_sink + st.n_mid) {
+        return st.pos_mid[l.ikv][head_kv*st.n_mid + cell - st.n_sink];
+    }
+    return kv.v_cells[s].pos_get(cell);
+}
+
+std::vector<llama_pos> capkv_cache::positions(llama_seq_id seq_id, const layer & l, int64_t head_kv) const {
+    const uint32_t s = seq_stream(seq_id);
+
+    std::vector<llama_pos> res;
+    for (const int32_t cell : cell_order(s)) {
+        res.push_back(cell_pos(s, l, head_kv, cell));
+    }
+    return res;
+}
+
+void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
+    const uint32_t s  = seq_stream(seq_id);
+    const auto   & st = streams[s];
+
+    stats.n_tokens    += kv.v_cells[s].get_used() + st.n_evicted;
+    stats.n_cells     += kv.v_cells[s].size();
+    stats.n_used      += kv.v_cells[s].get_used();
+    stats.n_evicted   += st.n_evicted;
+    stats.n_evictions += st.n_evictions;
+    stats.t_evict_us  += st.t_evict_us;
+    stats.pos_tail     = st.evicted ? st.pos_tail : 0;
+
+    for (const auto & l : layers) {
+        const auto & kvl = kv.layers[l.ikv];
+        const size_t row = ggml_row_size(kvl.k->type, kvl.k->ne[0]) + ggml_row_size(kvl.v->type, kvl.v->ne[0]);
+
+        stats.bytes_kv   += row*kv.v_cells[s].size();
+        stats.bytes_full += row*n_ctx_seq;
+        stats.bytes_obs  += (l.q_sum ? l.q_sum->nb[1] : 0) + (l.q_res ? CAPKV_N_RES*l.q_res->nb[1] : 0);
+        stats.bytes_pos  += st.pos_mid[l.ikv].size()*sizeof(llama_pos);
+    }
+
+    stats.bytes_work = 0;
+    for (int i = 0; sched && i < ggml_backend_sched_get_n_backends(sched); ++i) {
+        stats.bytes_work += ggml_backend_sched_get_buffer_size(sched, ggml_backend_sched_get_backend(sched, i));
+    }
+}

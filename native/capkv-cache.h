@@ -1,0 +1,203 @@
+#pragma once
+
+#include "capkv-params.h"
+#include "capkv-policy.h"
+
+#include "llama-batch.h"
+#include "llama-kv-cache.h"
+#include "llama-memory.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+struct llm_graph_context;
+
+//
+// capkv_cache: what a llama_kv_cache with a budget has beyond its cells
+//
+// The cells of a sequence (each sequence has a stream of its own), in the order of their positions:
+//
+//   [sinks][middle][tail]
+//
+// sinks and tail hold the same tokens in every head, as ever. In the middle, which is empty until the first eviction, each KV
+// head of each layer holds tokens of its own: their true positions are in the position table, and the positions of the
+// cells themselves only keep the order.
+//
+// Evictions happen in the memory update, between batches: the cells that a batch was planned with are the cells it attends to.
+//
+
+class capkv_cache {
+public:
+    // a KV head's share of a layer
+    struct layer {
+        uint32_t il;  // in the model
+        uint32_t ikv; // in the cache
+
+        int64_t n_head;
+        int64_t n_head_kv;
+        int64_t d_k;
+        int64_t d_v;
+
+        ggml_tensor * q_sum = nullptr; // F32 [d_k*n_head, n_stream]
+        ggml_tensor * q_res = nullptr; // F16 [d_k*n_head, CAPKV_N_RES*n_stream]
+
+        // as seen in the last graph
+        capkv_rope rope;
+        float      kq_scale = 0.0f;
+    };
+
+    struct slot {
+        llama_pos pos; // -1 = free
+        uint64_t  key; // the reservoir holds the tokens of the lowest keys
+    };
+
+    struct stream {
+        bool      evicted  = false;
+        llama_pos pos_tail = 0; // first position of the tail
+
+        uint32_t n_sink = 0; // cells of the sinks; set by an eviction
+        uint32_t n_mid  = 0; // cells of the middle
+
+        // position table: per layer [n_mid, n_head_kv]
+        std::vector<std::vector<llama_pos>> pos_mid;
+
+        std::vector<slot> res; // [CAPKV_N_RES]
+        uint64_t n_sum = 0;    // tokens in q_sum
+
+        uint64_t n_evicted   = 0;
+        uint64_t n_evictions = 0;
+        int64_t  t_evict_us  = 0;
+    };
+
+    capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint32_t n_ctx_seq);
+    ~capkv_cache();
+
+    // the capkv_cache of a memory module, NULL if it has none
+    static capkv_cache * of(const llama_memory_i * mem);
+    static capkv_cache * of(const llama_kv_cache_context * mctx);
+
+    //
+    // llama_kv_cache calls these: each in the function of the same name
+    //
+
+    void clear();
+
+    // false: the range reaches into the middle, leave everything as it is
+    bool seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+
+    void seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst);
+
+    // copy the query statistics; the pending part of seq_cp()
+    void update(uint32_t s_src, uint32_t s_dst);
+
+    llama_pos seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const;
+
+    // no slot was found: remember which streams lack room
+    void prepare_failed(const std::vector<llama_ubatch> & ubatches);
+
+    // NULL if there is nothing to evict
+    llama_memory_context_ptr init_update(llama_context * lctx, bool optimize);
+
+    // the host's part comes first, the tensors last; a state is taken over once all of it was read
+    void state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) const;
+    void state_write_data(llama_io_write_i & io, llama_seq_id seq_id) const;
+    void state_read_meta (llama_io_read_i  & io, llama_seq_id seq_id);
+    void state_read_data (llama_io_read_i  & io, llama_seq_id seq_id);
+
+    //
+    // observe: the graph of a batch calls these
+    //
+
+    // token i of the ubatch goes to row dst of the reservoir
+    struct observe_plan {
+        struct item { int32_t i; int64_t dst; uint32_t s; slot new_slot; };
+
+        std::vector<item>  res;
+        std::vector<float> sum; // [n_tokens, n_stream] 1 where a token counts
+        bool any_sum = false;
+    };
+
+    observe_plan plan_observe  (const llama_ubatch & ubatch, bool warmup) const;
+    void         commit_observe(const observe_plan & plan);
+
+    void build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
+
+    //
+    // evict
+    //
+
+    // false: an error was logged and nothing has changed; true: at most n_target entries are left
+    bool evict(llama_context * lctx, uint32_t s, uint32_t n_target);
+
+    // evict what prepare_failed() and request() have asked for
+    bool apply_update(llama_context * lctx);
+
+    void request(llama_seq_id seq_id, uint32_t n_target);
+
+    //
+    // for the C API
+    //
+
+    const capkv_params & get_params() const { return params; }
+    const std::vector<layer> & get_layers() const { return layers; }
+    const stream & get_stream(llama_seq_id seq_id) const { return streams[seq_stream(seq_id)]; }
+
+    uint32_t n_stream() const { return streams.size(); }
+    uint32_t n_cells()  const;
+    uint32_t n_used(llama_seq_id seq_id) const;
+
+    void add_stats(llama_seq_id seq_id, capkv_stats & stats) const;
+
+    std::vector<llama_pos> positions(llama_seq_id seq_id, const layer & l, int64_t head_kv) const;
+
+private:
+    friend class capkv_graph_input;
+
+    llama_kv_cache & kv;
+
+    const capkv_params   params;
+    const capkv_policy & policy;
+    const uint32_t       n_ctx_seq;
+
+    std::vector<layer>  layers;
+    std::vector<stream> streams;
+
+    std::vector<uint32_t> targets; // [n_stream] entries to evict down to at the next update, 0 = leave
+
+    std::vector<stream> streams_read; // parsed by state_read_meta(), waiting for state_read_data()
+
+    // work of an eviction: a scheduler of its own, so that the one of the batches keeps its reserved buffers
+    ggml_backend_sched_t sched = nullptr;
+    std::vector<uint8_t> buf_meta;
+    bool reserved = false;
+
+    uint32_t seq_stream(llama_seq_id seq_id) const;
+
+    void reset(stream & st) const;
+    void init_obs();
+
+    // cells in use, in the order of their positions
+    std::vector<int32_t> cell_order(uint32_t s) const;
+
+    llama_pos cell_pos(uint32_t s, const layer & l, int64_t head_kv, uint32_t cell) const;
+
+    bool init_sched(llama_context * lctx);
+
+    struct score_out { size_t ilayer; int64_t head0; ggml_tensor * t; }; // F32 [n, n_heads of the group]
+
+    ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<int32_t> & order, std::vector<score_out> & outs) const;
+    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<std::vector<int32_t>> & rows) const;
+
+    bool compute(ggml_cgraph * gf, const capkv_inputs & inputs) const;
+
+    // cells that each head keeps: per layer [n_target, n_head_kv], ascending
+    using keep_vec = std::vector<std::vector<int32_t>>;
+
+    bool select(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, keep_vec & keep);
+    bool compact(uint32_t s, const keep_vec & keep);
+    void account(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, const keep_vec & keep);
+
+    void state_write_stream(llama_io_write_i & io, const stream & st) const;
+    void state_read_stream (llama_io_read_i  & io, stream & st) const;
+};

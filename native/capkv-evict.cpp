@@ -1,0 +1,293 @@
+// score, select, compact: everything up to the last step leaves the cache as it was
+
+#include "capkv-cache.h"
+#include "capkv-graph.h"
+
+#include "llama-context.h"
+#include "llama-impl.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <numeric>
+
+// the update of the memory module that runs the evictions
+class capkv_update_context : public llama_memory_context_i {
+public:
+    capkv_update_context(capkv_cache & cache, llama_context * lctx) : cache(cache), lctx(lctx) {}
+
+    bool next()  override { return false; }
+    bool apply() override { return cache.apply_update(lctx); }
+
+    llama_memory_status get_status() const override { return LLAMA_MEMORY_STATUS_SUCCESS; }
+
+    const llama_ubatch & get_ubatch() const override { GGML_ABORT("an eviction has no ubatch"); }
+
+private:
+    capkv_cache   & cache;
+    llama_context * lctx;
+};
+
+void capkv_cache::prepare_failed(const std::vector<llama_ubatch> & ubatches) {
+    std::vector<uint32_t> n_new(streams.size(), 0);
+
+    for (const auto & ubatch : ubatches) {
+        for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+            n_new[seq_stream(ubatch.seq_id[i][0])]++;
+        }
+    }
+
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        const auto & cells = kv.v_cells[s];
+
+        if (n_new[s] > 0 && cells.get_used() + n_new[s] > cells.size() && cells.get_used() > params.n_budget) {
+            targets[s] = params.n_budget;
+        }
+    }
+}
+
+void capkv_cache::request(llama_seq_id seq_id, uint32_t n_target) {
+    targets[seq_stream(seq_id)] = n_target;
+}
+
+llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool optimize) {
+    GGML_UNUSED(optimize);
+
+    if (!reserved && !init_sched(lctx)) {
+        LLAMA_LOG_ERROR("%s: failed to reserve the work memory of evictions\n", __func__);
+    }
+
+    if (std::all_of(targets.begin(), targets.end(), [](uint32_t n) { return n == 0; })) {
+        return nullptr;
+    }
+
+    return std::make_unique<capkv_update_context>(*this, lctx);
+}
+
+bool capkv_cache::apply_update(llama_context * lctx) {
+    bool res = true;
+
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        if (targets[s] > 0) {
+            res = evict(lctx, s, targets[s]) && res;
+            targets[s] = 0;
+        }
+    }
+
+    return res;
+}
+
+bool capkv_cache::init_sched(llama_context * lctx) {
+    // over the backends of the context: each layer is scored where its cache lives
+    std::vector<ggml_backend_t> backends;
+    for (int i = 0; i < ggml_backend_sched_get_n_backends(lctx->get_sched()); ++i) {
+        backends.push_back(ggml_backend_sched_get_backend(lctx->get_sched(), i));
+    }
+
+    const uint32_t n = kv.get_size();
+    const size_t n_nodes = capkv_n_nodes(policy, layers, n);
+
+    sched = ggml_backend_sched_new(backends.data(), nullptr, backends.size(), n_nodes, false, false);
+
+    std::vector<int32_t> order(n);
+    std::iota(order.begin(), order.end(), 0);
+
+    // an empty stream's cells have no positions: any will do, the shapes count
+    auto & cells = kv.v_cells[0];
+    const bool empty = cells.is_empty(n - 1);
+    if (empty) {
+        cells.pos_set(n - 1, n - 1);
+    }
+
+    auto ctx = capkv_graph_init(buf_meta, n_nodes);
+    capkv_inputs inputs;
+    std::vector<score_out> outs;
+    const bool res = ggml_backend_sched_reserve(sched, build_scores(ctx.get(), inputs, 0, order, outs));
+
+    if (empty) {
+        cells.rm(n - 1);
+    }
+
+    reserved = true;
+
+    return res;
+}
+
+bool capkv_cache::compute(ggml_cgraph * gf, const capkv_inputs & inputs) const {
+    if (!ggml_backend_sched_alloc_graph(sched, gf)) {
+        LLAMA_LOG_ERROR("%s: failed to allocate the graph of an eviction\n", __func__);
+        return false;
+    }
+
+    inputs.set();
+
+    const auto status = ggml_backend_sched_graph_compute(sched, gf);
+    if (status != GGML_STATUS_SUCCESS) {
+        LLAMA_LOG_ERROR("%s: failed to compute an eviction, status %d\n", __func__, status);
+        return false;
+    }
+    return true;
+}
+
+//
+// the steps
+//
+
+bool capkv_cache::select(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, keep_vec & keep) {
+    const uint32_t n        = order.size();
+    const uint32_t n_sink   = std::min(params.n_sink, n_target);
+    const uint32_t n_recent = std::min(params.n_recent, n_target - n_sink);
+    const uint32_t n_mid    = n_target - n_sink - n_recent;
+
+    ggml_backend_sched_reset(sched);
+
+    auto ctx = capkv_graph_init(buf_meta, capkv_n_nodes(policy, layers, n));
+    capkv_inputs inputs;
+    std::vector<score_out> outs;
+
+    if (!compute(build_scores(ctx.get(), inputs, s, order, outs), inputs)) {
+        return false;
+    }
+
+    keep.assign(layers.size(), {});
+
+    std::vector<float>   score;
+    std::vector<int32_t> cand;
+
+    for (const auto & out : outs) {
+        const auto & l = layers[out.ilayer];
+
+        keep[out.ilayer].resize((size_t) n_target*l.n_head_kv);
+
+        const int64_t n_heads = ggml_nelements(out.t)/n;
+
+        score.resize((size_t) n*n_heads);
+        ggml_backend_tensor_get(out.t, score.data(), 0, ggml_nbytes(out.t));
+
+        for (int64_t h = 0; h < n_heads; ++h) {
+            const float * sh = score.data() + h*n;
+
+            // the protected ones are no candidates: whatever their scores are, they stay
+            cand.resize(n - n_sink - n_recent);
+            std::iota(cand.begin(), cand.end(), n_sink);
+
+            auto val = [&](int32_t i) { return std::isfinite(sh[i]) ? sh[i] : -FLT_MAX; };
+
+            // of equal ones the later one stays
+            std::nth_element(cand.begin(), cand.begin() + n_mid, cand.end(), [&](int32_t a, int32_t b) {
+                return val(a) != val(b) ? val(a) > val(b) : a > b;
+            });
+            std::sort(cand.begin(), cand.begin() + n_mid);
+
+            int32_t * kh = keep[out.ilayer].data() + (out.head0 + h)*n_target;
+
+            for (uint32_t j = 0; j < n_target; ++j) {
+                kh[j] = order[j < n_sink ? j : j < n_sink + n_mid ? cand[j - n_sink] : n - n_target + j];
+            }
+        }
+    }
+
+    return true;
+}
+
+bool capkv_cache::compact(uint32_t s, const keep_vec & keep) {
+    std::vector<std::vector<int32_t>> rows(layers.size());
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const int64_t n_head_kv = layers[i].n_head_kv;
+        const int64_t n_target  = keep[i].size()/n_head_kv;
+
+        rows[i].resize(keep[i].size());
+        for (int64_t j = 0; j < n_target; ++j) {
+            for (int64_t h = 0; h < n_head_kv; ++h) {
+                rows[i][j*n_head_kv + h] = keep[i][h*n_target + j]*n_head_kv + h;
+            }
+        }
+    }
+
+    ggml_backend_sched_reset(sched);
+
+    auto ctx = capkv_graph_init(buf_meta, capkv_n_nodes_compact(layers));
+    capkv_inputs inputs;
+
+    return compute(build_compact(ctx.get(), inputs, s, rows), inputs);
+}
+
+void capkv_cache::account(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, const keep_vec & keep) {
+    auto & st    = streams[s];
+    auto & cells = kv.v_cells[s];
+
+    const uint32_t n        = order.size();
+    const uint32_t n_sink   = std::min(params.n_sink, n_target);
+    const uint32_t n_recent = std::min(params.n_recent, n_target - n_sink);
+    const uint32_t n_mid    = n_target - n_sink - n_recent;
+
+    // true positions, while the old cells are still there
+    std::vector<std::vector<llama_pos>> pos_mid(layers.size());
+    for (size_t i = 0; i < layers.size(); ++i) {
+        for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
+            for (uint32_t j = n_sink; j < n_sink + n_mid; ++j) {
+                pos_mid[i].push_back(cell_pos(s, layers[i], h, keep[i][h*n_target + j]));
+            }
+        }
+    }
+
+    struct cell { llama_pos pos; llama_kv_cell_ext ext; };
+
+    const llama_seq_id seq_id  = cells.seq_get(order[0]);
+    const llama_pos    pos_min = cells.pos_get(order[0]);
+    const llama_pos    pos_max = cells.pos_get(order[n - 1]);
+
+    std::vector<cell> kept(n_target);
+    for (uint32_t j = 0; j < n_target; ++j) {
+        if (j < n_sink || j >= n_sink + n_mid) {
+            const int32_t c = order[j < n_sink ? j : n - n_target + j];
+            kept[j] = { cells.pos_get(c), cells.ext_get(c) };
+        } else {
+            // only for the order: after the cell before it, and not after any token that was dropped
+            kept[j] = { j > 0 ? kept[j - 1].pos + 1 : pos_min, {} };
+        }
+    }
+
+    // the sequence ends where it ended, even if no tail is left to say so
+    kept[n_target - 1].pos = pos_max;
+
+    cells.reset();
+    for (uint32_t j = 0; j < n_target; ++j) {
+        cells.pos_set(j, kept[j].pos);
+        cells.ext_set(j, kept[j].ext);
+        cells.seq_add(j, seq_id);
+    }
+    kv.v_heads[s] = n_target;
+
+    st.evicted  = true;
+    st.n_sink   = n_sink;
+    st.n_mid    = n_mid;
+    st.pos_mid  = std::move(pos_mid);
+    st.pos_tail = n_recent > 0 ? kept[n_target - n_recent].pos : pos_max + 1;
+
+    st.n_evicted += n - n_target;
+    st.n_evictions++;
+}
+
+bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
+    const auto order = cell_order(s);
+
+    if (order.size() <= n_target) {
+        return true;
+    }
+
+    llama_synchronize(lctx);
+
+    const int64_t t_start_us = ggml_time_us();
+
+    keep_vec keep;
+    if (!select(s, order, n_target, keep) || !compact(s, keep)) {
+        return false;
+    }
+    account(s, order, n_target, keep);
+
+    streams[s].t_evict_us += ggml_time_us() - t_start_us;
+
+    return true;
+}

@@ -1,0 +1,173 @@
+#include "capkv-hooks.h"
+
+#include "llama-impl.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "llama-model.h"
+
+#include <algorithm>
+
+// the budget of the context that this thread is making
+struct capkv_pending {
+    bool         on = false;
+    capkv_params params;
+    uint32_t     n_batch   = 0;
+    uint32_t     n_ctx_seq = 0;
+};
+
+static thread_local capkv_pending g_pending;
+
+[[noreturn]] static void capkv_throw(const std::string & msg) {
+    capkv_set_last_error(msg);
+    throw capkv_error(msg);
+}
+
+static void capkv_refuse_arch(const llama_model & model, const std::string & why) {
+    capkv_throw("kv_budget is not possible for the architecture '" + model.arch_name() + "': " + why + " (allowed: 0)");
+}
+
+static void capkv_check_model(const llama_model & model) {
+    const auto & hparams = model.hparams;
+
+    if (llama_model_has_encoder(&model)) {
+        capkv_refuse_arch(model, "a model with an encoder has no cache that grows with the text");
+    }
+    if (llama_model_is_recurrent(&model)) {
+        capkv_refuse_arch(model, "a recurrent model has no KV cache, its memory is of fixed size already");
+    }
+    if (!hparams.causal_attn) {
+        capkv_refuse_arch(model, "its attention is not causal");
+    }
+    if (hparams.is_mla()) {
+        capkv_refuse_arch(model, "MLA stores no values of its own to score");
+    }
+    if (hparams.use_alibi) {
+        capkv_refuse_arch(model, "ALiBi needs the true distance of every cell");
+    }
+}
+
+//
+// capkv_scope
+//
+
+capkv_scope::capkv_scope(const llama_model & model, llama_context_params & params) : model(model) {
+    g_pending = {};
+
+    // speculative and MTP contexts share or mirror another one: the budget is the main context's
+    if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other != nullptr || model.hparams.vocab_only) {
+        return;
+    }
+
+    try {
+        g_pending.params = capkv_params_take_next();
+    } catch (const capkv_error & err) {
+        capkv_throw(err.what());
+    }
+
+    if (!capkv_params_on(g_pending.params)) {
+        return;
+    }
+
+    capkv_check_model(model);
+
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+        capkv_throw("flash attention = off: allowed with kv_budget is on or auto");
+    }
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+
+    const uint32_t n_ctx = params.n_ctx == 0 ? model.hparams.n_ctx_train : params.n_ctx;
+
+    // each sequence has a stream of its own; when they were to share the cells, each may still be as long as the context
+    if (params.kv_unified && params.n_seq_max > 1) {
+        LLAMA_LOG_INFO("%s: kv_unified is off with a KV budget: %u sequences of up to %u tokens\n", __func__, params.n_seq_max, n_ctx);
+        params.n_ctx = n_ctx*params.n_seq_max;
+    }
+    params.kv_unified = false;
+
+    // the window layers stay bounded as well
+    params.swa_full = false;
+
+    g_pending.on      = true;
+    g_pending.n_batch = std::min(n_ctx, params.n_batch);
+}
+
+capkv_scope::~capkv_scope() {
+    g_pending = {};
+}
+
+void capkv_scope::check(const llama_memory_i * mem) const {
+    if (g_pending.on && !capkv_cache::of(mem)) {
+        capkv_refuse_arch(model, "its memory is of a kind that entries cannot be taken from");
+    }
+}
+
+//
+// llama_kv_cache
+//
+
+// windows, caches that view another one, and MLA are not ours
+static bool capkv_wants(llama_swa_type swa_type, const llama_memory_i * mem_other) {
+    return g_pending.on && swa_type == LLAMA_SWA_TYPE_NONE && !mem_other;
+}
+
+uint32_t capkv_kv_size(
+        const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, uint32_t kv_size, llama_swa_type swa_type,
+        const llama_memory_i * mem_other, const llama_memory_i::layer_filter_cb & filter) {
+    if (!capkv_wants(swa_type, mem_other)) {
+        return kv_size;
+    }
+
+    size_t bytes_per_tok = 0;
+    for (uint32_t il = 0; il < hparams.n_layer_all; ++il) {
+        if (hparams.has_kv(il) && (!filter || filter(il))) {
+            bytes_per_tok += ggml_row_size(type_k, hparams.n_embd_k_gqa(il)) + ggml_row_size(type_v, hparams.n_embd_v_gqa(il));
+        }
+    }
+
+    try {
+        capkv_params_resolve(g_pending.params, kv_size, g_pending.n_batch, bytes_per_tok);
+    } catch (const capkv_error & err) {
+        capkv_throw(err.what());
+    }
+
+    g_pending.n_ctx_seq = kv_size;
+
+    const uint64_t n_cells = (uint64_t) g_pending.params.n_budget + g_pending.params.n_headroom;
+
+    return (uint32_t) std::min<uint64_t>(kv_size, GGML_PAD(n_cells, (uint64_t) 256));
+}
+
+std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_type, const llama_memory_i * mem_other) {
+    if (!capkv_wants(swa_type, mem_other)) {
+        return nullptr;
+    }
+
+    return std::make_shared<capkv_cache>(kv, g_pending.params, g_pending.n_ctx_seq);
+}
+
+capkv_cache * capkv_cache::of(const llama_memory_i * mem) {
+    if (const auto * kv = dynamic_cast<const llama_kv_cache *>(mem)) {
+        return kv->capkv.get();
+    }
+    if (const auto * iswa = dynamic_cast<const llama_kv_cache_iswa *>(mem)) {
+        return of(iswa->get_base());
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(mem)) {
+        return of(hybrid->get_mem_attn());
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(mem)) {
+        return of(hybrid->get_mem_attn());
+    }
+    return nullptr;
+}
+
+capkv_cache * capkv_cache::of(const llama_kv_cache_context * mctx) {
+    return mctx->kv->capkv.get();
+}
+
+void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
+    if (auto * cache = capkv_cache::of(mctx)) {
+        cache->build_observe(g, mctx, q_cur, kq_scale, il);
+    }
+}

@@ -1,0 +1,34 @@
+#pragma once
+
+// what the patched files of llama.cpp call: one line each, everything else is in native/
+
+#include "capkv-cache.h"
+
+// while a llama_context is made: takes the parameters that wait for it, checks them against the model and adapts the context's
+// own (flash attention on, one stream per sequence); throws capkv_error
+class capkv_scope {
+public:
+    capkv_scope(const llama_model & model, llama_context_params & params);
+    ~capkv_scope();
+
+    capkv_scope(const capkv_scope &) = delete;
+    capkv_scope & operator=(const capkv_scope &) = delete;
+
+    // throws if a budget was asked for and the memory that was made cannot have one
+    void check(const llama_memory_i * mem) const;
+
+private:
+    const llama_model & model;
+};
+
+// cells that a llama_kv_cache allocates; kv_size itself without a budget
+uint32_t capkv_kv_size(
+        const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, uint32_t kv_size, llama_swa_type swa_type,
+        const llama_memory_i * mem_other, const llama_memory_i::layer_filter_cb & filter);
+
+// NULL without a budget
+std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_type, const llama_memory_i * mem_other);
+
+// next to where K and V are stored: take what the policy observes of the queries; does nothing without a budget
+//   q_cur: [d_k, n_head, n_tokens], as the attention gets it
+void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);

@@ -1,0 +1,34 @@
+#pragma once
+
+#include "capkv.h"
+
+#include <stdexcept>
+#include <string>
+
+// an option that is not allowed, or a model or context that cannot have a budget; the message is for the user
+struct capkv_error : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+bool capkv_params_on(const capkv_params & params);
+
+// throws capkv_error
+void capkv_params_set_or_throw  (      capkv_params & params, const std::string & name, const std::string & value);
+void capkv_params_check_or_throw(const capkv_params & params);
+
+// the parameters for the next context on this thread: those of capkv_set_next_params(), else the environment's
+// throws capkv_error if a variable holds a value that is not allowed
+capkv_params capkv_params_take_next();
+
+// resolve what was left open, now that the context is known; throws capkv_error
+//   n_ctx_seq:     logical context of a sequence
+//   bytes_per_tok: K and V of one token in the layers that the budget governs
+void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_batch, size_t bytes_per_tok);
+
+void capkv_set_last_error(const std::string & msg);
+
+// environment variable of an option: LLAMA_ARG_KV_BUDGET
+std::string capkv_option_env(const capkv_option & opt);
+
+// set the process-wide value of an option (its environment variable); throws std::invalid_argument: for argument parsers
+void capkv_option_set_global(const capkv_option & opt, const std::string & value);

@@ -1,0 +1,131 @@
+// the C API on contexts
+
+#include "capkv-cache.h"
+
+#include "llama-context.h"
+
+#include <algorithm>
+
+static const capkv_cache * capkv_of(const llama_context * ctx) {
+    return ctx ? capkv_cache::of(ctx->get_memory()) : nullptr;
+}
+
+static const capkv_cache & capkv_of_or_throw(const llama_context * ctx, int32_t seq_id) {
+    const auto * cache = capkv_of(ctx);
+
+    if (!cache) {
+        throw capkv_error("the context has no KV budget");
+    }
+    if (seq_id < 0 || seq_id >= (int32_t) cache->n_stream()) {
+        throw capkv_error("seq_id = " + std::to_string(seq_id) + ": allowed is 0 to " + std::to_string(cache->n_stream() - 1));
+    }
+    return *cache;
+}
+
+static const capkv_cache::layer * capkv_find_layer(const capkv_cache & cache, int32_t il) {
+    for (const auto & l : cache.get_layers()) {
+        if ((int32_t) l.il == il) {
+            return &l;
+        }
+    }
+    return nullptr;
+}
+
+bool capkv_get_params(const llama_context * ctx, capkv_params * params) {
+    const auto * cache = capkv_of(ctx);
+    if (cache && params) {
+        *params = cache->get_params();
+    }
+    return cache != nullptr;
+}
+
+bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * stats) {
+    try {
+        const auto & cache = capkv_of_or_throw(ctx, std::max(seq_id, 0));
+
+        *stats = {};
+        for (int32_t s = 0; s < (int32_t) cache.n_stream(); ++s) {
+            if (seq_id < 0 || s == seq_id) {
+                cache.add_stats(s, *stats);
+            }
+        }
+    } catch (const std::exception & err) {
+        capkv_set_last_error(err.what());
+        return false;
+    }
+    return true;
+}
+
+int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
+    try {
+        auto & cache = const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id));
+        const auto & params = cache.get_params();
+
+        const uint32_t n_target = n_budget == 0 ? params.n_budget : n_budget;
+        const uint64_t n_min    = (uint64_t) params.n_sink + params.n_recent + 1;
+
+        if (n_target < n_min) {
+            throw capkv_error("compress: budget = " + std::to_string(n_target) + ": allowed is 0 (the context's own) or at least kv_sink + kv_recent + 1 = " +
+                    std::to_string(n_min));
+        }
+
+        const uint32_t n_used = cache.n_used(seq_id);
+        if (n_used <= n_target) {
+            return 0;
+        }
+
+        cache.request(seq_id, n_target);
+        ctx->memory_update(true);
+
+        if (cache.n_used(seq_id) > n_target) {
+            throw capkv_error("compress: the eviction failed, the cache is as it was");
+        }
+        return (int32_t) (n_used - n_target);
+    } catch (const std::exception & err) {
+        capkv_set_last_error(err.what());
+        return -1;
+    }
+}
+
+int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_max) {
+    const auto * cache = capkv_of(ctx);
+    if (!cache) {
+        return 0;
+    }
+
+    const int32_t n = (int32_t) cache->get_layers().size();
+    for (int32_t i = 0; i < std::min(n, n_max); ++i) {
+        layers[i] = cache->get_layers()[i].il;
+    }
+    return n;
+}
+
+int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {
+    const auto * cache = capkv_of(ctx);
+    const auto * l     = cache ? capkv_find_layer(*cache, il) : nullptr;
+
+    return l ? (int32_t) l->n_head_kv : 0;
+}
+
+int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max) {
+    try {
+        const auto & cache = capkv_of_or_throw(ctx, seq_id);
+        const auto * l     = capkv_find_layer(cache, il);
+
+        if (!l) {
+            throw capkv_error("layer = " + std::to_string(il) + ": allowed is one of the " + std::to_string(cache.get_layers().size()) +
+                    " layers that the budget governs");
+        }
+        if (head_kv < 0 || head_kv >= l->n_head_kv) {
+            throw capkv_error("head = " + std::to_string(head_kv) + ": allowed is 0 to " + std::to_string(l->n_head_kv - 1));
+        }
+
+        const auto res = cache.positions(seq_id, *l, head_kv);
+        std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), pos);
+
+        return (int32_t) res.size();
+    } catch (const std::exception & err) {
+        capkv_set_last_error(err.what());
+        return -1;
+    }
+}

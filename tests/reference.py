@@ -1,0 +1,96 @@
+"""Float64 NumPy references of the policies, written from their formulas and not from native/.
+
+k [n_head_kv, n, d_k] after RoPE, v [n_head_kv, n, d_v], queries before RoPE. Scores: [n_head_kv, n].
+"""
+
+import numpy as np
+
+N_RES_OFFSET = 256
+MASK = (1 << 64) - 1
+
+
+def splitmix64(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def res_offsets(seed: int, n: int) -> np.ndarray:
+    return np.array([splitmix64((splitmix64(0x0FF5E7 + seed) + j) & MASK) % N_RES_OFFSET for j in range(n)])
+
+
+def rope(x, pos, base, neox):
+    """Rotate x [..., d] to pos [...]: halves as pairs (neox) or neighbours (norm)."""
+    d = x.shape[-1]
+    theta = np.asarray(pos, np.float64)[..., None] * base ** (-np.arange(0, d, 2) / d)
+    cos, sin = np.cos(theta), np.sin(theta)
+    x = np.broadcast_to(np.asarray(x, np.float64), (*np.broadcast_shapes(x.shape[:-1], np.shape(pos)), d))
+    a, b = (x[..., : d // 2], x[..., d // 2 :]) if neox else (x[..., 0::2], x[..., 1::2])
+    out = np.empty(x.shape)
+    if neox:
+        out[..., : d // 2], out[..., d // 2 :] = a * cos - b * sin, a * sin + b * cos
+    else:
+        out[..., 0::2], out[..., 1::2] = a * cos - b * sin, a * sin + b * cos
+    return out
+
+
+def unit(x):
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def leverage(w, v, eps, ridge_abs, ridge_rel, first):
+    """w_i v_i^T A^-1 v_i, with A over the entries from `first` on; w [n], v [n, d]."""
+    m = (v[first:] * (w[first:, None] + eps)).T @ v[first:]
+    d = v.shape[-1]
+    a = m + (ridge_abs + ridge_rel * np.trace(m) / d + 1e-30) * np.eye(d)
+    return w * np.einsum("nd,dn->n", v, np.linalg.solve(a, v.T))
+
+
+def capkv_ref(k, v, q_mean, next_pos, base, neox, n_sink=4, tau=5.0, n_future=512, eps=1e-6):
+    k, v, q_mean = (np.asarray(x, np.float64) for x in (k, v, q_mean))
+    group = len(q_mean) // len(k)
+    first = min(n_sink, k.shape[1] - 1)
+    mu = rope(q_mean[:, None], next_pos + np.arange(n_future), base, neox).mean(1) if base else q_mean
+    out = np.zeros(k.shape[:2])
+    for h, m in enumerate(mu):
+        g = h // group
+        c = np.clip(unit(k[g]) @ unit(m), -1, 1)
+        w = np.exp(tau * (c - c[first:].max()))
+        out[g] += leverage(w, v[g], eps, 1.0, 0.0, first) / group
+    return out
+
+
+def zscore(x):
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-10)
+
+
+def capkv(k, v, q_res, next_pos, base, neox, novelty=0.5, seed=1, ridge=0.1):
+    """q_res [n_res, n_head, d_k] or None."""
+    k, v = np.asarray(k, np.float64), np.asarray(v, np.float64)
+    n_head_kv, n, d_k = k.shape
+    lev = np.zeros((n_head_kv, n))
+    if q_res is None:
+        for g in range(n_head_kv):
+            lev[g] = leverage(np.full(n, 1 / n), v[g], 0.0, 0.0, ridge, 0)
+    else:
+        q = np.asarray(q_res, np.float64)
+        pos = next_pos + res_offsets(seed, len(q))
+        q = rope(q, np.broadcast_to(pos[:, None], q.shape[:2]), base, neox) if base else q
+        group = q.shape[1] // n_head_kv
+        for h in range(q.shape[1]):
+            g = h // group
+            logits = q[:, h] @ k[g].T / np.sqrt(d_k)
+            p = np.exp(logits - logits.max(-1, keepdims=True))
+            w = (p / p.sum(-1, keepdims=True)).mean(0)
+            lev[g] += leverage(w, v[g], 0.0, 0.0, ridge, 0) / group
+    kn = unit(k)
+    out = np.empty_like(lev)
+    for g in range(n_head_kv):
+        cos = kn[g] @ unit(kn[g].mean(0))
+        out[g] = zscore(np.log(np.maximum(lev[g], 1e-30))) - novelty * zscore(cos)
+    return out
+
+
+def streaming(k):
+    return np.tile(np.arange(k.shape[1], dtype=np.float64), (k.shape[0], 1))

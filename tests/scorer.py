@@ -1,0 +1,39 @@
+"""Call capkv_score(): one policy's graph on given data, on a ggml device."""
+
+import numpy as np
+
+from capkv_edge import _lib
+
+NORM, NEOX, NO_ROPE = 0, 2, -1
+
+
+def score(policy, k, v, *, q_mean=None, q_res=None, next_pos=0, base=0.0, rope=NO_ROPE, device="CPU", options=None, n_evictions=0, il=0):
+    """Scores [n_head_kv, n]. Raises ValueError with what capkv_last_error() says."""
+    ffi, lib = _lib.load()
+    params = ffi.new("struct capkv_params *", lib.capkv_default_params())
+    for name, value in {"policy": policy, **(options or {})}.items():
+        if not lib.capkv_params_set(params, name.encode(), str(value).encode()):
+            raise ValueError(_lib.last_error())
+
+    arrays = {}
+
+    def pointer(name, x):
+        if x is None:
+            return ffi.NULL
+        arrays[name] = np.ascontiguousarray(x, np.float32)
+        return ffi.cast("const float *", arrays[name].ctypes.data)
+
+    n_head_kv, n, d_k = k.shape
+    some_q = q_mean if q_mean is not None else q_res[0] if q_res is not None else k[:, 0]
+    inp = ffi.new("struct capkv_score_input *")
+    inp.n, inp.n_head, inp.n_head_kv, inp.d_k, inp.d_v = n, len(some_q), n_head_kv, d_k, v.shape[2]
+    inp.k, inp.v = pointer("k", k), pointer("v", v)
+    inp.q_mean, inp.q_res = pointer("q_mean", q_mean), pointer("q_res", q_res)
+    inp.n_res = 0 if q_res is None else len(q_res)
+    inp.next_pos, inp.rope_type, inp.n_rot, inp.freq_base = next_pos, rope, d_k, base
+    inp.n_evictions, inp.il = n_evictions, il
+
+    out = np.empty((n_head_kv, n), np.float32)
+    if not lib.capkv_score(device.encode(), params, inp, ffi.cast("float *", out.ctypes.data)):
+        raise ValueError(_lib.last_error())
+    return out
