@@ -184,7 +184,7 @@ def prepare(dest: Path, source: Path | None, *, use_patches: bool = True, keep_g
     code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
     key = hashlib.sha256(repr((fingerprint(tree), texts, code)).encode()).hexdigest()
     hooked = sorted({path for patch in patches for path in patch.files})
-    n_lines = sum(patch_series.hook_lines(patches, path).total() for path in hooked)
+    n_lines = sum(n for path in hooked for line, n in patch_series.hook_lines(patches, path).items() if line.strip())
     summary = f"{said}, {len(patches)} patches, {n_lines} hook lines in {len(hooked)} files"
 
     stamp = dest.with_name(dest.name + ".json")

@@ -28,7 +28,8 @@ execute_process(
     ERROR_VARIABLE  wrong
     RESULT_VARIABLE result)
 if(NOT result EQUAL 0)
-    message(FATAL_ERROR "${wrong}")
+    string(REPLACE "\n" "\n  " wrong "${wrong}")  # indented, CMake leaves lines as they are
+    message(FATAL_ERROR "  ${wrong}")
 endif()
 message(STATUS "capkv: ${said}")
 
