@@ -29,8 +29,14 @@ static void capkv_cholesky_inv_1(int64_t d, const float * m, float * out, const 
     for (int64_t k = 0; k < d; ++k) {
         double * uk = u + k*d;
 
-        // rounding can leave a pivot of a matrix without full rank below zero: the ridge bounds it from below
-        const double inv = 1.0/std::sqrt(std::max(uk[k], 0.5*r));
+        // m is rounded to f32: of a matrix without full rank that can leave a pivot below the ridge, even below zero, and what
+        // stands beside it is rounding then
+        if (!(uk[k] > 0.5*r)) {
+            std::fill(uk + k, uk + d, 0.0);
+            uk[k] = r;
+        }
+
+        const double inv = 1.0/std::sqrt(uk[k]);
 
         for (int64_t j = k; j < d; ++j) {
             uk[j] *= inv;

@@ -65,8 +65,14 @@ def zscore(x):
     return (x - x.mean()) / np.sqrt(x.var() + 1e-10)
 
 
-def capkv(k, v, q_res, next_pos, base, neox, novelty=0.5, seed=1, ridge=0.1):
-    """q_res [n_res, n_head, d_k] or None."""
+def capkv(*args, novelty=0.5, **kwargs):
+    """k, v, q_res [n_res, n_head, d_k] or None, next_pos, base, neox."""
+    log_lev, cos = capkv_terms(*args, **kwargs)
+    return np.array([zscore(a) - novelty * zscore(b) for a, b in zip(log_lev, cos)])
+
+
+def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=0.1):
+    """The two terms before they are standardised: log leverage and cosine to the mean key, [n_head_kv, n] each."""
     k, v = np.asarray(k, np.float64), np.asarray(v, np.float64)
     n_head_kv, n, d_k = k.shape
     lev = np.zeros((n_head_kv, n))
@@ -85,11 +91,8 @@ def capkv(k, v, q_res, next_pos, base, neox, novelty=0.5, seed=1, ridge=0.1):
             w = (p / p.sum(-1, keepdims=True)).mean(0)
             lev[g] += leverage(w, v[g], 0.0, 0.0, ridge, 0) / group
     kn = unit(k)
-    out = np.empty_like(lev)
-    for g in range(n_head_kv):
-        cos = kn[g] @ unit(kn[g].mean(0))
-        out[g] = zscore(np.log(np.maximum(lev[g], 1e-30))) - novelty * zscore(cos)
-    return out
+    cos = np.array([x @ unit(x.mean(0)) for x in kn])
+    return np.log(np.maximum(lev, 1e-30)), cos
 
 
 def streaming(k):

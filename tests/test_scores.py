@@ -77,7 +77,10 @@ def test_capkv_ref_equals_its_reference(shape, kind, rope, next_pos, seed):
     want = reference.capkv_ref(k, v, q[0], next_pos, base, neox=rope == NEOX)
     got = score("capkv-ref", k, v, q_mean=q[0], next_pos=next_pos, base=base, rope=rope)
     assert np.isfinite(got).all()
-    assert np.abs(got - want).max() <= 2e-4 * max(np.abs(want).max(), 1e-6)
+    # the sum under the ridge of 1 is an f32: at 1e9 its rounding is as large as the ridge
+    tolerance = 5e-3 if kind == "huge" else 1e-4
+    ranked = slice(min(4, len(k[0]) - 1), None)  # the sinks are not in the sum, and nothing is done with their scores
+    assert np.abs(got - want)[:, ranked].max() <= tolerance * max(np.abs(want[:, ranked]).max(), 1e-6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -88,9 +91,9 @@ def test_capkv_equals_its_reference(shape, kind, rope, next_pos, seed, with_q):
     want = reference.capkv(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)
     got = score("capkv", k, v, q_res=q if with_q else None, next_pos=next_pos, base=base, rope=rope)
     assert np.isfinite(got).all()
-    if kind == "constant k" or kind == "zero v" or len(k[0]) < 3:
-        return  # a z-score of rounding errors: any finite score will do
-    assert np.abs(got - want).max() <= 5e-3 * np.abs(want).max()
+    spread = [np.array(t).std(1) for t in reference.capkv_terms(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)]
+    real = np.minimum(*spread) > 1e-3  # else a z-score of rounding errors: any finite one will do
+    assert (np.abs(got - want)[real] <= 2e-3 * np.abs(want).max()).all()
 
 
 def test_streaming_prefers_the_later():
