@@ -41,6 +41,8 @@ clean:            ## remove .venv and build
 .venv/ready: pyproject.toml LLAMA_CPP_VERSION cmake/llama_source.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "capkv: $(PYTHON) is older than Python 3.10: make PYTHON=python3.12 (or another) names a newer one"; exit 1; }
+	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || command -v clang++ > /dev/null || \
+		{ echo "capkv: no C++ compiler found: install one (Debian, Ubuntu: apt install g++) and run make again"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "capkv: no virtual environment could be made; Debian and Ubuntu have apt install python3-venv"; exit 1; }
 	$(BIN)/python scripts/requirements.py dev | xargs $(BIN)/python -m pip install -q

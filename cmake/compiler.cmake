@@ -4,13 +4,14 @@ include(CheckLanguage)
 foreach(lang C CXX)
     check_language(${lang})
     if(NOT CMAKE_${lang}_COMPILER)
+        unset(CMAKE_${lang}_COMPILER CACHE)  # look again next time
         message(FATAL_ERROR
-            "capkv: no working C and C++ compiler found. Install one and run the command again:\n"
+            "  capkv: no working C and C++ compiler found. Install one and run the command again:\n"
             "  Debian, Ubuntu   apt install g++\n"
             "  Fedora           dnf install gcc-c++\n"
             "  macOS            xcode-select --install\n"
             "  Windows          Visual Studio Build Tools, with C++\n"
-            "or name one that is elsewhere with the environment variables CC and CXX.")
+            "  or name one that is elsewhere with the environment variables CC and CXX.")
     endif()
 endforeach()
 enable_language(C)
