@@ -1,0 +1,31 @@
+"""A KV cache of fixed size for llama.cpp: contexts as long as the model allows, in the memory of a few hundred tokens.
+
+Importing this package decides which llama.cpp libraries `llama_cpp` loads, so import it before `llama_cpp`; the libraries
+themselves are opened when a name below is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from . import _lib
+
+try:
+    __version__ = version("capkv-edge")
+except PackageNotFoundError:  # a checkout that was not installed
+    __version__ = "0+unknown"
+
+_lib.claim()
+
+_HOMES = {"Llama": ".llama", "CapkvConfig": ".config", "policies": ".config", "KvStats": ".stats"}
+
+__all__ = ["Llama", "CapkvConfig", "KvStats", "policies", "__version__"]
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,58 @@
+"""Saving and loading what a Llama has read, without upstream's copies of n_ctx tokens and n_batch x n_vocab scores."""
+
+import ctypes
+
+import numpy as np
+from llama_cpp import llama_cpp as native
+from llama_cpp.llama import LlamaState
+
+from . import _lib, _log
+
+
+def save(llm) -> LlamaState:
+    """The state of a Llama: token ids [n_tokens], the native state, the seed.
+
+    Raises:
+        RuntimeError: llama.cpp could not write its state.
+    """
+    llm._drop_unread()
+    size = native.llama_state_get_size(llm.ctx)
+    buffer = bytearray(size)
+    n = native.llama_state_get_data(llm.ctx, (ctypes.c_uint8 * size).from_buffer(buffer), size)
+    if n == 0 or n > size:
+        raise RuntimeError(f"cannot save the state: {_lib.last_error() or _log.reason() or 'llama.cpp gave no reason'}")
+    return LlamaState(
+        scores=np.empty((0, llm._n_vocab), dtype=np.single),
+        input_ids=llm._input_ids.copy(),
+        n_tokens=llm.n_tokens,
+        llama_state=bytes(memoryview(buffer)[:n]),
+        llama_state_size=n,
+        seed=llm._seed,
+    )
+
+
+def load(llm, state: LlamaState) -> None:
+    """Put a saved state into a Llama.
+
+    Raises:
+        ValueError: the state does not fit this model or configuration, or is damaged.
+    """
+    n_tokens, data = state.n_tokens, state.llama_state
+    if len(data) != state.llama_state_size or not 0 <= n_tokens <= len(state.input_ids):
+        raise ValueError(f"the state does not fit: {len(data)} bytes and {len(state.input_ids)} tokens where it says {state.llama_state_size} and {n_tokens}")
+    _log.forget()
+    buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+    n_read = native.llama_state_set_data(llm.ctx, buffer, len(data))
+    n_held = native.llama_memory_seq_pos_max(llm._ctx.memory, 0) + 1
+    if n_read != len(data) or n_held != n_tokens:
+        reason = _log.reason() or _lib.last_error() or f"{n_held} tokens are held where it says {n_tokens}"
+        if n_read == len(data) or n_held != llm.n_tokens:
+            llm.reset()
+        llm._requires_eval = True
+        raise ValueError(f"the state does not fit: {reason}")
+    llm.input_ids = np.zeros(max(n_tokens, llm._n_ctx), dtype=np.intc)
+    llm.input_ids[:n_tokens] = state.input_ids[:n_tokens]
+    llm.n_tokens = n_tokens
+    llm._requires_eval = True
+    llm._seed = state.seed
+    llm._kept_logits.clear()

@@ -1,0 +1,145 @@
+"""The options of a KV budget. Names, defaults, ranges and help come from the table in the native library, and so do the errors."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ._lib import last_error, load
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, as declared in the native library: `kv_NAME` in Python, `--NAME` in capkv-chat."""
+
+    name: str
+    metavar: str
+    default: str
+    range: str
+    help: str
+
+    @property
+    def env(self) -> str:
+        """The environment variable that sets it."""
+        return "LLAMA_ARG_KV_" + self.name.upper().replace("-", "_")
+
+
+def _text(chars) -> str:
+    return load()[0].string(chars).decode("utf-8")
+
+
+@lru_cache(maxsize=None)
+def options() -> dict:
+    """{name: Option} in the order of the table."""
+    _, lib = load()
+    rows = [lib.capkv_get_option(i) for i in range(lib.capkv_n_options())]
+    return {
+        _text(row.name): Option(_text(row.name), _text(row.metavar), _text(row.default_value), _text(row.range), _text(row.help))
+        for row in rows
+    }
+
+
+def policies() -> dict:
+    """{name: one line of help} of the eviction policies."""
+    _, lib = load()
+    rows = [lib.capkv_get_policy(i) for i in range(lib.capkv_n_policies())]
+    return {_text(row.name): _text(row.help) for row in rows}
+
+
+def _number(text: str):
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _set(params, name: str, value: str) -> None:
+    if "\0" in value:
+        raise ValueError(f"kv_{name} = {value!r}: allowed is {options()[name].range}")
+    if not load()[1].capkv_params_set(params, name.encode(), value.encode("utf-8", "replace")):
+        raise ValueError(last_error())
+
+
+class CapkvConfig:
+    """The options of one KV budget, checked and immutable: `CapkvConfig(budget="10%", recent=32).recent == 32`.
+
+    An option that is not given, or given as None, has the table's default. A budget is a number of tokens, a memory size
+    ("256MiB") or a share of the context ("10%"); 0 is off.
+
+    Raises:
+        TypeError: an option that is not in the table.
+        ValueError: a value out of range, or options that clash; names the option, the value and what is allowed.
+    """
+
+    def __init__(self, **given):
+        ffi, lib = load()
+        unknown = [name for name in given if name not in options()]
+        if unknown:
+            raise TypeError(f"unknown option kv_{unknown[0]}: allowed are " + ", ".join("kv_" + name for name in options()))
+        values = {name: str(value) for name, value in given.items() if value is not None}
+        params = ffi.new("struct capkv_params *", lib.capkv_default_params())
+        for name, value in values.items():
+            _set(params, name, value)
+        if not lib.capkv_params_check(params):
+            raise ValueError(last_error())
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_params", params)
+
+    @classmethod
+    def from_env(cls, **given) -> "CapkvConfig":
+        """As the constructor, with LLAMA_ARG_KV_BUDGET and so on for the options that are not given."""
+        for name, option in options().items():
+            if given.get(name) is None and os.environ.get(option.env) is not None:
+                given[name] = os.environ[option.env]
+                try:
+                    _set(load()[0].new("struct capkv_params *"), name, given[name])
+                except ValueError as err:
+                    raise ValueError(f"{err} (from the environment variable {option.env})") from None
+        return cls(**given)
+
+    @classmethod
+    def from_params(cls, params) -> "CapkvConfig":
+        """From a native `struct capkv_params` in which all is resolved."""
+        names = {"budget": "n_budget", "sink": "n_sink", "recent": "n_recent", "headroom": "n_headroom"}
+        values = {name: getattr(params, names.get(name, name)) for name in options()}
+        values["policy"] = _text(values["policy"])
+        return cls(**{name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()})
+
+    @property
+    def params(self):
+        """The native `struct capkv_params *`; not to be written to."""
+        return self._params
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a budget at all."""
+        return bool(self._params.n_budget or self._params.budget_bytes or self._params.budget_share)
+
+    def as_dict(self) -> dict:
+        """{name: value} of all options, numbers as numbers."""
+        return {name: getattr(self, name) for name in options()}
+
+    def __getattr__(self, name):
+        if not name.startswith("_") and name in options():
+            return _number(self._values.get(name, options()[name].default))
+        raise AttributeError(f"CapkvConfig has no option {name!r}")
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"CapkvConfig is immutable: cannot set {name!r}")
+
+    def __eq__(self, other):
+        return isinstance(other, CapkvConfig) and self.as_dict() == other.as_dict()
+
+    def __hash__(self):
+        return hash(tuple(self.as_dict().items()))
+
+    def __reduce__(self):
+        return _rebuild, (self._values,)
+
+    def __repr__(self):
+        return "CapkvConfig(" + ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items()) + ")"
+
+
+def _rebuild(values: dict) -> CapkvConfig:
+    return CapkvConfig(**values)

@@ -1,0 +1,74 @@
+"""Rows of logits without an array of n_ctx x n_vocab, and the log probabilities that are read from them."""
+
+import ctypes
+
+import numpy as np
+from llama_cpp import llama_cpp as native
+
+N_KEPT = 64
+
+
+def row_of(llm, i: int) -> np.ndarray:
+    """A view of one row of the last decode: float32 [n_vocab]; i as in llama_get_logits_ith, -1 the last.
+
+    Raises:
+        IndexError: the last decode left no such row.
+    """
+    pointer = native.llama_get_logits_ith(llm.ctx, i)
+    if not pointer:
+        raise IndexError(f"the last decode left no logits for row {i}")
+    return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(llm._n_vocab,))
+
+
+class LogitRows:
+    """Reads like upstream's `_scores` (float32 [n_tokens, n_vocab]) where upstream looks: the newest row, and with logits_all
+    the rows of the last N_KEPT tokens.
+
+    Row 0 is the newest row: it is what upstream passes to a stopping criterion after each token.
+    """
+
+    def __init__(self, llm, kept: dict):
+        self._llm, self._kept = llm, kept
+
+    def __getitem__(self, key) -> np.ndarray:
+        """One row, `rows[i, :]`. Raises IndexError when the row of token i is no longer kept."""
+        index = key[0] if isinstance(key, tuple) else key
+        n_tokens = self._llm.n_tokens
+        at = index + n_tokens if index <= 0 else index
+        if at in (n_tokens, n_tokens - 1):
+            return row_of(self._llm, -1).copy()
+        if at in self._kept:
+            return self._kept[at]
+        raise IndexError(f"the logits of token {at} are not kept: only those of the last {N_KEPT} tokens are, with logits_all=True")
+
+    @property
+    def shape(self):
+        return (self._llm.n_tokens, self._llm._n_vocab)
+
+
+def keep(llm, kept: dict, n_batch: int) -> None:
+    """Copy the rows of a batch that was just decoded into `kept` {token index: float32 [n_vocab]}, and drop the oldest."""
+    first = max(0, n_batch - N_KEPT) if llm.draft_model is not None else n_batch - 1
+    for i in range(first, n_batch):
+        kept[llm.n_tokens - n_batch + i] = row_of(llm, i).copy()
+    for index in sorted(kept)[:-N_KEPT]:
+        del kept[index]
+
+
+def merge(chunks: list, n_prompt: int) -> dict:
+    """One completion out of the chunks of a streamed one that has logprobs; n_prompt counts tokens."""
+    parts = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"] is not None]
+    logprobs = {key: [value for part in parts for value in part[key]] for key in ("tokens", "text_offset", "token_logprobs", "top_logprobs")}
+    n = len(logprobs["tokens"])
+    return {
+        **chunks[-1],
+        "choices": [
+            {
+                "text": "".join(chunk["choices"][0]["text"] for chunk in chunks),
+                "index": 0,
+                "logprobs": logprobs,
+                "finish_reason": chunks[-1]["choices"][0]["finish_reason"],
+            }
+        ],
+        "usage": {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n},
+    }
