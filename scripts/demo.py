@@ -1,0 +1,40 @@
+"""The demo: a long text from Python's own documentation, a cache that is far too small for it, and two questions about it.
+
+    python scripts/demo.py [options of capkv-chat, which come last and so win]
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TEXT = Path(__file__).resolve().parent.parent / "build" / "demo" / "python-reference.txt"
+N_CHARS = 26_000  # about 7,000 tokens: the demo model was trained for 8,192
+BUDGET = "512"
+QUESTIONS = ["What is this text about?", "What does the with statement do?"]
+
+
+def write_text() -> int:
+    """Put the start of the chapter on compound statements into TEXT; returns how many characters it has."""
+    from pydoc_data.topics import topics
+
+    text = topics["compound"][:N_CHARS].rpartition("\n\n")[0] + "\n"
+    TEXT.parent.mkdir(parents=True, exist_ok=True)
+    TEXT.write_text(text, encoding="utf-8")
+    return len(text)
+
+
+def main() -> int:
+    n_chars = write_text()
+    program = Path(sys.executable).with_name("capkv-chat" + (".exe" if os.name == "nt" else ""))
+    command = [str(program), "demo", "--budget", BUDGET, "--temp", "0", "--seed", "1", "--max-tokens", "120", "--file", str(TEXT)]
+    for question in QUESTIONS:
+        command += ["--prompt", question]
+    command += sys.argv[1:]
+    shown = " ".join(f'"{part}"' if " " in part else part for part in ["capkv-chat", *command[1:]])
+    print(f"{n_chars:,} characters of the Python language reference through a budget of {BUDGET} tokens:\n$ {shown}\n", flush=True)
+    return subprocess.call(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
