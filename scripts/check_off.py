@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,8 @@ TESTS = {
 
 def dump(model: str, case: str, out: Path) -> None:
     """Write every logit, and the state at the end, of one run to files."""
+    import ctypes
+
     import llama_cpp as llama
     import numpy as np
 
@@ -105,7 +108,7 @@ def dump(model: str, case: str, out: Path) -> None:
         file.write(repr([llama.llama_memory_seq_pos_min(memory, 0), llama.llama_memory_seq_pos_max(memory, 0)]).encode())
 
     state = np.empty(llama.llama_state_get_size(ctx), np.uint8)
-    n = llama.llama_state_get_data(ctx, state.ctypes.data_as(llama.POINTER(llama.c_uint8)), state.size)
+    n = llama.llama_state_get_data(ctx, state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), state.size)
     (out / "state").write_bytes(state[:n].tobytes())
 
 
@@ -131,7 +134,7 @@ def flags_of(build: Path) -> list[str]:
         name, _, value = line.partition("=")
         name, _, kind = name.partition(":")
         wanted = name.startswith("GGML_") or name == "CMAKE_BUILD_TYPE"
-        wanted |= name in [f"CMAKE_{lang}_{what}" for lang in ("C", "CXX", "CUDA", "HIP") for what in ("COMPILER", "FLAGS", "ARCHITECTURES")]
+        wanted |= re.fullmatch(r"CMAKE_(C|CXX|CUDA|HIP)_(COMPILER|FLAGS|ARCHITECTURES)", name) is not None
         if wanted and kind in ("BOOL", "STRING", "FILEPATH", "UNINITIALIZED") and not value.endswith("NOTFOUND"):
             flags.append(f"-D{name}:{kind}={value}")
     return flags
