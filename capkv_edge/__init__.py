@@ -18,11 +18,12 @@ _lib.claim()
 
 _HOMES = {"Llama": ".llama", "CapkvConfig": ".config", "policies": ".config", "KvStats": ".stats"}
 
-__all__ = ["Llama", "CapkvConfig", "KvStats", "policies", "__version__"]
+__all__ = ["CapkvConfig", "KvStats", "Llama", "__version__", "policies"]
 
 
 def __getattr__(name):
     if name in _HOMES:
+        _lib.load()
         return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

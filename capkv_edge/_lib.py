@@ -5,7 +5,7 @@ Knows nothing of models or contexts: a context crosses over as the address that 
 
 import os
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,10 +40,10 @@ def _header() -> str:
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             return text.partition("// CDEF BEGIN")[2].partition("// CDEF END")[0]
-    raise ImportError(f"capkv.h is in neither {_PACKAGE / 'include'} nor a checkout around it: the installation is damaged; {_BUILD}")
+    raise ImportError(f"no capkv.h in {_PACKAGE / 'include'}: the installation is damaged; {_BUILD}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def load():
     """Open the libraries once.
 
@@ -70,10 +70,8 @@ def load():
         raise ImportError(f"cannot use the libraries in {where}: {err}; {_BUILD}") from err
 
     lib = ffi.dlopen(native._lib._name)
-    try:
-        lib.capkv_default_params
-    except AttributeError:
-        raise ImportError(f"{native._lib._name} is a llama.cpp without a KV budget; {_BUILD}") from None
+    if not hasattr(lib, "capkv_default_params"):
+        raise ImportError(f"{native._lib._name} is a llama.cpp without a KV budget; {_BUILD}")
 
     from . import _log
 

@@ -35,8 +35,12 @@ def forget() -> None:
     _errors.clear()
 
 
-def reason() -> str:
-    """The first error line since forget(), without the name of the function that logged it; '' if there was none."""
-    first = "".join(_errors).strip().split("\n")[0]
+def reason(known: str = "") -> str:
+    """Why the last call failed: `known` (an error that may be of an earlier call) if the errors since forget() repeat it, else
+    the first of them without the name of the function that logged it."""
+    text = "".join(_errors).strip()
+    if known and known in text:
+        return known
+    first = text.split("\n")[0]
     head, _, tail = first.partition(": ")
-    return tail.strip() if tail and " " not in head else first
+    return (tail.strip() if tail and " " not in head else first) or "llama.cpp gave no reason"

@@ -16,11 +16,12 @@ def save(llm) -> LlamaState:
         RuntimeError: llama.cpp could not write its state.
     """
     llm._drop_unread()
+    _log.forget()
     size = native.llama_state_get_size(llm.ctx)
     buffer = bytearray(size)
     n = native.llama_state_get_data(llm.ctx, (ctypes.c_uint8 * size).from_buffer(buffer), size)
     if n == 0 or n > size:
-        raise RuntimeError(f"cannot save the state: {_lib.last_error() or _log.reason() or 'llama.cpp gave no reason'}")
+        raise RuntimeError(f"cannot save the state: {_log.reason(_lib.last_error())}")
     return LlamaState(
         scores=np.empty((0, llm._n_vocab), dtype=np.single),
         input_ids=llm._input_ids.copy(),
@@ -39,14 +40,16 @@ def load(llm, state: LlamaState) -> None:
     """
     n_tokens, data = state.n_tokens, state.llama_state
     if len(data) != state.llama_state_size or not 0 <= n_tokens <= len(state.input_ids):
-        raise ValueError(f"the state does not fit: {len(data)} bytes and {len(state.input_ids)} tokens where it says {state.llama_state_size} and {n_tokens}")
+        found = f"{len(data)} bytes and {len(state.input_ids)} tokens"
+        raise ValueError(f"the state does not fit: it has {found} where it says {state.llama_state_size} and {n_tokens}")
     _log.forget()
     buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
     n_read = native.llama_state_set_data(llm.ctx, buffer, len(data))
     n_held = native.llama_memory_seq_pos_max(llm._ctx.memory, 0) + 1
     if n_read != len(data) or n_held != n_tokens:
-        reason = _log.reason() or _lib.last_error() or f"{n_held} tokens are held where it says {n_tokens}"
-        if n_read == len(data) or n_held != llm.n_tokens:
+        short = n_read == len(data)
+        reason = f"it says {n_tokens} tokens and holds {n_held}" if short else _log.reason(_lib.last_error())
+        if short or n_held != llm.n_tokens:
             llm.reset()
         llm._requires_eval = True
         raise ValueError(f"the state does not fit: {reason}")

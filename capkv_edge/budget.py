@@ -3,7 +3,6 @@
 import numpy as np
 
 from . import _lib, stats
-from .config import CapkvConfig
 
 
 class KvBudget:
@@ -51,9 +50,8 @@ class KvBudget:
             ValueError: a budget that is not allowed.
         """
         self._need_budget()
-        if budget is not None:
-            options = {**self.kv_config.as_dict(), "budget": budget}
-            if not isinstance(budget, (int, np.integer)) or isinstance(budget, bool) or not CapkvConfig(**options).on:
-                raise ValueError(f"budget = {budget}: allowed is a number of tokens above 0")
+        is_count = isinstance(budget, (int, np.integer)) and not isinstance(budget, bool)
+        if budget is not None and not (is_count and 0 < budget < 2**32):
+            raise ValueError(f"budget = {budget}: allowed is a number of tokens above 0 and below 2^32")
         self._drop_unread()
         return stats.compress(self._kv_ctx, int(budget or 0))

@@ -1,8 +1,8 @@
-"""The options of a KV budget. Names, defaults, ranges and help come from the table in the native library, and so do the errors."""
+"""The options of a KV budget. Names, defaults, ranges and help come from the table in the native library, as do the errors."""
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from ._lib import last_error, load
 
@@ -27,15 +27,13 @@ def _text(chars) -> str:
     return load()[0].string(chars).decode("utf-8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def options() -> dict:
     """{name: Option} in the order of the table."""
     _, lib = load()
     rows = [lib.capkv_get_option(i) for i in range(lib.capkv_n_options())]
-    return {
-        _text(row.name): Option(_text(row.name), _text(row.metavar), _text(row.default_value), _text(row.range), _text(row.help))
-        for row in rows
-    }
+    found = [Option(*map(_text, (row.name, row.metavar, row.default_value, row.range, row.help))) for row in rows]
+    return {option.name: option for option in found}
 
 
 def policies() -> dict:

@@ -119,10 +119,10 @@ class Llama(KvBudget, llama_cpp.Llama):
         except ValueError as err:
             self.close()
             if str(err) == "Failed to create llama_context":
-                reason = (wanted.on and _lib.last_error()) or _log.reason() or "llama.cpp gave no reason"
-                raise ValueError(f"no context for {upstream['model_path']}: {reason}") from None
+                name = os.path.basename(upstream["model_path"])
+                raise ValueError(f"no context for {name}: {_log.reason(_lib.last_error())}") from None
             if str(err).startswith("Failed to load model"):
-                raise ValueError(f"cannot load {upstream['model_path']}: {_log.reason() or 'llama.cpp gave no reason'}") from None
+                raise ValueError(f"cannot load {upstream['model_path']}: {_log.reason()}") from None
             raise
         except BaseException:
             self.close()
@@ -146,7 +146,7 @@ class Llama(KvBudget, llama_cpp.Llama):
         # the native sequence may be longer than n_tokens: after a reply that was cut short, or once n_tokens was set back
         if not self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1) and self.kv_config is not None:
             raise RuntimeError(
-                f"cannot go back to token {self.n_tokens}: only from {self.kv_stats().pos_tail} on is every token still held; reset() first"
+                f"cannot go back to token {self.n_tokens}: from {self.kv_stats().pos_tail} on all are held; reset() first"
             )
 
     def reset(self) -> None:
@@ -205,7 +205,7 @@ class Llama(KvBudget, llama_cpp.Llama):
             self.n_rereads += 1
             if self.verbose:
                 print(
-                    f"Llama.generate: the prompt shares {n_same} tokens with the cache, which is exact from {pos_tail} on only: "
+                    f"Llama.generate: the prompt shares {n_same} tokens, all are held only from {pos_tail} on: "
                     f"reading all {len(tokens)} again",
                     file=sys.stderr,
                 )
@@ -227,7 +227,9 @@ class Llama(KvBudget, llama_cpp.Llama):
         if self._all_scores or given.get("logprobs") is None:
             return super().create_completion(prompt, *args, **kwargs)
         if given.get("echo"):
-            raise ValueError("echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)")
+            raise ValueError(
+                "echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)"
+            )
         given.pop("self")
         streamed = super().create_completion(**{**given, "stream": True})
         if given.get("stream"):
@@ -245,7 +247,7 @@ class Llama(KvBudget, llama_cpp.Llama):
         """Go on from a saved state.
 
         Raises:
-            ValueError: a state that does not fit, with the reason; the object stays usable, and is empty if the refusal came late.
+            ValueError: a state that does not fit, with the reason; the object stays usable, though it may be empty then.
         """
         return super().load_state(state) if self._all_scores else _state.load(self, state)
 

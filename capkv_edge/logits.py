@@ -39,7 +39,9 @@ class LogitRows:
             return row_of(self._llm, -1).copy()
         if at in self._kept:
             return self._kept[at]
-        raise IndexError(f"the logits of token {at} are not kept: only those of the last {N_KEPT} tokens are, with logits_all=True")
+        raise IndexError(
+            f"the logits of token {at} are not kept: only those of the last {N_KEPT} tokens are, with logits_all=True"
+        )
 
     @property
     def shape(self):
@@ -58,7 +60,10 @@ def keep(llm, kept: dict, n_batch: int) -> None:
 def merge(chunks: list, n_prompt: int) -> dict:
     """One completion out of the chunks of a streamed one that has logprobs; n_prompt counts tokens."""
     parts = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"] is not None]
-    logprobs = {key: [value for part in parts for value in part[key]] for key in ("tokens", "text_offset", "token_logprobs", "top_logprobs")}
+    logprobs = {
+        key: [value for part in parts for value in part[key]]
+        for key in ("tokens", "text_offset", "token_logprobs", "top_logprobs")
+    }
     n = len(logprobs["tokens"])
     return {
         **chunks[-1],

@@ -1,0 +1,221 @@
+"""The chat loop: turns and commands. Draws nothing and knows no model: run_chat(talk, ui) takes both.
+
+`talk` is a conversation.Conversation or whatever reads like it. `ui` has
+    ask() -> str            the next input; raises EOFError or KeyboardInterrupt to leave
+    write(text)             a piece of a reply
+    end()                   the reply is over
+    info(text), error(text) a line to the user
+    progress(label)         a context manager that gives update(done, total)
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+from .conversation import ContextFullError
+
+COMMANDS = {
+    "/help": "this list",
+    "/read FILE": "put a file into the conversation; then ask about it",
+    "/stats": "what the cache holds and costs",
+    "/clear": "forget everything and begin anew",
+    "/exit": "leave; so does Ctrl-C or Ctrl-D at the prompt",
+}
+
+MULTI_LINE = 'Several lines: Alt+Enter, or end a line with \\, or put """ before and after. // at the start sends one /.'
+CTRL_C = "Ctrl-C stops a reply or a reading; what came until then stays in the conversation."
+FORGETS = (
+    "Note: the cache is full and tokens are being evicted. Each KV head now keeps {budget:,} tokens of what was said "
+    "and no more; what was evicted is gone, and answers about it may be wrong."
+)
+FULL = "/clear begins anew, a larger --ctx makes room for more."
+
+
+def is_complete(text: str) -> bool:
+    """Whether an input needs no further line."""
+    if text.startswith('"""'):
+        return len(text) >= 6 and text.rstrip().endswith('"""')
+    return not text.endswith("\\")
+
+
+def clean(text: str) -> str:
+    """An input without what marked it as several lines."""
+    if text.startswith('"""'):
+        return text.removeprefix('"""').rstrip().removesuffix('"""').strip("\n")
+    return "\n".join(line.removesuffix("\\") for line in text.split("\n")).strip()
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as text: "33.8 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024 or unit == "GiB":
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+
+
+def cost_lines(talk) -> list:
+    """What the budget costs, for the start."""
+    stats = talk.stats()
+    if stats is None:
+        return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens"]
+    config = stats.config
+    return [
+        f"budget: {config.budget:,} tokens per KV head; the first {config.sink} and the last {config.recent} always stay",
+        f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)}; "
+        f"a full cache for {talk.n_ctx:,} tokens would take {size(stats.bytes_full)}",
+    ]
+
+
+def turn_line(talk) -> str:
+    """The line under a reply: speed, cells, evictions."""
+    turn, stats = talk.turn, talk.stats()
+    parts = [f"{turn.n_reply / turn.t_reply:.1f} tokens/s" if turn.t_reply else "0 tokens"]
+    if stats is None:
+        parts.append(f"{talk.n_tokens:,} of {talk.n_ctx:,} tokens")
+    else:
+        parts.append(f"{stats.n_used:,} cells used, budget {stats.config.budget:,}")
+        parts.append(f"{stats.n_evicted:,} of {stats.n_tokens:,} tokens evicted")
+    ends = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
+    return " · ".join(parts + [ends[turn.end]] * (turn.end in ends))
+
+
+def toolbar(talk) -> str:
+    """The line below the input: a bar of the cells in use, and what is left of the context."""
+    stats = talk.stats()
+    left = f"{talk.n_ctx - talk.n_tokens:,} of {talk.n_ctx:,} positions left"
+    if stats is None:
+        return f" {left}"
+    n_full = round(20 * stats.n_used / stats.n_cells)
+    bar = "█" * n_full + "░" * (20 - n_full)
+    return f" cells {bar} {stats.n_used:,}/{stats.n_cells:,} · {stats.n_evicted:,} tokens evicted · {left}"
+
+
+def stats_lines(talk) -> list:
+    """All figures, for /stats."""
+    stats = talk.stats()
+    lines = [f"positions   {talk.n_tokens:,} of {talk.n_ctx:,} used"]
+    if stats is None:
+        return [*lines, "budget      none: nothing is evicted"]
+    config = stats.config
+    return [
+        *lines,
+        f"cells       {stats.n_used:,} of {stats.n_cells:,} used (budget {config.budget:,} + headroom {config.headroom:,})",
+        f"evicted     {stats.n_evicted:,} tokens by each KV head, in {stats.n_evictions:,} evictions "
+        f"({stats.t_evict_us / 1e6:.2f} s)",
+        f"exact       every token from position {stats.pos_tail:,} on is held by every head",
+        f"memory      {size(stats.bytes_total)}: K and V {size(stats.bytes_kv)}, query statistics {size(stats.bytes_obs)}, "
+        f"positions {size(stats.bytes_pos)}, work {size(stats.bytes_work)}",
+        f"full cache  {size(stats.bytes_full)}, {stats.compression:.1f} times as much",
+        f"policy      {config.policy}, sink {config.sink}, recent {config.recent}, seed {config.seed}",
+    ]
+
+
+def read_text(name: str) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not text.
+    """
+    data = Path(name).expanduser().read_bytes()
+    if b"\0" in data[:8192]:
+        raise ValueError("this is not a text file")
+    return data.decode("utf-8", "replace")
+
+
+class Chat:
+    """One run of the loop. `n_failed` counts inputs that could not be carried out."""
+
+    def __init__(self, talk, ui):
+        self.talk, self.ui = talk, ui
+        self.n_failed = 0
+        self._warned = False
+
+    def fail(self, text: str) -> None:
+        self.n_failed += 1
+        self.ui.error(text)
+
+    def say(self, text: str) -> None:
+        """One turn: read the text, stream the reply, tell what it cost."""
+        try:
+            with self.ui.progress("reading") as update:
+                self.talk.ask(text, update)
+        except ContextFullError as err:
+            return self.fail(f"{err}. {FULL}")
+        except KeyboardInterrupt:
+            return self.ui.info(f"stopped after reading {self.talk.turn.n_read:,} tokens; they stay, and no reply was made")
+        try:
+            with closing(self.talk.reply()) as pieces:
+                for piece in pieces:
+                    self.ui.write(piece)
+        except KeyboardInterrupt:
+            pass
+        self.ui.end()
+        self.ui.info(turn_line(self.talk))
+        if self.talk.turn.end == "context":
+            self.fail(f"the reply stops here: all {self.talk.n_ctx:,} positions are used. {FULL}")
+        self._warn()
+
+    def read(self, name: str) -> None:
+        """/read: put a file into the conversation."""
+        if not name:
+            return self.fail("/read needs a file: /read FILE")
+        try:
+            text = read_text(name)
+        except (OSError, ValueError) as err:
+            return self.fail(f"{name}: {getattr(err, 'strerror', None) or err}")
+        try:
+            with self.ui.progress(f"reading {Path(name).name}") as update:
+                n = self.talk.read(f"{Path(name).name}:\n\n{text.strip()}\n\n", update)
+        except ContextFullError as err:
+            return self.fail(f"{name}: {err}. Nothing was read. {FULL}")
+        except KeyboardInterrupt:
+            self.ui.info(f"stopped: the first {self.talk.turn.n_read:,} tokens of {name} are in the conversation")
+        else:
+            self.ui.info(f"read {n:,} tokens of {name} ({n / max(self.talk.turn.t_read, 1e-9):.0f} tokens/s); now ask about it")
+        self._warn()
+
+    def _warn(self) -> None:
+        stats = self.talk.stats()
+        if not self._warned and stats is not None and stats.n_evictions:
+            self._warned = True
+            self.ui.info(FORGETS.format(budget=stats.config.budget))
+
+    def command(self, line: str) -> bool:
+        """Carry out a command; False if it ends the chat."""
+        name, _, rest = line.partition(" ")
+        if name == "/help":
+            for command, what in COMMANDS.items():
+                self.ui.info(f"{command:<11} {what}")
+            self.ui.info(MULTI_LINE)
+            self.ui.info(CTRL_C)
+        elif name == "/read":
+            self.read(rest.strip())
+        elif name == "/stats":
+            for text in stats_lines(self.talk):
+                self.ui.info(text)
+        elif name == "/clear":
+            self.talk.clear()
+            self._warned = False
+            self.ui.info("cleared")
+        elif name == "/exit":
+            return False
+        else:
+            self.fail(f"no such command: {name}; /help lists them")
+        return True
+
+
+def run_chat(talk, ui, chat: Chat | None = None) -> int:
+    """Talk until the input ends; returns the number of inputs that could not be carried out."""
+    chat = chat or Chat(talk, ui)
+    while True:
+        try:
+            text = clean(ui.ask())
+        except (EOFError, KeyboardInterrupt):
+            return chat.n_failed
+        if text.startswith("//"):
+            chat.say(text[1:])
+        elif text.startswith("/"):
+            if not chat.command(text):
+                return chat.n_failed
+        elif text:
+            chat.say(text)

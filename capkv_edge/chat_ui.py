@@ -1,0 +1,127 @@
+"""How the chat looks: replies to stdout, everything else to stderr; in a terminal an input line with history and completion."""
+
+import sys
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from .chat import COMMANDS, is_complete
+
+
+class PlainUI:
+    """Takes its inputs from lines, for pipes and scripts; shows progress only where stderr is a terminal."""
+
+    def __init__(self, lines=()):
+        self._lines = iter(lines)
+        self.console = Console(stderr=True, highlight=False)
+
+    def ask(self) -> str:
+        """The next input, which may be several lines. Raises EOFError at the end."""
+        text = None
+        for line in self._lines:
+            text = line.rstrip("\n") if text is None else text + "\n" + line.rstrip("\n")
+            if is_complete(text):
+                return text
+        if text is None:
+            raise EOFError
+        return text
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        self.write("\n")
+
+    def info(self, text: str) -> None:
+        self.console.print(Text(text, style="bright_black"), soft_wrap=True)
+
+    def error(self, text: str) -> None:
+        self.console.print(Text("error: " + text, style="red"), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, label: str):
+        """A bar with an estimate, which appears when there is more than one batch to read."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("tokens, left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        task = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal task
+            if task is None and done < total:
+                task = bar.add_task(label, total=total)
+                bar.start()
+            if task is not None:
+                bar.update(task, completed=done)
+
+        try:
+            yield update
+        finally:
+            bar.stop()
+
+
+class TerminalUI(PlainUI):
+    """Asks on the terminal. `toolbar()` is the text below the input line."""
+
+    def __init__(self, toolbar=None):
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.key_binding import KeyBindings
+
+        super().__init__()
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def _(event):
+            if is_complete(event.current_buffer.text):
+                event.current_buffer.validate_and_handle()
+            else:
+                event.current_buffer.insert_text("\n")
+
+        @keys.add("escape", "enter")
+        def _(event):
+            event.current_buffer.insert_text("\n")
+
+        self._session = PromptSession(
+            multiline=True,
+            key_bindings=keys,
+            completer=_completer(),
+            complete_while_typing=False,
+            prompt_continuation=lambda width, number, wraps: " " * width,
+            bottom_toolbar=toolbar,
+        )
+
+    def ask(self) -> str:
+        self.console.print()
+        return self._session.prompt("> ")
+
+
+def _completer():
+    from prompt_toolkit.completion import Completer, Completion, PathCompleter
+    from prompt_toolkit.document import Document
+
+    class Commands(Completer):
+        """Commands, and after /read the paths."""
+
+        paths = PathCompleter(expanduser=True)
+
+        def get_completions(self, document, event):
+            text = document.text_before_cursor
+            if text.startswith("/read "):
+                name = text[len("/read ") :]
+                yield from self.paths.get_completions(Document(name, len(name)), event)
+            elif text.startswith("/"):
+                for command in (line.split()[0] for line in COMMANDS):
+                    if command.startswith(text):
+                        yield Completion(command, -len(text))
+
+    return Commands()

@@ -1,0 +1,171 @@
+"""The command capkv-chat: options in, an exit status out. An error is one line on stderr and status 2, never a traceback."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+CHAT_BUDGET = "1024"
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+
+
+def _option(names: str, metavar: str, text: str, default: str | bool = True):
+    return typer.Option(*names.split("/"), metavar=metavar, help=text, show_default=default)
+
+
+def _table_option(option, default: str = "", note: str = ""):
+    """The typer option of an entry of the native option table."""
+    return _option(f"--{option.name}", option.metavar, f"{option.help}: {option.range}{note}", default or option.default)
+
+
+def _cache_type(name: str, option: str) -> int:
+    import llama_cpp
+
+    if name not in CACHE_TYPES:
+        raise ValueError(f"{option} = {name}: allowed is one of {', '.join(CACHE_TYPES)}")
+    return getattr(llama_cpp, "GGML_TYPE_" + name.upper())
+
+
+def _at_least(value, least, option: str):
+    if value is not None and not value >= least:
+        raise ValueError(f"{option} = {value}: allowed is {least} or more")
+    return value
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"capkv-chat {__version__}")
+        raise typer.Exit
+
+
+def _app() -> typer.Typer:
+    from .config import options
+
+    table = options()
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+    @app.command(name="capkv-chat")
+    def chat(
+        model: Annotated[
+            str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
+        ] = None,
+        budget: Annotated[str | None, _table_option(table["budget"], CHAT_BUDGET)] = None,
+        policy: Annotated[str | None, _table_option(table["policy"], note="; 'help' lists them")] = None,
+        sink: Annotated[str | None, _table_option(table["sink"])] = None,
+        recent: Annotated[str | None, _table_option(table["recent"])] = None,
+        headroom: Annotated[str | None, _table_option(table["headroom"])] = None,
+        tau: Annotated[str | None, _table_option(table["tau"])] = None,
+        novelty: Annotated[str | None, _table_option(table["novelty"])] = None,
+        cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
+        cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as for K")] = "f16",
+        ctx: Annotated[int, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = 0,
+        prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "say this and leave; may be repeated")] = None,
+        file: Annotated[
+            list[str] | None, _option("-f/--file", "FILE", "read this first, as /read does; may be repeated")
+        ] = None,
+        system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt", "the model's own")] = None,
+        temp: Annotated[float, _option("--temp", "X", "temperature, 0 = always the likeliest token")] = 0.8,
+        seed: Annotated[int | None, _option("--seed", "N", "of the sampling and of the KV policy", "random")] = None,
+        max_tokens: Annotated[int, _option("--max-tokens", "N", "longest reply in tokens, 0 = as long as it gets")] = 1024,
+        threads: Annotated[int | None, _option("--threads", "N", "CPU threads", "all cores")] = None,
+        gpu_layers: Annotated[int, _option("--gpu-layers", "N", "layers on the GPU, -1 = all")] = 0,
+        verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
+        version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="and leave")] = False,
+    ):
+        """Chat with a model in a KV cache of fixed size."""
+        if policy == "help":
+            from .config import policies
+
+            for name, what in policies().items():
+                typer.echo(f"{name:<12} {what}")
+            return 0
+        if model is None:
+            raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-chat --help lists the options")
+        if budget is None and table["budget"].env not in os.environ:
+            budget = CHAT_BUDGET
+        return _run(
+            model,
+            dict(
+                n_ctx=_at_least(ctx, 0, "--ctx"),
+                n_threads=_at_least(threads, 1, "--threads") or os.cpu_count(),
+                n_gpu_layers=_at_least(gpu_layers, -1, "--gpu-layers"),
+                type_k=_cache_type(cache_type_k, "--cache-type-k"),
+                type_v=_cache_type(cache_type_v, "--cache-type-v"),
+                verbose=verbose,
+                **({} if seed is None else {"seed": _at_least(seed, 0, "--seed")}),
+                kv_budget=budget,
+                kv_policy=policy,
+                kv_sink=sink,
+                kv_recent=recent,
+                kv_headroom=headroom,
+                kv_tau=tau,
+                kv_novelty=novelty,
+                kv_seed=seed,
+            ),
+            dict(system=system, temp=_at_least(temp, 0, "--temp"), max_tokens=_at_least(max_tokens, 0, "--max-tokens")),
+            prompts=prompt or [],
+            files=file or [],
+        )
+
+    return app
+
+
+def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files: list) -> int:
+    from . import models
+    from .chat import Chat, cost_lines, run_chat, toolbar
+    from .chat_ui import PlainUI, TerminalUI
+    from .conversation import Conversation
+    from .llama import Llama
+
+    is_terminal = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
+    llm = Llama(models.resolve(model), **llm_options)
+    try:
+        talk = Conversation(llm, **talk_options)
+        ui = TerminalUI(lambda: toolbar(talk)) if is_terminal else PlainUI(sys.stdin if not prompts else ())
+        chat = Chat(talk, ui)
+        for line in cost_lines(talk):
+            ui.info(line)
+        for name in files:
+            chat.read(name)
+        if chat.n_failed:
+            return 2
+        for text in prompts:
+            chat.say(text)
+        if is_terminal:
+            ui.info("/help lists the commands")
+        if not prompts:
+            run_chat(talk, ui, chat)
+        return 2 if chat.n_failed and not is_terminal else 0
+    finally:
+        llm.close()
+
+
+def _fail(message: str) -> int:
+    print("capkv-chat: error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def main(args=None) -> int:
+    """Run capkv-chat; returns the exit status: 0, 2 after an error, 130 when interrupted."""
+    try:
+        return _app()(args=args, standalone_mode=False, prog_name="capkv-chat") or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the replies has left
+        sys.stdout = open(os.devnull, "w")
+        return 0
+    except (ImportError, OSError, RuntimeError, ValueError) as err:
+        return _fail(str(err) or type(err).__name__)
+    except Exception as err:
+        if type(err).__name__ == "Abort":
+            return 130
+        if hasattr(err, "format_message"):  # how click, and typer after it, says that an option is wrong
+            return _fail(err.format_message())
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
