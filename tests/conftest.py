@@ -1,0 +1,57 @@
+"""Shared by the tests: a clean environment, the models, and Llamas that are closed again."""
+
+import os
+
+import capkv_edge  # first: it decides which llama.cpp the tests load
+import pytest
+import tiny_models
+from capkv_edge import models
+
+
+@pytest.fixture(autouse=True)
+def isolation(monkeypatch, tmp_path):
+    """No test sees the caller's KV options or working directory."""
+    for name in list(os.environ):
+        if name.startswith("LLAMA_ARG_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def demo_model():
+    """Path of SmolLM2-135M-Instruct; an error, not a skip, where it is not installed."""
+    return models.resolve(models.DEMO)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """Path of a llama with random weights, 2 layers, 2 KV heads, trained for 4096 tokens, 259 tokens of vocabulary."""
+    path = tmp_path_factory.mktemp("models") / "tiny-llama.gguf"
+    tiny_models.write_llama(path)
+    return path
+
+
+@pytest.fixture
+def make_llama():
+    """A Llama on one thread, quiet, closed after the test; keywords as the constructor's."""
+    made = []
+
+    def make(path, **options):
+        options = {"verbose": False, "n_threads": 1, "n_threads_batch": 1, **options}
+        made.append(capkv_edge.Llama(path, **options))
+        return made[-1]
+
+    yield make
+    for llm in made:
+        llm.close()
+
+
+def held(llm) -> list:
+    """The positions that every head of every governed layer holds: one array per head."""
+    return [llm.kv_positions(layer, head) for layer in llm.kv_layers for head in range(llm.kv_heads(layer))]
+
+
+@pytest.fixture(name="held")
+def held_fixture():
+    return held

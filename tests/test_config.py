@@ -1,0 +1,118 @@
+"""CapkvConfig: what the native table declares is what Python takes, and errors name option, value and range."""
+
+import pickle
+
+import pytest
+from capkv_edge import CapkvConfig, policies
+from capkv_edge.config import options
+from hypothesis import given
+from hypothesis import strategies as st
+
+N_TOO_MANY = 2**31
+
+
+def test_options_are_those_of_the_design():
+    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "seed"]
+    assert {name: option.default for name, option in options().items()} == {
+        "budget": "0",
+        "policy": "capkv",
+        "sink": "4",
+        "recent": "64",
+        "headroom": "auto",
+        "tau": "5.0",
+        "novelty": "0.5",
+        "seed": "1",
+    }
+    assert all(option.help and option.range and option.metavar for option in options().values())
+
+
+def test_policies_have_a_line_of_help():
+    assert {"capkv", "capkv-ref", "streaming", "random"} <= set(policies())
+    assert all(text and "\n" not in text for text in policies().values())
+
+
+def test_defaults_are_off():
+    config = CapkvConfig()
+    assert not config.on
+    assert config.as_dict() == dict(
+        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.5, seed=1
+    )
+
+
+@pytest.mark.parametrize("budget", [256, "256", "256MiB", "10%", "1.5GiB", "0.5%"])
+def test_budget_takes_tokens_memory_and_shares(budget):
+    assert CapkvConfig(budget=budget).on
+
+
+def test_none_is_the_default():
+    assert CapkvConfig(budget=None, tau=None) == CapkvConfig()
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("budget", 20, ["kv_budget = 20", "kv_sink + kv_recent + 1 = 69"]),
+        ("budget", -1, ["kv_budget = -1", "0 (off)"]),
+        ("budget", "many", ["kv_budget = many", "256MiB"]),
+        ("budget", "", ["kv_budget = ''"]),
+        ("budget", True, ["kv_budget = True"]),
+        ("budget", 1.5, ["kv_budget = 1.5"]),
+        ("budget", N_TOO_MANY, [f"kv_budget = {N_TOO_MANY}", "2147483648"]),
+        ("budget", 10**30, ["kv_budget = 1000000000000000000000000000000"]),
+        ("budget", "101%", ["kv_budget = 101%", "100%"]),
+        ("budget", "-5MiB", ["kv_budget = -5MiB"]),
+        ("budget", "100\0", [r"kv_budget = '100\x00'"]),
+        ("policy", "best", ["kv_policy = best", "capkv-ref", "streaming"]),
+        ("policy", "", ["kv_policy = ''"]),
+        ("sink", -1, ["kv_sink = -1", "0 to 2147483647"]),
+        ("sink", N_TOO_MANY, ["kv_sink = 2147483648"]),
+        ("recent", "x", ["kv_recent = x"]),
+        ("headroom", -3, ["kv_headroom = -3", "n_batch"]),
+        ("tau", "nan", ["kv_tau = nan", "0 to 100"]),
+        ("tau", 1e9, ["kv_tau = 1000000000.0"]),
+        ("novelty", -0.5, ["kv_novelty = -0.5"]),
+        ("seed", 2**32, ["kv_seed = 4294967296", "4294967295"]),
+    ],
+)
+def test_wrong_values_name_option_value_and_range(name, value, words):
+    with pytest.raises(ValueError) as caught:
+        CapkvConfig(**{"recent": 64, name: value})
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_unknown_option_is_a_type_error_that_lists_the_known():
+    with pytest.raises(TypeError, match="unknown option kv_bugdet.*kv_budget"):
+        CapkvConfig(bugdet=1)
+
+
+@given(st.sampled_from(["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "seed"]), st.text(max_size=12))
+def test_any_text_is_taken_or_refused_by_name(name, text):
+    try:
+        CapkvConfig(**{name: text})
+    except ValueError as err:
+        assert str(err).startswith("kv_")
+
+
+def test_environment_fills_in_what_is_not_given(monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_KV_BUDGET", "300")
+    monkeypatch.setenv("LLAMA_ARG_KV_SINK", "7")
+    assert CapkvConfig.from_env().budget == 300
+    config = CapkvConfig.from_env(budget=500)
+    assert (config.budget, config.sink) == (500, 7)
+    assert not CapkvConfig.from_env(budget=0).on
+    assert CapkvConfig().sink == 4
+
+
+def test_environment_errors_name_the_variable(monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_KV_TAU", "hot")
+    with pytest.raises(ValueError, match=r"kv_tau = hot: allowed is 0 to 100 \(from the environment variable LLAMA_ARG_KV_TAU\)"):
+        CapkvConfig.from_env(budget=100)
+
+
+def test_is_immutable_comparable_and_picklable():
+    config = CapkvConfig(budget=128, tau=2)
+    with pytest.raises(AttributeError):
+        config.budget = 1
+    assert config == pickle.loads(pickle.dumps(config)) == eval(repr(config), {"CapkvConfig": CapkvConfig})
+    assert hash(config) == hash(CapkvConfig(budget="128", tau="2"))
+    assert config != CapkvConfig(budget=129, tau=2)
