@@ -44,14 +44,12 @@ size_t capkv_n_nodes_compact(const std::vector<capkv_cache::layer> & layers) {
     return (layers.size() + 1)*CAPKV_N_NODES;
 }
 
-// heads [h0, h0 + n_heads) of the cells' rows, as f32: [d, n, n_heads]
+// heads [h0, h0 + n_heads) of a stream's cells, as f32: [d, n, n_heads]
+//   idx: [n, n_heads]
 static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int64_t d, int64_t h0, int64_t n_heads, ggml_tensor * idx) {
-    ggml_tensor * cur = ggml_view_2d(ctx, t, d*n_heads, t->ne[1], t->nb[1], h0*ggml_row_size(t->type, d));
+    const size_t size = ggml_row_size(t->type, d);
 
-    cur = ggml_get_rows(ctx, cur, idx); // F32 [d*n_heads, n]
-    cur = ggml_reshape_3d(ctx, cur, d, n_heads, idx->ne[0]);
-
-    return ggml_cont(ctx, ggml_permute(ctx, cur, 0, 2, 1, 3));
+    return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
 }
 
 ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<int32_t> & order, std::vector<score_out> & outs) const {
@@ -61,7 +59,17 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
 
     ggml_cgraph * gf = ggml_new_graph_custom(ctx, capkv_n_nodes(policy, layers, n), false);
 
-    ggml_tensor * idx = inputs.add_i32(ctx, order); // [n]
+    // the same entries for every head: a column each, as many as a group has at most
+    int64_t n_heads_max = 0;
+    for (const auto & l : layers) {
+        n_heads_max = std::max(n_heads_max, capkv_heads_per_group(policy, n, l.n_head, l.n_head_kv, l.d_k, l.d_v));
+    }
+
+    std::vector<int32_t> order_heads;
+    for (int64_t h = 0; h < n_heads_max; ++h) {
+        order_heads.insert(order_heads.end(), order.begin(), order.end());
+    }
+    ggml_tensor * idx_heads = ggml_reshape_2d(ctx, inputs.add_i32(ctx, order_heads), n, n_heads_max);
 
     // filled slots of the reservoir; reserving (nothing is there yet) counts with all of them
     std::vector<int32_t> slots;
@@ -95,6 +103,8 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
             sc.n_head      = r*sc.n_head_kv;
             sc.d_k         = l.d_k;
             sc.d_v         = l.d_v;
+            ggml_tensor * idx = ggml_view_2d(ctx, idx_heads, n, sc.n_head_kv, idx_heads->nb[1], 0);
+
             sc.k           = capkv_build_gather(ctx, kv.layers[l.ikv].k_stream[s], l.d_k, h0, sc.n_head_kv, idx);
             sc.v           = capkv_build_gather(ctx, kv.layers[l.ikv].v_stream[s], l.d_v, h0, sc.n_head_kv, idx);
             sc.q_mean      = nullptr;

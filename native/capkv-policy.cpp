@@ -158,26 +158,30 @@ ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float 
     // M = sum_i (w_i + eps) v_i v_i^T, the sum along rows of the transpose
     ggml_tensor * vt = ggml_cont(ctx, ggml_permute(ctx, sc.v, 1, 0, 2, 3)); // [n, d_v, n_head_kv]
 
-    ggml_tensor * wm = ggml_reshape_4d(ctx, eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, eps) : w, n, 1, r, sc.n_head_kv);
-
+    // [n, d_v, r, n_head_kv]: the query heads of a group share the values, not the weights
+    ggml_tensor * wm  = ggml_reshape_4d(ctx, eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, eps) : w, n, 1, r, sc.n_head_kv);
     ggml_tensor * vtw = ggml_reshape_4d(ctx, vt, n, d, 1, sc.n_head_kv);
+
     vtw = r > 1 ? ggml_repeat_4d(ctx, vtw, n, d, r, sc.n_head_kv) : vtw;
     vtw = ggml_mul(ctx, vtw, wm);
-    vtw = ggml_reshape_3d(ctx, vtw, n, d, sc.n_head); // [n, d_v, n_head]
+    vtw = ggml_reshape_3d(ctx, vtw, n, d*r, sc.n_head_kv);
 
     auto from_i0 = [&](ggml_tensor * t) {
         return i0 == 0 ? t : ggml_cont(ctx, ggml_view_3d(ctx, t, n - i0, t->ne[1], t->ne[2], t->nb[1], t->nb[2], i0*t->nb[0]));
     };
 
-    ggml_tensor * m = ggml_mul_mat(ctx, from_i0(vt), from_i0(vtw)); // [d_v, d_v, n_head]
+    ggml_tensor * m = ggml_mul_mat(ctx, from_i0(vt), from_i0(vtw)); // [d_v, d_v*r, n_head_kv]
     ggml_prec_set_acc(m, GGML_PREC_F32);
 
-    ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, m, ridge); // [d_v, d_v, n_head]
+    ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, ggml_reshape_3d(ctx, m, d, d, sc.n_head), ridge); // [d_v, d_v, n_head]
 
-    ggml_tensor * y = ggml_mul_mat(ctx, sc.v, l_inv); // [n, d_v, n_head], L^-1 v_i in the columns
+    ggml_tensor * y = ggml_mul_mat(ctx, sc.v, ggml_reshape_3d(ctx, l_inv, d, d*r, sc.n_head_kv)); // [n, d_v*r, n_head_kv]
     ggml_prec_set_acc(y, GGML_PREC_F32);
 
-    ggml_tensor * s = ggml_mul(ctx, capkv_build_sum1(ctx, ggml_sqr(ctx, y)), w); // [n, 1, n_head]
+    // L^-1 v_i lies in the columns
+    ggml_tensor * s = ggml_reshape_3d(ctx, ggml_sqr(ctx, y), n, d, sc.n_head);
+
+    s = ggml_mul(ctx, capkv_build_sum1(ctx, s), w); // [n, 1, n_head]
 
     s = ggml_cont(ctx, ggml_reshape_3d(ctx, s, n, r, sc.n_head_kv));
     s = ggml_scale(ctx, capkv_build_sum1(ctx, s), 1.0f/r);
