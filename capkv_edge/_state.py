@@ -36,7 +36,7 @@ def load(llm, state: LlamaState) -> None:
     """Put a saved state into a Llama.
 
     Raises:
-        ValueError: the state does not fit this model or configuration, or is damaged.
+        ValueError: the state does not fit this model or configuration, or is damaged; the Llama is empty then, and usable.
     """
     n_tokens, data = state.n_tokens, state.llama_state
     if len(data) != state.llama_state_size or not 0 <= n_tokens <= len(state.input_ids):
@@ -46,12 +46,11 @@ def load(llm, state: LlamaState) -> None:
     buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
     n_read = native.llama_state_set_data(llm.ctx, buffer, len(data))
     n_held = native.llama_memory_seq_pos_max(llm._ctx.memory, 0) + 1
-    if n_read != len(data) or n_held != n_tokens:
-        short = n_read == len(data)
-        reason = f"it says {n_tokens} tokens and holds {n_held}" if short else _log.reason(_lib.last_error())
-        if short or n_held != llm.n_tokens:
-            llm.reset()
-        llm._requires_eval = True
+    if n_read != len(data) or n_read == 0 or n_held != n_tokens:
+        complete = n_read == len(data)
+        reason = f"it says {n_tokens} tokens and holds {n_held}" if complete else _log.reason(_lib.last_error())
+        native.llama_memory_clear(llm._ctx.memory, True)  # a read that broke off may leave cells that belong to no sequence
+        llm.reset()
         raise ValueError(f"the state does not fit: {reason}")
     llm.input_ids = np.zeros(max(n_tokens, llm._n_ctx), dtype=np.intc)
     llm.input_ids[:n_tokens] = state.input_ids[:n_tokens]

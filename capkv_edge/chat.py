@@ -27,6 +27,7 @@ FORGETS = (
     "Note: the cache is full and tokens are being evicted. Each KV head now keeps {budget:,} tokens of what was said "
     "and no more; what was evicted is gone, and answers about it may be wrong."
 )
+ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
 FULL = "/clear begins anew, a larger --ctx makes room for more."
 
 
@@ -74,8 +75,9 @@ def turn_line(talk) -> str:
     else:
         parts.append(f"{stats.n_used:,} cells used, budget {stats.config.budget:,}")
         parts.append(f"{stats.n_evicted:,} of {stats.n_tokens:,} tokens evicted")
-    ends = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
-    return " · ".join(parts + [ends[turn.end]] * (turn.end in ends))
+    if turn.end in ENDS:
+        parts.append(ENDS[turn.end])
+    return " · ".join(parts)
 
 
 def toolbar(talk) -> str:

@@ -3,6 +3,7 @@
 import sys
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -36,10 +37,10 @@ class PlainUI:
         self.write("\n")
 
     def info(self, text: str) -> None:
-        self.console.print(Text(text, style="bright_black"), soft_wrap=True)
+        self.console.print(Text(text, style="bright_black"), soft_wrap=not self.console.is_terminal)
 
     def error(self, text: str) -> None:
-        self.console.print(Text("error: " + text, style="red"), soft_wrap=True)
+        self.console.print(Text("error: " + text, style="red"), soft_wrap=not self.console.is_terminal)
 
     @contextmanager
     def progress(self, label: str):
@@ -70,6 +71,37 @@ class PlainUI:
             bar.stop()
 
 
+class WordWrap:
+    """Breaks a stream of text between words: feed() returns what can be shown, the last word waits for its end."""
+
+    def __init__(self):
+        self._column, self._word = 0, ""
+
+    def feed(self, text: str, width: int) -> str:
+        shown = []
+        for char in text:
+            if not char.isspace():
+                self._word += char
+                if cell_len(self._word) < width:
+                    continue
+            shown.append(self.flush(width))
+            if char == "\n":
+                self._column = 0
+                shown.append(char)
+            elif char.isspace() and self._column < width:
+                self._column += 1
+                shown.append(char)
+        return "".join(shown)
+
+    def flush(self, width: int) -> str:
+        word, self._word = self._word, ""
+        n = cell_len(word)
+        if self._column and self._column + n > width:
+            self._column, word = 0, "\n" + word
+        self._column += n
+        return word
+
+
 class TerminalUI(PlainUI):
     """Asks on the terminal. `toolbar()` is the text below the input line."""
 
@@ -78,6 +110,7 @@ class TerminalUI(PlainUI):
         from prompt_toolkit.key_binding import KeyBindings
 
         super().__init__()
+        self._wrap = WordWrap()
         keys = KeyBindings()
 
         @keys.add("enter")
@@ -103,6 +136,13 @@ class TerminalUI(PlainUI):
     def ask(self) -> str:
         self.console.print()
         return self._session.prompt("> ")
+
+    def write(self, text: str) -> None:
+        super().write(self._wrap.feed(text, self.console.width))
+
+    def end(self) -> None:
+        super().write(self._wrap.flush(self.console.width) + "\n")
+        self._wrap = WordWrap()
 
 
 def _completer():

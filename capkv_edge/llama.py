@@ -247,7 +247,7 @@ class Llama(KvBudget, llama_cpp.Llama):
         """Go on from a saved state.
 
         Raises:
-            ValueError: a state that does not fit, with the reason; the object stays usable, though it may be empty then.
+            ValueError: a state that does not fit, with the reason; the object is empty then, and stays usable.
         """
         return super().load_state(state) if self._all_scores else _state.load(self, state)
 
