@@ -102,8 +102,17 @@ public:
     // the host's part comes first, the tensors last; a state is taken over once all of it was read
     void state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) const;
     void state_write_data(llama_io_write_i & io, llama_seq_id seq_id) const;
-    void state_read_meta (llama_io_read_i  & io, llama_seq_id seq_id);
-    void state_read_data (llama_io_read_i  & io, llama_seq_id seq_id);
+    // a read that breaks off between the two leaves the sequence empty: keep what state_read_meta() returns until then
+    struct state_guard {
+        capkv_cache & cache;
+        llama_seq_id  seq_id;
+
+        ~state_guard();
+    };
+
+    std::unique_ptr<state_guard> state_read_meta(llama_io_read_i & io, llama_seq_id seq_id);
+
+    void state_read_data(llama_io_read_i & io, llama_seq_id seq_id);
 
     //
     // observe: the graph of a batch calls these

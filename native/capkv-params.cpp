@@ -23,21 +23,29 @@ static constexpr uint32_t CAPKV_N_RECENT  = 64;
 
 // the one declaration of every option
 static const capkv_option capkv_options[] = {
-    { "budget",   "N",    "0",     "0 (off), a number of tokens below 2147483648, a memory size (256MiB) or a share of the context (10%)",
+    { "budget",   "LLAMA_ARG_KV_BUDGET",   "N",    "0",
+      "0 (off), a number of tokens below 2147483648, a memory size (256MiB) or a share of the context (10%)",
       "tokens kept per KV head" },
-    { "policy",   "NAME", "capkv", "a policy's name",
+    { "policy",   "LLAMA_ARG_KV_POLICY",   "NAME", "capkv",
+      "a policy's name",
       "what decides which tokens stay" },
-    { "sink",     "N",    "4",     "0 to 2147483647",
+    { "sink",     "LLAMA_ARG_KV_SINK",     "N",    "4",
+      "0 to 2147483647",
       "first tokens, always kept" },
-    { "recent",   "N",    "64",    "0 to 2147483647 (unless given, at most half of the budget)",
+    { "recent",   "LLAMA_ARG_KV_RECENT",   "N",    "64",
+      "0 to 2147483647 (unless given, at most half of the budget)",
       "last tokens, always kept" },
-    { "headroom", "N",    "auto",  "auto (n_batch), or a number of at least n_batch",
+    { "headroom", "LLAMA_ARG_KV_HEADROOM", "N",    "auto",
+      "auto (n_batch), or a number of at least n_batch",
       "cells beyond the budget" },
-    { "tau",      "X",    "5.0",   "0 to 100",
+    { "tau",      "LLAMA_ARG_KV_TAU",      "X",    "5.0",
+      "0 to 100",
       "sharpness of the policy capkv-ref" },
-    { "novelty",  "X",    "0.5",   "0 to 100",
+    { "novelty",  "LLAMA_ARG_KV_NOVELTY",  "X",    "0.5",
+      "0 to 100",
       "weight of key novelty in the policy capkv" },
-    { "seed",     "N",    "1",     "0 to 4294967295",
+    { "seed",     "LLAMA_ARG_KV_SEED",     "N",    "1",
+      "0 to 4294967295",
       "of the sample of queries and of the policy random" },
 };
 
@@ -47,17 +55,6 @@ size_t capkv_n_options(void) {
 
 const capkv_option * capkv_get_option(size_t i) {
     return i < capkv_n_options() ? &capkv_options[i] : nullptr;
-}
-
-static std::string capkv_upper(std::string s) {
-    for (auto & c : s) {
-        c = c == '-' ? '_' : toupper(c);
-    }
-    return s;
-}
-
-std::string capkv_option_env(const capkv_option & opt) {
-    return "LLAMA_ARG_KV_" + capkv_upper(opt.name);
 }
 
 static const capkv_option & capkv_find_option(const std::string & name) {
@@ -272,12 +269,12 @@ static capkv_params capkv_params_from_env() {
     capkv_params res = capkv_default_params();
 
     for (const auto & opt : capkv_options) {
-        const char * value = getenv(capkv_option_env(opt).c_str());
+        const char * value = getenv(opt.env);
         if (value) {
             try {
                 capkv_params_set_or_throw(res, opt.name, value);
             } catch (const capkv_error & err) {
-                throw capkv_error(std::string(err.what()) + " (from the environment variable " + capkv_option_env(opt) + ")");
+                throw capkv_error(std::string(err.what()) + " (from the environment variable " + opt.env + ")");
             }
         }
     }
@@ -293,22 +290,6 @@ capkv_params capkv_params_take_next() {
     capkv_params_check_or_throw(res);
 
     return res;
-}
-
-void capkv_option_set_global(const capkv_option & opt, const std::string & value) {
-    capkv_params params = capkv_default_params();
-
-    try {
-        capkv_params_set_or_throw(params, opt.name, value);
-    } catch (const capkv_error & err) {
-        throw std::invalid_argument(err.what());
-    }
-
-#ifdef _WIN32
-    _putenv_s(capkv_option_env(opt).c_str(), value.c_str());
-#else
-    setenv(capkv_option_env(opt).c_str(), value.c_str(), 1);
-#endif
 }
 
 void capkv_set_last_error(const std::string & msg) {
@@ -334,6 +315,21 @@ bool capkv_params_set(capkv_params * params, const char * name, const char * val
         return false;
     }
     return true;
+}
+
+bool capkv_set_env(const char * name, const char * value) {
+    capkv_params params = capkv_default_params();
+
+    if (!capkv_params_set(&params, name, value)) {
+        return false;
+    }
+
+    const char * env = capkv_find_option(name).env;
+#ifdef _WIN32
+    return _putenv_s(env, value) == 0;
+#else
+    return setenv(env, value, 1) == 0;
+#endif
 }
 
 bool capkv_params_check(const capkv_params * params) {

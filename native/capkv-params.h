@@ -26,9 +26,3 @@ capkv_params capkv_params_take_next();
 void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_batch, size_t bytes_per_tok);
 
 void capkv_set_last_error(const std::string & msg);
-
-// environment variable of an option: LLAMA_ARG_KV_BUDGET
-std::string capkv_option_env(const capkv_option & opt);
-
-// set the process-wide value of an option (its environment variable); throws std::invalid_argument: for argument parsers
-void capkv_option_set_global(const capkv_option & opt, const std::string & value);

@@ -113,7 +113,14 @@ void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) c
     }
 }
 
-void capkv_cache::state_read_meta(llama_io_read_i & io, llama_seq_id seq_id) {
+capkv_cache::state_guard::~state_guard() {
+    if (!cache.streams_read.empty()) {
+        cache.streams_read.clear();
+        cache.kv.state_clear(seq_id);
+    }
+}
+
+std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_read_i & io, llama_seq_id seq_id) {
     streams_read.clear();
 
     if (capkv_read<uint32_t>(io) != CAPKV_STATE_MAGIC) {
@@ -148,6 +155,8 @@ void capkv_cache::state_read_meta(llama_io_read_i & io, llama_seq_id seq_id) {
         state_read_stream(io, st);
     }
     streams_read = std::move(res);
+
+    return std::unique_ptr<state_guard>(new state_guard { *this, seq_id });
 }
 
 // tensors of one stream, in the order that both directions share
@@ -182,8 +191,6 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
         // a state that holds fewer cells than its table speaks of was altered
         const auto & st = streams_read[i];
         if (st.evicted && kv.v_cells[s0 + i].get_used() < st.n_sink + st.n_mid) {
-            kv.state_clear(seq_id);
-            streams_read.clear();
             capkv_state_refuse("its position table speaks of more cells than it holds");
         }
     }

@@ -53,6 +53,7 @@ struct capkv_params {
 // environment, --NAME in capkv-chat
 struct capkv_option {
     const char * name;          // "budget"
+    const char * env;           // "LLAMA_ARG_KV_BUDGET"
     const char * metavar;       // "N"
     const char * default_value; // as text
     const char * range;         // what is allowed, as text
@@ -117,6 +118,9 @@ const struct capkv_policy_info * capkv_get_policy(size_t i);
 
 // set one option from text ("1024", "256MiB", "10%" for the budget); false and capkv_last_error() if the value is not allowed
 bool capkv_params_set(struct capkv_params * params, const char * name, const char * value);
+
+// set one option for the whole process (its environment variable); false and capkv_last_error() if the value is not allowed
+bool capkv_set_env(const char * name, const char * value);
 
 // check the options against each other (budget >= sink + recent + 1, and so on); false and capkv_last_error() if they clash
 bool capkv_params_check(const struct capkv_params * params);

@@ -1,0 +1,71 @@
+#pragma once
+
+// the --kv-* options for the argument parsers of llama.cpp's tools, from the one table in capkv-params.cpp
+
+#include "capkv.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+// a parser's handlers are plain functions, so each option needs one of its own: as many as the table may have
+static constexpr size_t CAPKV_N_ARGS_MAX = 16;
+
+static inline std::string capkv_arg_flag(size_t i) {
+    return std::string("--kv-") + capkv_get_option(i)->name;
+}
+
+static inline std::string capkv_arg_help(size_t i) {
+    const auto * opt = capkv_get_option(i);
+    return std::string("KV cache budget: ") + opt->help + " (default: " + opt->default_value + ")\nallowed: " + opt->range;
+}
+
+static inline void capkv_arg_set(size_t i, const std::string & value) {
+    if (!capkv_set_env(capkv_get_option(i)->name, value.c_str())) {
+        throw std::invalid_argument(capkv_last_error());
+    }
+}
+
+// for common/arg.cpp: one common_arg per option
+template <typename arg_t, typename params_t, size_t I = 0, typename F>
+static void capkv_add_opts(F && add_opt) {
+    if constexpr (I < CAPKV_N_ARGS_MAX) {
+        if (I < capkv_n_options()) {
+            static const std::string flag = capkv_arg_flag(I);
+
+            add_opt(arg_t({ flag.c_str() }, capkv_get_option(I)->metavar, capkv_arg_help(I),
+                [](params_t &, const std::string & value) { capkv_arg_set(I, value); }).set_env(capkv_get_option(I)->env));
+
+            capkv_add_opts<arg_t, params_t, I + 1>(std::forward<F>(add_opt));
+        }
+    }
+}
+
+// for parsers of their own: true if argv[i] was one of the options; takes its value, exits if that is missing or not allowed
+static inline bool capkv_parse_arg(int argc, char ** argv, int & i) {
+    for (size_t j = 0; j < capkv_n_options(); ++j) {
+        if (capkv_arg_flag(j) != argv[i]) {
+            continue;
+        }
+        if (++i >= argc) {
+            fprintf(stderr, "error: %s needs a value: %s\n", argv[i - 1], capkv_get_option(j)->range);
+            exit(1);
+        }
+        if (!capkv_set_env(capkv_get_option(j)->name, argv[i])) {
+            fprintf(stderr, "error: %s\n", capkv_last_error());
+            exit(1);
+        }
+        return true;
+    }
+    return false;
+}
+
+static inline void capkv_print_args() {
+    for (size_t j = 0; j < capkv_n_options(); ++j) {
+        const auto * opt = capkv_get_option(j);
+        printf("  %-43s %s (default: %s)\n", (capkv_arg_flag(j) + " <" + opt->metavar + ">").c_str(), opt->help, opt->default_value);
+    }
+}
