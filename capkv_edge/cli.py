@@ -27,9 +27,16 @@ def _cache_type(name: str, option: str) -> int:
     return getattr(llama_cpp, "GGML_TYPE_" + name.upper())
 
 
-def _at_least(value, least, option: str):
-    if value is not None and not value >= least:
-        raise ValueError(f"{option} = {value}: allowed is {least} or more")
+def _number(kind, option: str, text: str, least, most=2**31 - 1):
+    """The number in an option's text. Raises ValueError naming option, value and range."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise ValueError(
+            f"{option} = {text}: allowed is {'a number' if kind is float else 'a whole number'}, {least} to {most}"
+        )
     return value
 
 
@@ -61,17 +68,17 @@ def _app() -> typer.Typer:
         novelty: Annotated[str | None, _table_option(table["novelty"])] = None,
         cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
         cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as for K")] = "f16",
-        ctx: Annotated[int, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = 0,
+        ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = "0",
         prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "say this and leave; may be repeated")] = None,
         file: Annotated[
             list[str] | None, _option("-f/--file", "FILE", "read this first, as /read does; may be repeated")
         ] = None,
         system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt", "the model's own")] = None,
-        temp: Annotated[float, _option("--temp", "X", "temperature, 0 = always the likeliest token")] = 0.8,
-        seed: Annotated[int | None, _option("--seed", "N", "of the sampling and of the KV policy", "random")] = None,
-        max_tokens: Annotated[int, _option("--max-tokens", "N", "longest reply in tokens, 0 = as long as it gets")] = 1024,
-        threads: Annotated[int | None, _option("--threads", "N", "CPU threads", "all cores")] = None,
-        gpu_layers: Annotated[int, _option("--gpu-layers", "N", "layers on the GPU, -1 = all")] = 0,
+        temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the likeliest token")] = "0.8",
+        seed: Annotated[str | None, _option("--seed", "N", "of the sampling and of the KV policy", "random")] = None,
+        max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = as long as it gets")] = "1024",
+        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "all cores")] = None,
+        gpu_layers: Annotated[str, _option("--gpu-layers", "N", "layers on the GPU, -1 = all")] = "0",
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
         version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="and leave")] = False,
     ):
@@ -89,13 +96,13 @@ def _app() -> typer.Typer:
         return _run(
             model,
             dict(
-                n_ctx=_at_least(ctx, 0, "--ctx"),
-                n_threads=_at_least(threads, 1, "--threads") or os.cpu_count(),
-                n_gpu_layers=_at_least(gpu_layers, -1, "--gpu-layers"),
+                n_ctx=_number(int, "--ctx", ctx, 0),
+                n_threads=os.cpu_count() if threads is None else _number(int, "--threads", threads, 1, 512),
+                n_gpu_layers=_number(int, "--gpu-layers", gpu_layers, -1),
                 type_k=_cache_type(cache_type_k, "--cache-type-k"),
                 type_v=_cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,
-                **({} if seed is None else {"seed": _at_least(seed, 0, "--seed")}),
+                **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
                 kv_budget=budget,
                 kv_policy=policy,
                 kv_sink=sink,
@@ -105,7 +112,11 @@ def _app() -> typer.Typer:
                 kv_novelty=novelty,
                 kv_seed=seed,
             ),
-            dict(system=system, temp=_at_least(temp, 0, "--temp"), max_tokens=_at_least(max_tokens, 0, "--max-tokens")),
+            dict(
+                system=system,
+                temp=_number(float, "--temp", temp, 0, 100),
+                max_tokens=_number(int, "--max-tokens", max_tokens, 0),
+            ),
             prompts=prompt or [],
             files=file or [],
         )
@@ -157,6 +168,8 @@ def main(args=None) -> int:
     except BrokenPipeError:  # whoever read the replies has left
         sys.stdout = open(os.devnull, "w")
         return 0
+    except MemoryError:
+        return _fail("not enough memory")
     except (ImportError, OSError, RuntimeError, ValueError) as err:
         return _fail(str(err) or type(err).__name__)
     except Exception as err:

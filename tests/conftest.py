@@ -2,9 +2,10 @@
 
 import os
 
-import capkv_edge  # first: it decides which llama.cpp the tests load
 import pytest
 import tiny_models
+
+import capkv_edge  # first: it decides which llama.cpp the tests load
 from capkv_edge import models
 
 

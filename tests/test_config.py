@@ -3,10 +3,11 @@
 import pickle
 
 import pytest
-from capkv_edge import CapkvConfig, policies
-from capkv_edge.config import options
 from hypothesis import given
 from hypothesis import strategies as st
+
+from capkv_edge import CapkvConfig, policies
+from capkv_edge.config import options
 
 N_TOO_MANY = 2**31
 
@@ -34,9 +35,7 @@ def test_policies_have_a_line_of_help():
 def test_defaults_are_off():
     config = CapkvConfig()
     assert not config.on
-    assert config.as_dict() == dict(
-        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.5, seed=1
-    )
+    assert config.as_dict() == dict(budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.5, seed=1)
 
 
 @pytest.mark.parametrize("budget", [256, "256", "256MiB", "10%", "1.5GiB", "0.5%"])
@@ -105,7 +104,9 @@ def test_environment_fills_in_what_is_not_given(monkeypatch):
 
 def test_environment_errors_name_the_variable(monkeypatch):
     monkeypatch.setenv("LLAMA_ARG_KV_TAU", "hot")
-    with pytest.raises(ValueError, match=r"kv_tau = hot: allowed is 0 to 100 \(from the environment variable LLAMA_ARG_KV_TAU\)"):
+    with pytest.raises(
+        ValueError, match=r"kv_tau = hot: allowed is 0 to 100 \(from the environment variable LLAMA_ARG_KV_TAU\)"
+    ):
         CapkvConfig.from_env(budget=100)
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 import tiny_models
-from capkv_edge.conversation import ContextFullError, Conversation
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from capkv_edge.conversation import ContextFullError, Conversation
 
 
 @pytest.fixture
@@ -17,7 +18,9 @@ def reply(talk):
 
 def read_back(llm):
     """What the cache was fed, as bytes, with the control token </s> written out."""
-    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm._input_ids.tolist()).replace("▁".encode(), b" ")
+    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm._input_ids.tolist()).replace(
+        "▁".encode(), b" "
+    )
 
 
 def script(llm, *replies):

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import tiny_models
+
 from capkv_edge import Llama
 
 BUDGET = dict(kv_budget=64, n_batch=32)
@@ -223,7 +224,9 @@ def test_call_and_tokenize(llm):
 
 def test_a_stopping_criterion_sees_the_newest_logits(llm):
     seen = []
-    llm.create_completion(text(200), max_tokens=4, temperature=0, stopping_criteria=lambda ids, row: seen.append((len(ids), row.copy())))
+    llm.create_completion(
+        text(200), max_tokens=4, temperature=0, stopping_criteria=lambda ids, row: seen.append((len(ids), row.copy()))
+    )
     assert [n for n, _ in seen][:4] == [200, 201, 202, 203]
     assert int(seen[0][1].argmax()) == llm._input_ids[200]
     assert seen[0][1].shape == (tiny_models.N_VOCAB,)
@@ -282,7 +285,9 @@ def test_a_state_serves_prefix_reuse(make_llama, tiny_llama, llm):
     assert other.n_rereads == 0
 
 
-@pytest.mark.parametrize("options", [dict(kv_policy="streaming"), dict(kv_sink=5), dict(kv_budget=0, n_ctx=512), dict(type_k=8)])
+@pytest.mark.parametrize(
+    "options", [dict(kv_policy="streaming"), dict(kv_sink=5), dict(kv_budget=0, n_ctx=512), dict(type_k=8)]
+)
 def test_a_state_that_does_not_fit_is_refused_and_the_context_stays_usable(make_llama, tiny_llama, llm, options):
     llm.eval(text(1000))
     other = make_llama(tiny_llama, **{**BUDGET, **options})
@@ -390,7 +395,9 @@ def test_a_failed_context_frees_the_model_and_spares_the_next(tmp_path, tiny_lla
     from llama_cpp import _internals
 
     closed = []
-    monkeypatch.setattr(_internals.LlamaModel, "close", lambda self, close=_internals.LlamaModel.close: (closed.append(1), close(self)))
+    monkeypatch.setattr(
+        _internals.LlamaModel, "close", lambda self, close=_internals.LlamaModel.close: (closed.append(1), close(self))
+    )
     with pytest.raises(ValueError, match="kv_headroom"):
         Llama(tiny_llama, verbose=False, kv_budget=64, n_batch=32, kv_headroom=8)
     assert closed

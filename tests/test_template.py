@@ -2,8 +2,9 @@
 
 import pytest
 import tiny_models
-from capkv_edge.template import Template
 from llama_cpp.llama_chat_format import LLAMA3_INSTRUCT_CHAT_TEMPLATE, Jinja2ChatFormatter
+
+from capkv_edge.template import Template
 
 SYSTEM_IN_LAST_USER = (  # as Mistral's
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and messages[0].role == 'system' %}"

@@ -5,7 +5,9 @@ import numpy as np
 
 N_VOCAB = 259  # <unk>, <s>, </s> and the 256 bytes
 
-TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 
 def _writer(path, arch: str, n_ctx: int, n_embd: int, n_layer: int) -> gguf.GGUFWriter:
