@@ -1,29 +1,10 @@
 """Llama with a budget: reading, prefix reuse, states and errors, mostly on a tiny model with random weights."""
 
-import itertools
-import pickle
-
 import numpy as np
 import pytest
-import tiny_models
+from driving import BUDGET, complete, go_on, text
 
 from capkv_edge import Llama
-
-BUDGET = dict(kv_budget=64, n_batch=32)
-
-
-def text(n, seed=0):
-    """n tokens of the tiny model's vocabulary."""
-    return np.random.default_rng(seed).integers(3, tiny_models.N_VOCAB, n).tolist()
-
-
-def go_on(llm, n, first=5):
-    """The n tokens that the model goes on with after `first`, greedily."""
-    return list(itertools.islice(llm.generate([first], reset=False, temp=0), n))
-
-
-def complete(llm, prompt, n=20, **options):
-    return llm.create_completion(prompt, max_tokens=n, temperature=0, **options)["choices"][0]["text"]
 
 
 @pytest.fixture
@@ -216,110 +197,38 @@ def test_chat_completion_streamed_and_not(llm):
     assert llm.kv_stats().n_evictions > 0
 
 
+def test_a_chat_is_continued_without_reading_it_again(make_llama, demo_model):
+    llm = make_llama(demo_model, kv_budget=128, kv_recent=16, n_batch=64)
+    messages = []
+    for i in range(6):
+        messages.append({"role": "user", "content": f"Question {i}: " + "please go on with the story. " * 6})
+        reply = llm.create_chat_completion(messages, max_tokens=8, temperature=0)["choices"][0]["message"]
+        messages.append({"role": "assistant", "content": reply["content"]})
+    stats = llm.kv_stats()
+    assert stats.n_evictions > 0 and llm.n_rereads == 0
+    assert stats.n_tokens == llm.n_tokens > 300
+
+
+def test_speculative_decoding_gives_the_same_text(make_llama, tiny_llama):
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    prompt = text(30) * 10
+    plain = make_llama(tiny_llama, kv_budget=400, n_batch=64)
+    drafting = make_llama(tiny_llama, kv_budget=400, n_batch=64, draft_model=LlamaPromptLookupDecoding(num_pred_tokens=5))
+    assert complete(drafting, prompt, n=60) == complete(plain, prompt, n=60)
+    assert complete(drafting, text(600), n=60)
+    assert drafting.kv_stats().n_evictions > 0
+
+
 def test_call_and_tokenize(llm):
     assert llm.tokenize(b"ab", add_bos=False) == [3 + ord("a"), 3 + ord("b")]
     assert llm("x" * 500, max_tokens=5)["usage"]["prompt_tokens"] == 501
     assert llm.kv_stats().n_evictions > 0
 
 
-def test_a_stopping_criterion_sees_the_newest_logits(llm):
-    seen = []
-    llm.create_completion(
-        text(200), max_tokens=4, temperature=0, stopping_criteria=lambda ids, row: seen.append((len(ids), row.copy()))
-    )
-    assert [n for n, _ in seen][:4] == [200, 201, 202, 203]
-    assert int(seen[0][1].argmax()) == llm._input_ids[200]
-    assert seen[0][1].shape == (tiny_models.N_VOCAB,)
-
-
-def test_logprobs_are_those_of_upstream(make_llama, tiny_llama):
-    upstream = make_llama(tiny_llama, n_ctx=512, kv_budget=0, flash_attn=True, logits_all=True)
-    mine = make_llama(tiny_llama, n_ctx=512, kv_budget=512, logits_all=True)
-    want, got = (x.create_completion(text(80), max_tokens=10, temperature=0, logprobs=3) for x in (upstream, mine))
-    assert got["choices"][0]["text"] == want["choices"][0]["text"]
-    assert got["usage"] == want["usage"]
-    got, want = got["choices"][0]["logprobs"], want["choices"][0]["logprobs"]
-    assert got["tokens"] == want["tokens"]
-    np.testing.assert_allclose(got["token_logprobs"], want["token_logprobs"], rtol=1e-4, atol=1e-4)
-
-
-def test_logprobs_need_logits_all_and_no_echo(make_llama, tiny_llama, llm):
-    with pytest.raises(ValueError, match="logits_all=False"):
-        llm.create_completion(text(10), logprobs=1)
-    with pytest.raises(ValueError, match="echo = True"):
-        make_llama(tiny_llama, logits_all=True, **BUDGET).create_completion("a", logprobs=1, echo=True)
-
-
 def test_sampling_with_nothing_read_is_an_error_not_a_crash(llm):
     with pytest.raises(RuntimeError, match="eval"):
         llm.sample()
-
-
-# --- states ---
-
-
-def test_a_state_goes_on_token_for_token_after_evictions(make_llama, tiny_llama, llm, held):
-    llm.eval(text(1000))
-    state = llm.save_state()
-    positions, want = held(llm), go_on(llm, 200)
-    assert len(state.input_ids) == 1000 and state.scores.size == 0
-
-    llm.load_state(state)
-    assert go_on(llm, 200) == want
-
-    other = make_llama(tiny_llama, **BUDGET)
-    other.eval(text(77, seed=3))
-    other.load_state(state)
-    assert all((a == b).all() for a, b in zip(held(other), positions, strict=True))
-    assert other.kv_stats().n_evicted == 1000 - len(positions[0])
-    assert go_on(other, 200) == want
-
-
-def test_a_state_serves_prefix_reuse(make_llama, tiny_llama, llm):
-    tokens = text(500)
-    llm.eval(tokens)
-    other = make_llama(tiny_llama, **BUDGET)
-    other.load_state(llm.save_state())
-    prompt = [*tokens, 5]
-    assert complete(other, prompt) == complete(llm, prompt)
-    assert other.n_rereads == 0
-
-
-@pytest.mark.parametrize(
-    "options", [dict(kv_policy="streaming"), dict(kv_sink=5), dict(kv_budget=0, n_ctx=512), dict(type_k=8)]
-)
-def test_a_state_that_does_not_fit_is_refused_and_the_context_stays_usable(make_llama, tiny_llama, llm, options):
-    llm.eval(text(1000))
-    other = make_llama(tiny_llama, **{**BUDGET, **options})
-    want = complete(other, text(50))
-    with pytest.raises(ValueError, match="the state does not fit: .+"):
-        other.load_state(llm.save_state())
-    assert complete(other, text(50)) == want
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.01, 0.3, 0.9, 0.999])
-def test_a_truncated_state_is_refused(llm, keep):
-    llm.eval(text(1000))
-    want = go_on(llm, 5)
-    llm.reset()
-    llm.eval(text(1000))
-    state = llm.save_state()
-    state.llama_state = state.llama_state[: int(keep * len(state.llama_state))]
-    with pytest.raises(ValueError, match="the state does not fit"):
-        llm.load_state(state)
-    state.llama_state_size = len(state.llama_state)
-    with pytest.raises(ValueError, match="the state does not fit"):
-        llm.load_state(state)
-    llm.reset()
-    llm.eval(text(1000))
-    assert go_on(llm, 5) == want
-
-
-def test_pickling_keeps_the_options(make_llama, tiny_llama):
-    llm = make_llama(tiny_llama, kv_policy="streaming", kv_sink=2, kv_seed=9, logits_all=True, **BUDGET)
-    copy = pickle.loads(pickle.dumps(llm))
-    assert copy.kv_config == llm.kv_config and copy._wants_logits
-    copy.close()
 
 
 # --- errors ---
@@ -363,32 +272,6 @@ def test_the_environment_decides_where_nothing_is_given(make_llama, tiny_llama, 
     monkeypatch.setenv("LLAMA_ARG_KV_BUDGET", "100")
     assert make_llama(tiny_llama, n_batch=32).kv_config.budget == 100
     assert make_llama(tiny_llama, n_batch=32, kv_budget=0).kv_config is None
-
-
-def test_files_that_are_no_model(tmp_path, tiny_llama):
-    (tmp_path / "cut.gguf").write_bytes(tiny_llama.read_bytes()[:-50000])
-    (tmp_path / "head.gguf").write_bytes(tiny_llama.read_bytes()[:100])
-    (tmp_path / "text.gguf").write_text("hello")
-    (tmp_path / "empty.gguf").touch()
-    for name, kind, message in [
-        ("none.gguf", FileNotFoundError, "no such model file: .*none.gguf"),
-        (".", IsADirectoryError, "folder"),
-        ("text.gguf", ValueError, "not a GGUF file .it begins with b'hell'.: .*text.gguf"),
-        ("empty.gguf", ValueError, "not a GGUF file"),
-        ("cut.gguf", ValueError, "cannot load .*cut.gguf: .*not within the file bounds"),
-        ("head.gguf", ValueError, "cannot load .*head.gguf: .+"),
-    ]:
-        with pytest.raises(kind, match=message):
-            Llama(tmp_path / name, verbose=False, **BUDGET)
-
-
-@pytest.mark.parametrize("write, arch", [(tiny_models.write_bert, "bert"), (tiny_models.write_mamba, "mamba")])
-def test_models_that_cannot_have_a_budget_are_refused_by_name(write, arch, tmp_path, make_llama):
-    path = tmp_path / f"{arch}.gguf"
-    write(path)
-    with pytest.raises(ValueError, match=f"kv_budget is not possible for the architecture '{arch}'"):
-        Llama(path, verbose=False, **BUDGET)
-    make_llama(path, n_ctx=64, embedding=arch == "bert")
 
 
 def test_a_failed_context_frees_the_model_and_spares_the_next(tmp_path, tiny_llama, make_llama, monkeypatch):

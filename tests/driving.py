@@ -1,0 +1,22 @@
+"""Helpers to drive a Llama on the tiny model: a small budget, random tokens, greedy continuations."""
+
+import itertools
+
+import numpy as np
+import tiny_models
+
+BUDGET = dict(kv_budget=64, n_batch=32)
+
+
+def text(n, seed=0):
+    """n tokens of the tiny model's vocabulary."""
+    return np.random.default_rng(seed).integers(3, tiny_models.N_VOCAB, n).tolist()
+
+
+def go_on(llm, n, first=5):
+    """The n tokens that the model goes on with after `first`, greedily."""
+    return list(itertools.islice(llm.generate([first], reset=False, temp=0), n))
+
+
+def complete(llm, prompt, n=20, **options):
+    return llm.create_completion(prompt, max_tokens=n, temperature=0, **options)["choices"][0]["text"]
