@@ -73,7 +73,7 @@ def turn_line(talk) -> str:
     if stats is None:
         parts.append(f"{talk.n_tokens:,} of {talk.n_ctx:,} tokens")
     else:
-        parts.append(f"{stats.n_used:,} cells used, budget {stats.config.budget:,}")
+        parts.append(f"{stats.n_used:,} of {stats.n_cells:,} cells used (budget {stats.config.budget:,})")
         parts.append(f"{stats.n_evicted:,} of {stats.n_tokens:,} tokens evicted")
     if turn.end in ENDS:
         parts.append(ENDS[turn.end])

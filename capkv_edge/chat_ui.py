@@ -160,8 +160,9 @@ def _completer():
                 name = text[len("/read ") :]
                 yield from self.paths.get_completions(Document(name, len(name)), event)
             elif text.startswith("/"):
-                for command in (line.split()[0] for line in COMMANDS):
+                for line in COMMANDS:
+                    command, takes_more, _ = line.partition(" ")
                     if command.startswith(text):
-                        yield Completion(command, -len(text))
+                        yield Completion(command + takes_more, -len(text), display=line)
 
     return Commands()

@@ -139,6 +139,11 @@ def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files
         chat = Chat(talk, ui)
         for line in cost_lines(talk):
             ui.info(line)
+        n_trained = llm._model.n_ctx_train()
+        if talk.n_ctx > n_trained:
+            ui.info(f"note: the model was trained for {n_trained:,} tokens, replies get worse past them")
+        if talk.template.is_guess:
+            ui.info("note: the model has no chat template, ChatML is a guess")
         for name in files:
             chat.read(name)
         if chat.n_failed:

@@ -101,11 +101,11 @@ def test_a_chat():
     assert transcript(talk, "hi there", "", "2 + 2?", "/exit", "never said") == (
         "> hi there\n"
         "Hello\n"
-        "(20.0 tokens/s · 4 cells used, budget 256 · 0 of 4 tokens evicted)\n"
+        "(20.0 tokens/s · 4 of 384 cells used (budget 256) · 0 of 4 tokens evicted)\n"
         "> \n"
         "> 2 + 2?\n"
         "4\n"
-        "(10.0 tokens/s · 8 cells used, budget 256 · 0 of 8 tokens evicted)\n"
+        "(10.0 tokens/s · 8 of 384 cells used (budget 256) · 0 of 8 tokens evicted)\n"
         "> /exit\n",
         0,
     )
@@ -121,10 +121,10 @@ def test_reading_a_file_and_the_one_plain_word_about_forgetting(tmp_path):
         f"({FORGETS.format(budget=256)})\n"
         "> what?\n"
         "ok\n"
-        "(10.0 tokens/s · 256 cells used, budget 256 · 46 of 302 tokens evicted)\n"
+        "(10.0 tokens/s · 256 of 384 cells used (budget 256) · 46 of 302 tokens evicted)\n"
         "> and?\n"
         "no\n"
-        "(10.0 tokens/s · 256 cells used, budget 256 · 48 of 304 tokens evicted)\n",
+        "(10.0 tokens/s · 256 of 384 cells used (budget 256) · 48 of 304 tokens evicted)\n",
         0,
     )
     assert talk.said[0] == "long.txt:\n\n" + ("word " * 299).strip() + "\n\n"
@@ -169,10 +169,10 @@ def test_ctrl_c_stops_a_reply_and_leaves_at_the_prompt():
     assert transcript(talk, "go", "on", KeyboardInterrupt(), "never said") == (
         "> go\n"
         "half a\n"
-        "(20.0 tokens/s · 3 cells used, budget 256 · 0 of 3 tokens evicted · stopped)\n"
+        "(20.0 tokens/s · 3 of 384 cells used (budget 256) · 0 of 3 tokens evicted · stopped)\n"
         "> on\n"
         "again\n"
-        "(10.0 tokens/s · 5 cells used, budget 256 · 0 of 5 tokens evicted)\n"
+        "(10.0 tokens/s · 5 of 384 cells used (budget 256) · 0 of 5 tokens evicted)\n"
         "> \n",
         0,
     )

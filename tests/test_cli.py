@@ -42,7 +42,7 @@ def test_one_shot_prints_the_answer_alone(chat, tiny_llama):
     assert re.fullmatch(
         r"budget: 600 tokens per KV head; the first 4 and the last 64 always stay\n"
         r"cache: 1,280 cells, [\d.]+ KiB; a full cache for 4,096 tokens would take 2.0 MiB\n"
-        r"[\d.]+ tokens/s · \d+ cells used, budget 600 · 0 of \d+ tokens evicted( · cut at --max-tokens)?\n",
+        r"[\d.]+ tokens/s · \d+ of 1,280 cells used \(budget 600\) · 0 of \d+ tokens evicted( · cut at --max-tokens)?\n",
         err,
     ), err
 
@@ -72,6 +72,12 @@ def test_a_script_that_failed_somewhere_says_so_at_the_end(chat, tiny_llama, mon
 def test_without_a_budget(chat, tiny_llama):
     status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "512")
     assert status == 0 and err.startswith("no budget: the cache is a full one, for 512 tokens\n")
+
+
+def test_what_may_disappoint_is_told(chat, tiny_llama):
+    status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "8192")
+    assert status == 0 and "note: the model was trained for 4,096 tokens" in err
+    assert "chat template" not in err
 
 
 def test_quantized_cache_types(chat, tiny_llama):
