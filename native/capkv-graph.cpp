@@ -107,6 +107,7 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
 
             sc.k           = capkv_build_gather(ctx, kv.layers[l.ikv].k_stream[s], l.d_k, h0, sc.n_head_kv, idx);
             sc.v           = capkv_build_gather(ctx, kv.layers[l.ikv].v_stream[s], l.d_v, h0, sc.n_head_kv, idx);
+            sc.on_host     = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
             sc.q_mean      = nullptr;
             sc.q_res       = nullptr;
             sc.rope        = &l.rope;

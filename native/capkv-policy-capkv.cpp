@@ -43,15 +43,8 @@ static ggml_tensor * capkv_build_attention(capkv_score_ctx & sc) {
     q = sc.rope->apply(ctx, q, sc.inputs.add_i32(ctx, sc.rope->pos_data(pos)));
     q = sc.k_rot(q);
     q = ggml_cont(ctx, ggml_permute(ctx, q, 0, 2, 1, 3)); // [d_k, n_res, n_head]
-    q = ggml_reshape_3d(ctx, q, sc.d_k, n_res*(sc.n_head/sc.n_head_kv), sc.n_head_kv);
 
-    ggml_tensor * kq = ggml_mul_mat(ctx, sc.k, q);
-    ggml_prec_set_acc(kq, GGML_PREC_F32);
-
-    kq = ggml_reshape_3d(ctx, kq, sc.n, n_res, sc.n_head); // [n, n_res, n_head]
-    kq = ggml_soft_max_ext(ctx, kq, nullptr, sc.kq_scale, 0.0f);
-
-    return ggml_scale(ctx, capkv_build_sum1(ctx, kq), 1.0f/n_res);
+    return capkv_build_mean_softmax(sc, q);
 }
 
 static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {

@@ -1,6 +1,7 @@
 #include "capkv-policy.h"
 
 #include "capkv-cholesky.h"
+#include "capkv-cpu.h"
 #include "capkv-params.h"
 
 #include "ggml-backend.h"
@@ -148,6 +149,40 @@ ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x) {
     return rest ? ggml_add(ctx, x, rest) : x;
 }
 
+ggml_tensor * capkv_build_dot(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * y) {
+    const int64_t d = x->ne[0];
+    const int64_t n = x->ne[1];
+    const int64_t m = y->ne[1];
+
+    // the query heads of a group side by side: one product per KV head
+    y = ggml_reshape_3d(sc.ctx, y, d, m*(sc.n_head/sc.n_head_kv), sc.n_head_kv);
+
+    ggml_tensor * res = ggml_mul_mat(sc.ctx, x, y);
+    ggml_prec_set_acc(res, GGML_PREC_F32);
+
+    return ggml_reshape_3d(sc.ctx, res, n, m, sc.n_head);
+}
+
+ggml_tensor * capkv_build_mean_softmax(const capkv_score_ctx & sc, ggml_tensor * q) {
+    if (sc.on_host && capkv_cpu_has_kernels()) {
+        return capkv_build_mean_softmax_cpu(sc.ctx, sc.k, q, sc.kq_scale);
+    }
+
+    ggml_tensor * kq = capkv_build_dot(sc, sc.k, q); // [n, m, n_head]
+    kq = ggml_soft_max_ext(sc.ctx, kq, nullptr, sc.kq_scale, 0.0f);
+
+    return ggml_scale(sc.ctx, capkv_build_sum1(sc.ctx, kq), 1.0f/q->ne[1]);
+}
+
+// |L^-1 v_i|^2: l_inv [d_v, d_v, n_head] -> [n, 1, n_head]
+static ggml_tensor * capkv_build_sqnorm(const capkv_score_ctx & sc, ggml_tensor * l_inv) {
+    if (sc.on_host && capkv_cpu_has_kernels()) {
+        return capkv_build_sqnorm_cpu(sc.ctx, sc.v, l_inv);
+    }
+
+    return capkv_build_sum1(sc.ctx, ggml_sqr(sc.ctx, capkv_build_dot(sc, sc.v, l_inv)));
+}
+
 ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float eps, int64_t i0, const capkv_ridge * ridge) {
     ggml_context * ctx = sc.ctx;
 
@@ -175,13 +210,7 @@ ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float 
 
     ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, ggml_reshape_3d(ctx, m, d, d, sc.n_head), ridge); // [d_v, d_v, n_head]
 
-    ggml_tensor * y = ggml_mul_mat(ctx, sc.v, ggml_reshape_3d(ctx, l_inv, d, d*r, sc.n_head_kv)); // [n, d_v*r, n_head_kv]
-    ggml_prec_set_acc(y, GGML_PREC_F32);
-
-    // L^-1 v_i lies in the columns
-    ggml_tensor * s = ggml_reshape_3d(ctx, ggml_sqr(ctx, y), n, d, sc.n_head);
-
-    s = ggml_mul(ctx, capkv_build_sum1(ctx, s), w); // [n, 1, n_head]
+    ggml_tensor * s = ggml_mul(ctx, capkv_build_sqnorm(sc, l_inv), w); // [n, 1, n_head]
 
     s = ggml_cont(ctx, ggml_reshape_3d(ctx, s, n, r, sc.n_head_kv));
     s = ggml_scale(ctx, capkv_build_sum1(ctx, s), 1.0f/r);

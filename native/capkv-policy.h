@@ -61,6 +61,8 @@ struct capkv_score_ctx {
     int64_t d_k;
     int64_t d_v;
 
+    bool on_host; // the graph runs on the CPU: the fused kernels of capkv-cpu.h may take part
+
     ggml_tensor * k; // F32 [d_k, n, n_head_kv] after RoPE
     ggml_tensor * v; // F32 [d_v, n, n_head_kv]
 
@@ -112,6 +114,12 @@ uint64_t capkv_hash(uint64_t x);
 
 // sum over dim 1: [n, m, n_head] -> [n, 1, n_head]
 ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);
+
+// inner products of all entries with vectors per query head: x [d, n, n_head_kv], y [d, m, n_head] -> [n, m, n_head]
+ggml_tensor * capkv_build_dot(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * y);
+
+// mean over the queries of softmax_i(q_j . k_i scale): q [d_k, m, n_head] -> [n, 1, n_head]
+ggml_tensor * capkv_build_mean_softmax(const capkv_score_ctx & sc, ggml_tensor * q);
 
 // leverage w_i v_i^T A^-1 v_i per query head, A = ridge + sum_i (w_i + eps) v_i v_i^T over the entries from i0 on
 //   w [n, 1, n_head]; result [n, n_head/n_head_kv, n_head_kv], averaged over the group: [n, n_head_kv]

@@ -2,8 +2,10 @@
 
 #include "capkv-graph.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 static void capkv_check_input(const capkv_score_input & in) {
     auto positive = [](const char * name, int32_t val) {
@@ -51,6 +53,15 @@ static capkv_rope capkv_input_rope(const capkv_score_input & in) {
     return rope;
 }
 
+// ggml's own default is four, however few cores there are
+static void capkv_set_n_threads(ggml_backend_t backend) {
+    auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    auto * fn  = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    if (fn) {
+        fn(backend, std::max(1u, std::thread::hardware_concurrency()));
+    }
+}
+
 static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, const capkv_params & params, const capkv_score_input & in, float * scores) {
     const auto & policy = *capkv_policy_find(params.policy);
 
@@ -81,6 +92,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         sc.n_head      = r*sc.n_head_kv;
         sc.d_k         = in.d_k;
         sc.d_v         = in.d_v;
+        sc.on_host     = backend == backend_cpu && !in.graph_only;
         sc.q_mean      = nullptr;
         sc.q_res       = nullptr;
         sc.rope        = &rope;
@@ -162,6 +174,8 @@ bool capkv_score(const char * device, const capkv_params * params, const capkv_s
         if (ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) {
             cpu.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
         }
+
+        capkv_set_n_threads(cpu ? cpu.get() : backend.get());
 
         capkv_score_run(backend.get(), cpu ? cpu.get() : backend.get(), *params, *input, scores);
     } catch (const std::exception & err) {

@@ -7,7 +7,7 @@ from capkv_edge import _lib
 NORM, NEOX, NO_ROPE = 0, 2, -1
 
 
-def score(policy, k, v, *, q_mean=None, q_res=None, next_pos=0, base=0.0, rope=NO_ROPE, device="CPU", options=None, n_evictions=0, il=0):
+def score(policy, k, v, *, q_mean=None, q_res=None, next_pos=0, base=0.0, rope=NO_ROPE, device="CPU", options=None, n_evictions=0, il=0, graph_only=False):
     """Scores [n_head_kv, n]. Raises ValueError with what capkv_last_error() says."""
     ffi, lib = _lib.load()
     params = ffi.new("struct capkv_params *", lib.capkv_default_params())
@@ -31,7 +31,7 @@ def score(policy, k, v, *, q_mean=None, q_res=None, next_pos=0, base=0.0, rope=N
     inp.q_mean, inp.q_res = pointer("q_mean", q_mean), pointer("q_res", q_res)
     inp.n_res = 0 if q_res is None else len(q_res)
     inp.next_pos, inp.rope_type, inp.n_rot, inp.freq_base = next_pos, rope, d_k, base
-    inp.n_evictions, inp.il = n_evictions, il
+    inp.n_evictions, inp.il, inp.graph_only = n_evictions, il, graph_only
 
     out = np.empty((n_head_kv, n), np.float32)
     if not lib.capkv_score(device.encode(), params, inp, ffi.cast("float *", out.ctypes.data)):

@@ -17,11 +17,16 @@ def golden_args(layer):
     return GOLDEN[f"l{layer}_k"], GOLDEN[f"l{layer}_v"], GOLDEN[f"l{layer}_q_mean"]
 
 
+# the CPU's fused kernels, and the graph that runs on other devices
+PATHS = pytest.mark.parametrize("graph_only", [False, True])
+
+
+@PATHS
 @pytest.mark.parametrize("layer", LAYERS)
-def test_capkv_ref_equals_the_authors_code(layer):
+def test_capkv_ref_equals_the_authors_code(layer, graph_only):
     k, v, q_mean = golden_args(layer)
     n_sink = int(GOLDEN["n_sink"])
-    got = score("capkv-ref", k, v, q_mean=q_mean, next_pos=int(GOLDEN["next_pos"]), base=float(GOLDEN["rope_theta"]), rope=NEOX)
+    got = score("capkv-ref", k, v, q_mean=q_mean, next_pos=int(GOLDEN["next_pos"]), base=float(GOLDEN["rope_theta"]), rope=NEOX, graph_only=graph_only)
     want = GOLDEN[f"l{layer}_score"]
     error = np.abs(got - want)[:, n_sink:].max() / np.abs(want[:, n_sink:]).max()
     assert error <= 1e-4
@@ -36,13 +41,14 @@ def test_reference_equals_the_authors_code(layer):
     assert np.abs(got - want)[:, n_sink:].max() / np.abs(want[:, n_sink:]).max() <= 1e-4
 
 
+@PATHS
 @pytest.mark.parametrize("layer", LAYERS)
-def test_capkv_equals_its_reference_on_real_keys(layer):
+def test_capkv_equals_its_reference_on_real_keys(layer, graph_only):
     k, v, q_mean = golden_args(layer)
     q_res = q_mean[None] + np.random.default_rng(layer).normal(size=(64, *q_mean.shape)).astype(np.float32)
     args = dict(next_pos=512, base=float(GOLDEN["rope_theta"]))
     want = reference.capkv(k, v, q_res, neox=True, **args)
-    got = score("capkv", k, v, q_res=q_res, rope=NEOX, **args)
+    got = score("capkv", k, v, q_res=q_res, rope=NEOX, graph_only=graph_only, **args)
     assert np.abs(got - want).max() / np.abs(want).max() <= 1e-4
 
 
@@ -70,12 +76,12 @@ def make(shape, kind, seed):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32))
-def test_capkv_ref_equals_its_reference(shape, kind, rope, next_pos, seed):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans())
+def test_capkv_ref_equals_its_reference(shape, kind, rope, next_pos, seed, graph_only):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
     want = reference.capkv_ref(k, v, q[0], next_pos, base, neox=rope == NEOX)
-    got = score("capkv-ref", k, v, q_mean=q[0], next_pos=next_pos, base=base, rope=rope)
+    got = score("capkv-ref", k, v, q_mean=q[0], next_pos=next_pos, base=base, rope=rope, graph_only=graph_only)
     assert np.isfinite(got).all()
     # the sum that stands under the ridge of 1 is an f32: at 1e6 its rounding is a tenth of the ridge
     tolerance = 2e-2 if kind == "huge" else 1e-4
@@ -84,12 +90,12 @@ def test_capkv_ref_equals_its_reference(shape, kind, rope, next_pos, seed):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans())
-def test_capkv_equals_its_reference(shape, kind, rope, next_pos, seed, with_q):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), st.booleans())
+def test_capkv_equals_its_reference(shape, kind, rope, next_pos, seed, with_q, graph_only):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
     want = reference.capkv(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)
-    got = score("capkv", k, v, q_res=q if with_q else None, next_pos=next_pos, base=base, rope=rope)
+    got = score("capkv", k, v, q_res=q if with_q else None, next_pos=next_pos, base=base, rope=rope, graph_only=graph_only)
     assert np.isfinite(got).all()
     spread = [np.array(t).std(1) for t in reference.capkv_terms(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)]
     real = np.minimum(*spread) > 1e-3  # else a z-score of rounding errors: any finite one will do

@@ -104,6 +104,8 @@ struct capkv_score_input {
 
     uint64_t n_evictions; // evictions so far: varies the policy `random`
     int32_t  il;          // layer: varies the policy `random`
+
+    bool graph_only; // on the CPU: leave the fused kernels out, and run what runs on other devices
 };
 
 // --- options ---

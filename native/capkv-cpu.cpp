@@ -1,0 +1,249 @@
+#include "capkv-cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+bool capkv_cpu_has_kernels() {
+#if defined(__AVX2__) || defined(__AVX512F__) || defined(__ARM_NEON)
+    return true;
+#else
+    return false;
+#endif
+}
+
+static constexpr int64_t CAPKV_LANES = 16; // entries side by side in a vector
+static constexpr int64_t CAPKV_TILE  = 2;  // vectors of entries in a tile
+static constexpr int64_t CAPKV_COLS  = 8;  // columns that a tile is multiplied with at once
+static constexpr int64_t CAPKV_BLOCK = CAPKV_LANES*CAPKV_TILE;
+
+#if defined(__GNUC__)
+typedef float capkv_vec __attribute__ ((vector_size (CAPKV_LANES*sizeof(float))));
+#else
+struct capkv_vec {
+    float v[CAPKV_LANES];
+
+    capkv_vec & operator+=(const capkv_vec & o) { for (int l = 0; l < CAPKV_LANES; ++l) { v[l] += o.v[l]; } return *this; }
+};
+static inline capkv_vec operator*(const capkv_vec & a, float s) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*s; } return r; }
+static inline capkv_vec operator*(const capkv_vec & a, const capkv_vec & b) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*b.v[l]; } return r; }
+#endif
+
+// entries [i0, i0 + CAPKV_BLOCK) of x [d, n], transposed: [CAPKV_BLOCK, d]; zero past the last one
+static void capkv_load_tile(const float * x, int64_t d, int64_t n, int64_t i0, float * tile) {
+    const int64_t nb = std::min(CAPKV_BLOCK, n - i0);
+
+    for (int64_t l = 0; l < CAPKV_BLOCK; ++l) {
+        for (int64_t k = 0; k < d; ++k) {
+            tile[k*CAPKV_BLOCK + l] = l < nb ? x[(i0 + l)*d + k] : 0.0f;
+        }
+    }
+}
+
+// products of a tile with CAPKV_COLS columns y [d, CAPKV_COLS], over the first nd dimensions
+static inline void capkv_dot_tile(const float * tile, const float * y, int64_t d, int64_t nd, capkv_vec acc[CAPKV_COLS][CAPKV_TILE]) {
+    capkv_vec sum[CAPKV_COLS][CAPKV_TILE] = {};
+
+    for (int64_t k = 0; k < nd; ++k) {
+        capkv_vec x[CAPKV_TILE];
+        memcpy(x, tile + k*CAPKV_BLOCK, sizeof(x));
+
+        for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+            for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+                sum[j][t] += x[t]*y[j*d + k];
+            }
+        }
+    }
+
+    memcpy(acc, sum, sizeof(sum));
+}
+
+// columns of y [d, m] from j0 on, CAPKV_COLS of them: zero past the last one
+static const float * capkv_load_cols(const float * y, int64_t d, int64_t m, int64_t j0, std::vector<float> & buf) {
+    if (j0 + CAPKV_COLS <= m) {
+        return y + j0*d;
+    }
+
+    buf.assign(CAPKV_COLS*d, 0.0f);
+    std::copy(y + j0*d, y + m*d, buf.begin());
+
+    return buf.data();
+}
+
+// e^x for x <= 0 to 2 ulp, in a form that compilers vectorize: 2^k times a polynomial on [-ln2/2, ln2/2]
+static inline float capkv_exp(float x) {
+    x = x < -87.0f ? -87.0f : x;
+
+    const float k = (x*1.44269504f + 12582912.0f) - 12582912.0f; // rounds to the nearest
+    const float r = (x - k*0.693359375f) + k*2.12194440e-4f;
+
+    float p = 1.0f/5040;
+    p = p*r + 1.0f/720;
+    p = p*r + 1.0f/120;
+    p = p*r + 1.0f/24;
+    p = p*r + 1.0f/6;
+    p = p*r + 0.5f;
+    p = p*r + 1.0f;
+    p = p*r + 1.0f;
+
+    const int32_t bits = ((int32_t) k + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, sizeof(scale));
+
+    return p*scale;
+}
+
+// w += softmax(x scale)*weight, both [n]; x is overwritten; n_pad: a multiple of CAPKV_LANES from n on, x goes that far
+static void capkv_add_softmax(float * x, float * w, int64_t n, int64_t n_pad, float scale, float weight) {
+    std::fill(x + n, x + n_pad, -INFINITY);
+
+    float lane[CAPKV_LANES];
+    std::fill(lane, lane + CAPKV_LANES, -INFINITY);
+    for (int64_t i = 0; i < n_pad; i += CAPKV_LANES) {
+        for (int64_t l = 0; l < CAPKV_LANES; ++l) {
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+        }
+    }
+    const float max = *std::max_element(lane, lane + CAPKV_LANES);
+
+    std::fill(lane, lane + CAPKV_LANES, 0.0f);
+    for (int64_t i = 0; i < n_pad; i += CAPKV_LANES) {
+        for (int64_t l = 0; l < CAPKV_LANES; ++l) {
+            const float e = capkv_exp((x[i + l] - max)*scale);
+            x[i + l] = e;
+            lane[l] += e;
+        }
+    }
+
+    double sum = 0.0;
+    for (int64_t l = 0; l < CAPKV_LANES; ++l) {
+        sum += lane[l];
+    }
+
+    const float f = (float) (weight/sum);
+    for (int64_t i = 0; i < n; ++i) {
+        w[i] += x[i]*f;
+    }
+}
+
+static const float * capkv_head(const ggml_tensor * t, int64_t h) {
+    return (const float *) ((const char *) t->data + h*t->nb[2]);
+}
+
+static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+    const ggml_tensor * k = dst->src[0];
+    const ggml_tensor * q = dst->src[1];
+
+    const int64_t d = k->ne[0];
+    const int64_t n = k->ne[1];
+    const int64_t m = q->ne[1];
+    const int64_t r = q->ne[2]/k->ne[2];
+
+    float scale;
+    memcpy(&scale, dst->src[2]->data, sizeof(scale));
+
+    const int64_t n_pad = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK*CAPKV_BLOCK;
+
+    std::vector<float> kt(n_pad*d);             // [CAPKV_BLOCK, d] per tile, of one KV head
+    std::vector<float> logits(CAPKV_COLS*n_pad); // [n_pad, CAPKV_COLS]
+    std::vector<float> buf;
+
+    int64_t hk_loaded = -1;
+
+    // contiguous heads for each thread: the tiles of a KV head are made once
+    const int64_t n_head = q->ne[2];
+    for (int64_t h = n_head*ith/nth; h < n_head*(ith + 1)/nth; ++h) {
+        if (h/r != hk_loaded) {
+            hk_loaded = h/r;
+            for (int64_t i = 0; i < n; i += CAPKV_BLOCK) {
+                capkv_load_tile(capkv_head(k, hk_loaded), d, n, i, kt.data() + i*d);
+            }
+        }
+
+        float * w = (float *) ((char *) dst->data + h*dst->nb[2]);
+        std::fill(w, w + n, 0.0f);
+
+        for (int64_t j0 = 0; j0 < m; j0 += CAPKV_COLS) {
+            const float * y = capkv_load_cols(capkv_head(q, h), d, m, j0, buf);
+
+            for (int64_t i = 0; i < n; i += CAPKV_BLOCK) {
+                capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
+                capkv_dot_tile(kt.data() + i*d, y, d, d, acc);
+                for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+                    memcpy(logits.data() + j*n_pad + i, acc[j], sizeof(acc[j]));
+                }
+            }
+            for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
+                capkv_add_softmax(logits.data() + j*n_pad, w, n, n_pad, scale, 1.0f/m);
+            }
+        }
+    }
+}
+
+static void capkv_sqnorm_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+    const ggml_tensor * v     = dst->src[0];
+    const ggml_tensor * l_inv = dst->src[1];
+
+    const int64_t d      = v->ne[0];
+    const int64_t n      = v->ne[1];
+    const int64_t n_head = l_inv->ne[2];
+    const int64_t r      = n_head/v->ne[2];
+
+    std::vector<float> tile(CAPKV_BLOCK*d);
+    std::vector<float> buf;
+
+    const int64_t n_blocks = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK;
+    const int64_t n_work   = v->ne[2]*n_blocks;
+
+    for (int64_t iw = n_work*ith/nth; iw < n_work*(ith + 1)/nth; ++iw) {
+        const int64_t hk = iw/n_blocks;
+        const int64_t i0 = iw%n_blocks*CAPKV_BLOCK;
+
+        capkv_load_tile(capkv_head(v, hk), d, n, i0, tile.data());
+
+        for (int64_t h = hk*r; h < (hk + 1)*r; ++h) {
+            capkv_vec sum[CAPKV_TILE] = {};
+
+            for (int64_t j0 = 0; j0 < d; j0 += CAPKV_COLS) {
+                const float * y = capkv_load_cols(capkv_head(l_inv, h), d, d, j0, buf);
+
+                // a row of a lower triangular matrix ends at its diagonal
+                capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
+                capkv_dot_tile(tile.data(), y, d, std::min(j0 + CAPKV_COLS, d), acc);
+
+                for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+                    for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+                        sum[t] += acc[j][t]*acc[j][t];
+                    }
+                }
+            }
+
+            float out[CAPKV_BLOCK];
+            memcpy(out, sum, sizeof(out));
+            memcpy((char *) dst->data + h*dst->nb[2] + i0*sizeof(float), out, std::min(CAPKV_BLOCK, n - i0)*sizeof(float));
+        }
+    }
+}
+
+static void capkv_check_f32(const ggml_tensor * t) {
+    GGML_ASSERT(t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float) && t->nb[1] == t->ne[0]*sizeof(float) && t->ne[3] == 1);
+}
+
+ggml_tensor * capkv_build_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, float scale) {
+    capkv_check_f32(k);
+    capkv_check_f32(q);
+
+    ggml_tensor * args[] = { k, q, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale) };
+
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, 3, capkv_mean_softmax_op, GGML_N_TASKS_MAX, nullptr);
+}
+
+ggml_tensor * capkv_build_sqnorm_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * l_inv) {
+    capkv_check_f32(v);
+    capkv_check_f32(l_inv);
+
+    ggml_tensor * args[] = { v, l_inv };
+
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[1], 1, l_inv->ne[2], 1, args, 2, capkv_sqnorm_op, GGML_N_TASKS_MAX, nullptr);
+}
