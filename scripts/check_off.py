@@ -40,7 +40,7 @@ TESTS = {
     "test-batch-alloc": ([], True),
     "test-state-restore-fragmented": (["-m", MODEL], True),
     "test-save-load-state": (["-m", MODEL], False),
-    "test-llama-archs": ([], False),
+    "test-llama-archs": ([], True),
     "test-thread-safety": (
         ["-m", MODEL, "-ngl", "99", "-p", "The meaning of life is", *"-n 128 -c 256 -ub 32 -np 4 -t 2".split()],
         False,
@@ -140,26 +140,26 @@ def flags_of(build: Path) -> list[str]:
     return flags
 
 
-def run(command: list[str], **kwargs) -> subprocess.CompletedProcess:
-    print("$ " + " ".join(c for c in command if not c.startswith("-DGGML_")), file=sys.stderr, flush=True)
-    return subprocess.run(command, check=True, stdout=sys.stderr, **kwargs)
+def run(command: list[str], log: str) -> None:
+    """Run a build step; what it says is shown if it fails."""
+    print(f"{log}: {' '.join(command[1:6])} ...", file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    if done.returncode != 0:
+        sys.exit(f"{done.stdout}\ncapkv: {log} failed")
 
 
-def build(patched: Path, upstream: Path, want_tests: bool) -> None:
+def build(patched: Path, upstream: Path, tests: list[str]) -> None:
     cmake = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if not cmake:
         sys.exit("capkv: cmake not found: install it, or run make check-off")
     ninja = shutil.which("ninja", path=os.pathsep.join([str(Path(cmake).parent), os.environ["PATH"]]))
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
-    if not (patched / "CMakeCache.txt").exists():
-        run([cmake, "-S", str(ROOT), "-B", str(patched), *generator])
-    if want_tests:
-        run([cmake, "-S", str(ROOT), "-B", str(patched), "-DCAPKV_LLAMA_TESTS=ON"])
-    run([cmake, "-S", str(ROOT), "-B", str(upstream), *generator, "-DCAPKV_UPSTREAM=ON", *flags_of(patched)])
-    for tree in (patched, upstream):
-        run([cmake, "--build", str(tree), "--parallel", "--target", "capkv"])
-    if want_tests:
-        run([cmake, "--build", str(patched), "--parallel", "--target", "capkv-llama-tests"])
+    first = generator if not (patched / "CMakeCache.txt").exists() else []
+    if first or tests:
+        run([cmake, "-S", str(ROOT), "-B", str(patched), *first, *(["-DCAPKV_LLAMA_TESTS=ON"] if tests else [])], "configure patched")
+    run([cmake, "-S", str(ROOT), "-B", str(upstream), *generator, "-DCAPKV_UPSTREAM=ON", *flags_of(patched)], "configure upstream")
+    run([cmake, "--build", str(upstream), "--parallel", "--target", "capkv"], "build upstream")
+    run([cmake, "--build", str(patched), "--parallel", "--target", "capkv", *tests], "build patched")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -222,7 +222,8 @@ def main() -> int:
         dump(model, args.dump[0], Path(args.dump[1]))
         return 0
 
-    build(args.build, args.upstream, not args.no_tests)
+    tests = [name for name, (_, quick) in TESTS.items() if not args.no_tests and (quick or not args.quick)]
+    build(args.build, args.upstream, tests)
     checks = []
 
     def record(name: str, check, *check_args) -> None:
@@ -234,10 +235,9 @@ def main() -> int:
     trees = {"patched": args.build, "upstream": args.upstream}
     for case in list(CASES)[: 1 if args.quick else None]:
         record(case, compare, case, trees, model, ROOT / "build" / "check-off")
-    for name, (test_args, quick) in TESTS.items():
-        if not args.no_tests and (quick or not args.quick):
-            command = [model if arg == MODEL else arg for arg in test_args]
-            record(name, run_test, args.build / "bin" / name, command, ROOT / "build" / "logs" / f"{name}.log")
+    for name in tests:
+        command = [model if arg == MODEL else arg for arg in TESTS[name][0]]
+        record(name, run_test, args.build / "bin" / name, command, ROOT / "build" / "logs" / f"{name}.log")
 
     passed = all(check["passed"] for check in checks)
     pin = llama_source.read_pin()
