@@ -226,6 +226,86 @@ static void capkv_sqnorm_op(ggml_tensor * dst, int ith, int nth, void * /*userda
     }
 }
 
+// rows [a0, a0 + CAPKV_COLS) of the sum, columns [b0, b0 + CAPKV_BLOCK), over entries [i0, i1); v: [d_pad, n]
+static inline void capkv_gram_tile(
+        const float * v, const float * w, int64_t d_pad, int64_t i0, int64_t i1, int64_t a0, int64_t b0, float out[CAPKV_COLS][CAPKV_BLOCK]) {
+    capkv_vec sum[CAPKV_COLS][CAPKV_TILE] = {};
+
+    for (int64_t i = i0; i < i1; ++i) {
+        capkv_vec x[CAPKV_TILE];
+        memcpy(x, v + i*d_pad + b0, sizeof(x));
+        for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+            x[t] = x[t]*w[i];
+        }
+        for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+            for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+                sum[j][t] += x[t]*v[i*d_pad + a0 + j];
+            }
+        }
+    }
+
+    float part[CAPKV_COLS][CAPKV_BLOCK];
+    memcpy(part, sum, sizeof(part));
+    for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+        for (int64_t l = 0; l < CAPKV_BLOCK; ++l) {
+            out[j][l] += part[j][l];
+        }
+    }
+}
+
+static void capkv_gram_op(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    const ggml_tensor * v = dst->src[0];
+    const ggml_tensor * w = dst->src[1];
+
+    const int64_t d      = v->ne[0];
+    const int64_t n      = v->ne[1];
+    const int64_t n_head = w->ne[2];
+    const int64_t r      = n_head/v->ne[2];
+    const int64_t first  = (int64_t) (intptr_t) userdata;
+    const int64_t d_pad  = (d + CAPKV_BLOCK - 1)/CAPKV_BLOCK*CAPKV_BLOCK;
+
+    // partial sums of this many entries keep the rounding of a long sum down
+    const int64_t n_part = 128;
+
+    std::vector<float> padded;
+    int64_t hk_loaded = -1;
+
+    const int64_t n_rows = (d + CAPKV_COLS - 1)/CAPKV_COLS;
+    const int64_t n_work = n_head*n_rows;
+
+    for (int64_t iw = n_work*ith/nth; iw < n_work*(ith + 1)/nth; ++iw) {
+        const int64_t h  = iw/n_rows;
+        const int64_t a0 = iw%n_rows*CAPKV_COLS;
+
+        const float * vh = capkv_head(v, h/r);
+        if (d != d_pad) {
+            if (hk_loaded != h/r) {
+                hk_loaded = h/r;
+                padded.assign(n*d_pad, 0.0f);
+                for (int64_t i = 0; i < n; ++i) {
+                    std::copy(vh + i*d, vh + (i + 1)*d, padded.begin() + i*d_pad);
+                }
+            }
+            vh = padded.data();
+        }
+
+        float * out = (float *) ((char *) dst->data + h*dst->nb[2]);
+
+        // the sum is symmetric: from the block of the diagonal on, and mirrored
+        for (int64_t b0 = a0/CAPKV_BLOCK*CAPKV_BLOCK; b0 < d; b0 += CAPKV_BLOCK) {
+            float sum[CAPKV_COLS][CAPKV_BLOCK] = {};
+            for (int64_t i = first; i < n; i += n_part) {
+                capkv_gram_tile(vh, capkv_head(w, h), d_pad, i, std::min(i + n_part, n), a0, b0, sum);
+            }
+            for (int64_t a = a0; a < std::min(a0 + CAPKV_COLS, d); ++a) {
+                for (int64_t b = std::max(a, b0); b < std::min(b0 + CAPKV_BLOCK, d); ++b) {
+                    out[a*d + b] = out[b*d + a] = sum[a - a0][b - b0];
+                }
+            }
+        }
+    }
+}
+
 static void capkv_check_f32(const ggml_tensor * t) {
     GGML_ASSERT(t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float) && t->nb[1] == t->ne[0]*sizeof(float) && t->ne[3] == 1);
 }
@@ -246,4 +326,13 @@ ggml_tensor * capkv_build_sqnorm_cpu(ggml_context * ctx, ggml_tensor * v, ggml_t
     ggml_tensor * args[] = { v, l_inv };
 
     return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[1], 1, l_inv->ne[2], 1, args, 2, capkv_sqnorm_op, GGML_N_TASKS_MAX, nullptr);
+}
+
+ggml_tensor * capkv_build_gram_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * w, int64_t i0) {
+    capkv_check_f32(v);
+    capkv_check_f32(w);
+
+    ggml_tensor * args[] = { v, w };
+
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[0], v->ne[0], w->ne[2], 1, args, 2, capkv_gram_op, GGML_N_TASKS_MAX, (void *) (intptr_t) i0);
 }

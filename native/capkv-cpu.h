@@ -15,3 +15,7 @@ ggml_tensor * capkv_build_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, 
 // |L^-1 v_i|^2
 //   v: F32 [d, n, n_head_kv], l_inv: F32 [d, d, n_head], lower triangular; result: F32 [n, 1, n_head]
 ggml_tensor * capkv_build_sqnorm_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * l_inv);
+
+// sum_i w_i v_i v_i^T over the entries from i0 on
+//   v: F32 [d, n, n_head_kv], w: F32 [n, 1, n_head]; result: F32 [d, d, n_head]
+ggml_tensor * capkv_build_gram_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * w, int64_t i0);

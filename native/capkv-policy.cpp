@@ -183,22 +183,24 @@ static ggml_tensor * capkv_build_sqnorm(const capkv_score_ctx & sc, ggml_tensor 
     return capkv_build_sum1(sc.ctx, ggml_sqr(sc.ctx, capkv_build_dot(sc, sc.v, l_inv)));
 }
 
-ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float eps, int64_t i0, const capkv_ridge * ridge) {
+// sum_i w_i v_i v_i^T over the entries from i0 on: w [n, 1, n_head] -> [d_v, d_v, n_head]
+static ggml_tensor * capkv_build_gram(const capkv_score_ctx & sc, ggml_tensor * w, int64_t i0) {
     ggml_context * ctx = sc.ctx;
+
+    if (sc.on_host && capkv_cpu_has_kernels()) {
+        return capkv_build_gram_cpu(ctx, sc.v, w, i0);
+    }
 
     const int64_t n = sc.n;
     const int64_t d = sc.d_v;
     const int64_t r = sc.n_head/sc.n_head_kv;
 
-    // M = sum_i (w_i + eps) v_i v_i^T, the sum along rows of the transpose
     ggml_tensor * vt = ggml_cont(ctx, ggml_permute(ctx, sc.v, 1, 0, 2, 3)); // [n, d_v, n_head_kv]
 
     // [n, d_v, r, n_head_kv]: the query heads of a group share the values, not the weights
-    ggml_tensor * wm  = ggml_reshape_4d(ctx, eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, eps) : w, n, 1, r, sc.n_head_kv);
     ggml_tensor * vtw = ggml_reshape_4d(ctx, vt, n, d, 1, sc.n_head_kv);
-
     vtw = r > 1 ? ggml_repeat_4d(ctx, vtw, n, d, r, sc.n_head_kv) : vtw;
-    vtw = ggml_mul(ctx, vtw, wm);
+    vtw = ggml_mul(ctx, vtw, ggml_reshape_4d(ctx, w, n, 1, r, sc.n_head_kv));
     vtw = ggml_reshape_3d(ctx, vtw, n, d*r, sc.n_head_kv);
 
     auto from_i0 = [&](ggml_tensor * t) {
@@ -208,12 +210,21 @@ ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float 
     ggml_tensor * m = ggml_mul_mat(ctx, from_i0(vt), from_i0(vtw)); // [d_v, d_v*r, n_head_kv]
     ggml_prec_set_acc(m, GGML_PREC_F32);
 
-    ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, ggml_reshape_3d(ctx, m, d, d, sc.n_head), ridge); // [d_v, d_v, n_head]
+    return ggml_reshape_3d(ctx, m, d, d, sc.n_head);
+}
+
+ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float eps, int64_t i0, const capkv_ridge * ridge) {
+    ggml_context * ctx = sc.ctx;
+
+    const int64_t r = sc.n_head/sc.n_head_kv;
+
+    ggml_tensor * m     = capkv_build_gram(sc, eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, eps) : w, i0);
+    ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, m, ridge); // [d_v, d_v, n_head]
 
     ggml_tensor * s = ggml_mul(ctx, capkv_build_sqnorm(sc, l_inv), w); // [n, 1, n_head]
 
-    s = ggml_cont(ctx, ggml_reshape_3d(ctx, s, n, r, sc.n_head_kv));
+    s = ggml_cont(ctx, ggml_reshape_3d(ctx, s, sc.n, r, sc.n_head_kv));
     s = ggml_scale(ctx, capkv_build_sum1(ctx, s), 1.0f/r);
 
-    return ggml_reshape_2d(ctx, s, n, sc.n_head_kv);
+    return ggml_reshape_2d(ctx, s, sc.n, sc.n_head_kv);
 }

@@ -42,9 +42,9 @@ def _finish(writer, shapes: dict, seed: int = 0) -> None:
     writer.close()
 
 
-def write_llama(path, n_ctx: int = 4096) -> None:
+def write_llama(path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_head: int = 4, n_head_kv: int = 2) -> None:
     """2 layers, 4 heads and 2 KV heads of 32, a vocabulary of bytes, a chat template."""
-    n_embd, n_layer, n_head, n_head_kv, n_ff = 128, 2, 4, 2, 256
+    n_ff = 256
     writer = _writer(path, "llama", n_ctx, n_embd, n_layer)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(n_head_kv)
