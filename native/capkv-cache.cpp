@@ -124,52 +124,78 @@ void capkv_cache::clear() {
     }
 }
 
-bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+// what a removal does to one sequence
+enum capkv_rm {
+    CAPKV_RM_NONE,    // nothing of it is in the range
+    CAPKV_RM_TAIL,
+    CAPKV_RM_WHOLE,
+    CAPKV_RM_REFUSED, // the range reaches into the middle
+};
+
+static capkv_rm capkv_rm_kind(const capkv_cache::stream & st, llama_pos pos_max, llama_pos p0, llama_pos p1) {
+    if (pos_max < 0 || p0 > pos_max || p1 <= p0) {
+        return CAPKV_RM_NONE;
+    }
+    if (p0 == 0 && p1 > pos_max) {
+        return CAPKV_RM_WHOLE;
+    }
+    return st.evicted && p0 < st.pos_tail ? CAPKV_RM_REFUSED : CAPKV_RM_TAIL;
+}
+
+static void capkv_rm_range(llama_pos & p0, llama_pos & p1) {
     p0 = std::max(p0, 0);
     p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
+}
 
-    // all or nothing: check every sequence first
-    std::vector<llama_seq_id> seqs;
+bool capkv_cache::can_seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
+    capkv_rm_range(p0, p1);
+
+    for (llama_seq_id id = 0; id < (llama_seq_id) streams.size(); ++id) {
+        const uint32_t s = seq_stream(id);
+
+        if ((seq_id == -1 || id == seq_id) && capkv_rm_kind(streams[s], kv.v_cells[s].seq_pos_max(id), p0, p1) == CAPKV_RM_REFUSED) {
+            LLAMA_LOG_DEBUG("%s: [%d, %d) of sequence %d reaches into what was evicted, the exact tail begins at %d\n",
+                    __func__, p0, p1, id, streams[s].pos_tail);
+            return false;
+        }
+    }
+
+    return true;
+}
+
+bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    // all or nothing: no sequence is touched if one refuses
+    if (!can_seq_rm(seq_id, p0, p1)) {
+        return false;
+    }
+
+    capkv_rm_range(p0, p1);
+
     for (llama_seq_id id = 0; id < (llama_seq_id) streams.size(); ++id) {
         if (seq_id != -1 && id != seq_id) {
             continue;
         }
 
-        const auto & st  = streams[seq_stream(id)];
-        const auto   max = kv.v_cells[seq_stream(id)].seq_pos_max(id);
-
-        if (max < 0 || p0 > max || p1 <= p0) {
-            continue;
-        }
-
-        const bool whole = p0 == 0 && p1 > max;
-
-        if (st.evicted && !whole && p0 < st.pos_tail) {
-            LLAMA_LOG_DEBUG("%s: [%d, %d) of sequence %d reaches into what was evicted, the exact tail begins at %d\n",
-                    __func__, p0, p1, id, st.pos_tail);
-            return false;
-        }
-
-        seqs.push_back(id);
-    }
-
-    for (const auto id : seqs) {
         const uint32_t s = seq_stream(id);
 
-        if (p0 == 0 && p1 > kv.v_cells[s].seq_pos_max(id)) {
-            reset(streams[s]);
-            for (auto & l : layers) {
-                if (l.q_sum) {
-                    ggml_backend_tensor_memset(l.q_sum, 0, s*l.q_sum->nb[1], l.q_sum->nb[1]);
+        switch (capkv_rm_kind(streams[s], kv.v_cells[s].seq_pos_max(id), p0, p1)) {
+            case CAPKV_RM_WHOLE:
+                reset(streams[s]);
+                for (auto & l : layers) {
+                    if (l.q_sum) {
+                        ggml_backend_tensor_memset(l.q_sum, 0, s*l.q_sum->nb[1], l.q_sum->nb[1]);
+                    }
                 }
-            }
-            continue;
-        }
-
-        for (auto & slot : streams[s].res) {
-            if (slot.pos >= p0 && slot.pos < p1) {
-                slot = { -1, 0 };
-            }
+                break;
+            case CAPKV_RM_TAIL:
+                for (auto & slot : streams[s].res) {
+                    if (slot.pos >= p0 && slot.pos < p1) {
+                        slot = { -1, 0 };
+                    }
+                }
+                break;
+            default:
+                break;
         }
     }
 

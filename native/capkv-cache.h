@@ -83,8 +83,10 @@ public:
 
     void clear();
 
-    // false: the range reaches into the middle, leave everything as it is
+    // false: the range reaches into the middle, everything stays as it is
     bool seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+
+    bool can_seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
 
     void seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst);
 

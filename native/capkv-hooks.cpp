@@ -166,6 +166,12 @@ capkv_cache * capkv_cache::of(const llama_kv_cache_context * mctx) {
     return mctx->kv->capkv.get();
 }
 
+bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    const auto * cache = capkv_cache::of(mem);
+
+    return !cache || cache->can_seq_rm(seq_id, p0, p1);
+}
+
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
     if (auto * cache = capkv_cache::of(mctx)) {
         cache->build_observe(g, mctx, q_cur, kq_scale, il);

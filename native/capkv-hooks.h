@@ -29,6 +29,9 @@ uint32_t capkv_kv_size(
 // NULL without a budget
 std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_type, const llama_memory_i * mem_other);
 
+// for memories made of several modules, which have to agree before one of them removes anything
+bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+
 // next to where K and V are stored: take what the policy observes of the queries; does nothing without a budget
 //   q_cur: [d_k, n_head, n_tokens], as the attention gets it
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);

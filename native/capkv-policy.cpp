@@ -89,7 +89,7 @@ ggml_tensor * capkv_rope::apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor
         return x;
     }
 
-    ggml_tensor * res = ggml_rope_ext(ctx, x, pos, factors, params[1], params[2] & ~GGML_ROPE_TYPE_MROPE, params[4], 0, 0, 0, 0, 0, 0);
+    ggml_tensor * res = ggml_rope_ext(ctx, x, pos, factors, params[1], params[2], params[4], 0, 0, 0, 0, 0, 0);
 
     // take the node's own parameters as they are, whatever they hold
     memcpy(res->op_params, params, sizeof(params));
