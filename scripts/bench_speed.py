@@ -51,7 +51,8 @@ def measure(args):
     row |= dict(evict_read=e1 / (t1 - t0), evict_decode=(e2 - e1) / (t2 - t1))
     if args.side:
         stats = llm.kv_stats()
-        row |= dict(evictions=stats.n_evictions, evict_ms=e2 * 1e3 / max(stats.n_evictions, 1), mib=(stats.bytes_kv + stats.bytes_obs) / 2**20)
+        row |= dict(evictions=stats.n_evictions, evict_ms=e2 * 1e3 / max(stats.n_evictions, 1))
+        row |= dict(mib=(stats.bytes_kv + stats.bytes_obs) / 2**20)
     print(json.dumps(row))
 
 

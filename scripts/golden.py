@@ -25,7 +25,8 @@ def run(model, cache_type, budget):
     tokens, n_prompt = GOLDEN["tokens"].tolist(), int(GOLDEN["n_ctx"])
     kind = TYPES[cache_type]
     budgeted = dict(kv_budget=512, kv_recent=0, kv_policy="capkv-ref") if budget else dict(kv_budget=0, flash_attn=True)
-    llm = Llama(str(model), n_ctx=1024, n_batch=n_prompt, type_k=kind, type_v=kind, n_threads_batch=2, n_threads=2, verbose=False, **budgeted)
+    threads = dict(n_threads=2, n_threads_batch=2)
+    llm = Llama(str(model), n_ctx=1024, n_batch=n_prompt, type_k=kind, type_v=kind, verbose=False, **threads, **budgeted)
     try:
         llm.eval(tokens[:n_prompt])
         kept = {}

@@ -7,7 +7,22 @@ from capkv_edge import _lib
 NORM, NEOX, NO_ROPE = 0, 2, -1
 
 
-def score(policy, k, v, *, q_mean=None, q_res=None, next_pos=0, base=0.0, rope=NO_ROPE, device="CPU", options=None, n_evictions=0, il=0, graph_only=False):
+def score(
+    policy,
+    k,
+    v,
+    *,
+    q_mean=None,
+    q_res=None,
+    next_pos=0,
+    base=0.0,
+    rope=NO_ROPE,
+    device="CPU",
+    options=None,
+    n_evictions=0,
+    il=0,
+    graph_only=False,
+):
     """Scores [n_head_kv, n]. Raises ValueError with what capkv_last_error() says."""
     ffi, lib = _lib.load()
     params = ffi.new("struct capkv_params *", lib.capkv_default_params())

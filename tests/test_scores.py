@@ -26,7 +26,8 @@ PATHS = pytest.mark.parametrize("graph_only", [False, True])
 def test_capkv_ref_equals_the_authors_code(layer, graph_only):
     k, v, q_mean = golden_args(layer)
     n_sink = int(GOLDEN["n_sink"])
-    got = score("capkv-ref", k, v, q_mean=q_mean, next_pos=int(GOLDEN["next_pos"]), base=float(GOLDEN["rope_theta"]), rope=NEOX, graph_only=graph_only)
+    rope = dict(next_pos=int(GOLDEN["next_pos"]), base=float(GOLDEN["rope_theta"]), rope=NEOX)
+    got = score("capkv-ref", k, v, q_mean=q_mean, graph_only=graph_only, **rope)
     want = GOLDEN[f"l{layer}_score"]
     error = np.abs(got - want)[:, n_sink:].max() / np.abs(want[:, n_sink:]).max()
     assert error <= 1e-4
