@@ -6,7 +6,7 @@ import struct
 import llama_cpp
 import numpy as np
 import pytest
-from tiny_models import write_llama
+from tiny_models import write_gemma3, write_llama
 
 # as in ggml.h
 CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
@@ -141,3 +141,28 @@ def test_sequence_operations_after_an_eviction(make_llama, tiny_llama):
     assert llama_cpp.llama_memory_seq_rm(mem, 0, 490, -1)  # nothing there any more
     assert llama_cpp.llama_memory_seq_rm(mem, 0, -1, -1)
     assert llm.kv_stats().n_used == 0
+
+
+def test_a_sliding_window_model_keeps_its_windows_and_a_budget_on_the_rest(make_llama, tmp_path):
+    path = tmp_path / "gemma3.gguf"
+    write_gemma3(path, window=128)
+    llm = make_llama(path, n_ctx=8192, n_batch=128, kv_budget=256)
+    llm.eval(text(1500))
+    assert list(llm.kv_layers) == [5]
+    assert llm.kv_stats().n_cells == 512
+    assert llm.kv_stats().n_evictions >= 3
+    for head in (0, 1):
+        pos = llm.kv_positions(5, head)
+        assert pos[:4].tolist() == [0, 1, 2, 3]
+        assert pos[-64:].tolist() == list(range(1436, 1500))
+        assert (np.diff(pos) > 0).all()
+
+    mem = llama_cpp.llama_get_memory(llm.ctx)
+    first = llama_cpp.llama_memory_seq_pos_min(mem, 0)
+    assert first >= llm.kv_stats().pos_tail
+    # refused by the one cache, so not done by the other either
+    before = state(llm)
+    assert not llama_cpp.llama_memory_seq_rm(mem, 0, 700, -1)
+    assert state(llm) == before
+    assert llama_cpp.llama_memory_seq_rm(mem, 0, 1490, -1)
+    assert llama_cpp.llama_memory_seq_pos_max(mem, 0) == 1489

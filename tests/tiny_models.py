@@ -70,6 +70,36 @@ def write_llama(path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_
     _finish(writer, shapes)
 
 
+def write_gemma3(path, n_ctx: int = 8192, window: int = 128) -> None:
+    """6 layers, of which the last has full attention and the others a sliding window; q-norm and k-norm."""
+    n_embd, n_layer, n_head, n_head_kv, d, n_ff = 128, 6, 4, 2, 32, 256
+    writer = _writer(path, "gemma3", n_ctx, n_embd, n_layer)
+    writer.add_head_count(n_head)
+    writer.add_head_count_kv(n_head_kv)
+    writer.add_feed_forward_length(n_ff)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_key_length(d)
+    writer.add_value_length(d)
+    writer.add_sliding_window(window)
+    _add_bytes_vocab(writer)
+    shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,)}
+    for i in range(n_layer):
+        layer = {
+            "attn_q": (n_head * d, n_embd),
+            "attn_k": (n_head_kv * d, n_embd),
+            "attn_v": (n_head_kv * d, n_embd),
+            "attn_output": (n_embd, n_head * d),
+            "attn_q_norm": (d,),
+            "attn_k_norm": (d,),
+            "ffn_gate": (n_ff, n_embd),
+            "ffn_up": (n_ff, n_embd),
+            "ffn_down": (n_embd, n_ff),
+        }
+        layer |= {name: (n_embd,) for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")}
+        shapes |= {f"blk.{i}.{name}.weight": shape for name, shape in layer.items()}
+    _finish(writer, shapes)
+
+
 def write_bert(path) -> None:
     """An encoder: attention in both directions, nothing to evict."""
     n_ctx, n_embd, n_ff = 64, 32, 64
