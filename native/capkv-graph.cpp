@@ -9,8 +9,8 @@
 // work of a layer's scores at most; policies tell what they hold per entry and query head
 static constexpr int64_t CAPKV_WORK_MAX = 32*1024*1024;
 
-// nodes of a policy's graph for one group of heads, with room to spare
-static constexpr int64_t CAPKV_N_NODES = 128;
+// tensors of a policy's graph for one group of heads: at most about 185, when every sum halves an odd number of rows
+static constexpr int64_t CAPKV_N_NODES = 256;
 
 int64_t capkv_heads_per_group(const capkv_policy & policy, int64_t n, int64_t n_head, int64_t n_head_kv, int64_t d_k, int64_t d_v) {
     const int64_t r    = n_head/n_head_kv;

@@ -39,8 +39,11 @@ static void capkv_check_model(const llama_model & model) {
     if (!hparams.causal_attn) {
         capkv_refuse_arch(model, "its attention is not causal");
     }
-    if (hparams.is_mla()) {
+    if (hparams.is_mla() || model.arch == LLM_ARCH_DEEPSEEK4) {
         capkv_refuse_arch(model, "MLA stores no values of its own to score");
+    }
+    if (hparams.indexer_head_size > 0 || model.arch == LLM_ARCH_MINIMAX_M3) {
+        capkv_refuse_arch(model, "its sparse attention has an index of the cells, which would not follow");
     }
     if (hparams.use_alibi) {
         capkv_refuse_arch(model, "ALiBi needs the true distance of every cell");
