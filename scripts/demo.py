@@ -27,7 +27,7 @@ def write_text() -> int:
 def main() -> int:
     n_chars = write_text()
     program = Path(sys.executable).with_name("capkv-chat" + (".exe" if os.name == "nt" else ""))
-    command = [str(program), "demo", "--budget", BUDGET, "--temp", "0.5", "--seed", "1", "--max-tokens", "80"]
+    command = [str(program), "demo", "--budget", BUDGET, "--temp", "0.5", "--seed", "5", "--max-tokens", "80"]
     command += ["--file", os.path.relpath(TEXT)]
     for question in QUESTIONS:
         command += ["--prompt", question]
