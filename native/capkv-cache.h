@@ -49,7 +49,7 @@ public:
 
     struct slot {
         llama_pos pos; // -1 = free
-        uint64_t  key; // the reservoir holds the tokens of the lowest keys
+        uint64_t  key; // res_key(pos)
     };
 
     struct stream {
@@ -126,7 +126,6 @@ public:
 
         std::vector<item>  res;
         std::vector<float> sum; // [n_tokens, n_stream] 1 where a token counts
-        bool any_sum = false;
     };
 
     observe_plan plan_observe  (const llama_ubatch & ubatch, bool warmup) const;
@@ -163,8 +162,6 @@ public:
     std::vector<llama_pos> positions(llama_seq_id seq_id, const layer & l, int64_t head_kv) const;
 
 private:
-    friend class capkv_graph_input;
-
     llama_kv_cache & kv;
 
     const capkv_params   params;
@@ -185,6 +182,9 @@ private:
 
     uint32_t seq_stream(llama_seq_id seq_id) const;
 
+    // the reservoir holds the tokens of the lowest keys: a uniform sample, the same however the text is cut into batches
+    uint64_t res_key(llama_pos pos) const;
+
     void reset(stream & st) const;
     void init_obs();
 
@@ -201,6 +201,15 @@ private:
     ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<std::vector<int32_t>> & rows) const;
 
     bool compute(ggml_cgraph * gf, const capkv_inputs & inputs) const;
+
+    // what n_target entries are made of
+    struct parts {
+        uint32_t n_sink;
+        uint32_t n_mid;
+        uint32_t n_recent;
+    };
+
+    parts split(uint32_t n_target) const;
 
     // cells that each head keeps: per layer [n_target, n_head_kv], ascending
     using keep_vec = std::vector<std::vector<int32_t>>;

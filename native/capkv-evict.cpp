@@ -133,11 +133,20 @@ bool capkv_cache::compute(ggml_cgraph * gf, const capkv_inputs & inputs) const {
 // the steps
 //
 
-bool capkv_cache::select(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, keep_vec & keep) {
-    const uint32_t n        = order.size();
+capkv_cache::parts capkv_cache::split(uint32_t n_target) const {
     const uint32_t n_sink   = std::min(params.n_sink, n_target);
     const uint32_t n_recent = std::min(params.n_recent, n_target - n_sink);
-    const uint32_t n_mid    = n_target - n_sink - n_recent;
+
+    return { n_sink, n_target - n_sink - n_recent, n_recent };
+}
+
+bool capkv_cache::select(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, keep_vec & keep) {
+    const uint32_t n    = order.size();
+    const parts    part = split(n_target);
+
+    const uint32_t n_sink   = part.n_sink;
+    const uint32_t n_mid    = part.n_mid;
+    const uint32_t n_recent = part.n_recent;
 
     ggml_backend_sched_reset(sched);
 
@@ -217,10 +226,12 @@ void capkv_cache::account(uint32_t s, const std::vector<int32_t> & order, uint32
     auto & st    = streams[s];
     auto & cells = kv.v_cells[s];
 
-    const uint32_t n        = order.size();
-    const uint32_t n_sink   = std::min(params.n_sink, n_target);
-    const uint32_t n_recent = std::min(params.n_recent, n_target - n_sink);
-    const uint32_t n_mid    = n_target - n_sink - n_recent;
+    const uint32_t n    = order.size();
+    const parts    part = split(n_target);
+
+    const uint32_t n_sink   = part.n_sink;
+    const uint32_t n_mid    = part.n_mid;
+    const uint32_t n_recent = part.n_recent;
 
     // true positions, while the old cells are still there
     std::vector<std::vector<llama_pos>> pos_mid(layers.size());

@@ -84,6 +84,10 @@ static ggml_tensor * capkv_find_rope(ggml_tensor * q, float & scale) {
     return nullptr;
 }
 
+uint64_t capkv_cache::res_key(llama_pos pos) const {
+    return capkv_hash(capkv_hash(params.seed) + (uint64_t) pos);
+}
+
 capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch, bool warmup) const {
     observe_plan plan;
 
@@ -109,7 +113,6 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
 
         if (policy.observe & CAPKV_OBSERVE_MEAN) {
             plan.sum[(size_t) s*ubatch.n_tokens + i] = 1.0f;
-            plan.any_sum = true;
         }
 
         if (policy.observe & CAPKV_OBSERVE_RES) {
@@ -118,8 +121,7 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
                 taken[s].assign(CAPKV_N_RES, -1);
             }
 
-            // the tokens of the lowest keys are a uniform sample, the same however the text is cut into batches
-            const uint64_t key = capkv_hash(capkv_hash(params.seed) + (uint64_t) pos);
+            const uint64_t key = res_key(pos);
 
             size_t dst = 0;
             for (size_t j = 0; j < slots[s].size(); ++j) {

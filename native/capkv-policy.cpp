@@ -149,7 +149,8 @@ ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x) {
     return rest ? ggml_add(ctx, x, rest) : x;
 }
 
-ggml_tensor * capkv_build_dot(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * y) {
+// inner products of all entries with vectors per query head: x [d, n, n_head_kv], y [d, m, n_head] -> [n, m, n_head]
+static ggml_tensor * capkv_build_dot(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * y) {
     const int64_t d = x->ne[0];
     const int64_t n = x->ne[1];
     const int64_t m = y->ne[1];

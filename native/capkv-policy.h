@@ -115,9 +115,6 @@ uint64_t capkv_hash(uint64_t x);
 // sum over dim 1: [n, m, n_head] -> [n, 1, n_head]
 ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);
 
-// inner products of all entries with vectors per query head: x [d, n, n_head_kv], y [d, m, n_head] -> [n, m, n_head]
-ggml_tensor * capkv_build_dot(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * y);
-
 // mean over the queries of softmax_i(q_j . k_i scale): q [d_k, m, n_head] -> [n, 1, n_head]
 ggml_tensor * capkv_build_mean_softmax(const capkv_score_ctx & sc, ggml_tensor * q);
 

@@ -74,7 +74,7 @@ void capkv_cache::state_read_stream(llama_io_read_i & io, stream & st) const {
 
     for (auto & slot : st.res) {
         slot.pos = capkv_read<llama_pos>(io);
-        slot.key = capkv_hash(capkv_hash(params.seed) + (uint64_t) slot.pos);
+        slot.key = res_key(slot.pos);
         if (slot.pos < -1) {
             capkv_state_refuse("a sampled query has the position " + std::to_string(slot.pos));
         }

@@ -34,26 +34,25 @@ def k_rows(data, cache_type, n, n_embd_k=64):
     return [data[start + i * row : start + (i + 1) * row] for i in range(n)]
 
 
-@pytest.mark.parametrize("name", CACHE_TYPES)
-def test_sinks_and_tail_are_the_same_bytes_after_an_eviction(make_llama, tiny_llama, name):
-    kind = CACHE_TYPES[name]
-    llm = make_llama(tiny_llama, n_ctx=2048, n_batch=256, kv_budget=256, type_k=kind, type_v=kind)
+def rows_around_an_eviction(make_llama, model, kind):
+    """A Llama that kept 256 of 500 tokens, and the first layer's K before and after."""
+    llm = make_llama(model, n_ctx=2048, n_batch=256, kv_budget=256, type_k=kind, type_v=kind)
     llm.eval(text(500))
     before = k_rows(state(llm), kind, 500)
     assert llm.compress() == 500 - 256
-    after = k_rows(state(llm), kind, 256)
+    return llm, before, k_rows(state(llm), kind, 256)
+
+
+@pytest.mark.parametrize("name", CACHE_TYPES)
+def test_sinks_and_tail_are_the_same_bytes_after_an_eviction(make_llama, tiny_llama, name):
+    _, before, after = rows_around_an_eviction(make_llama, tiny_llama, CACHE_TYPES[name])
     assert after[:4] == before[:4]
     assert after[-64:] == before[-64:]
 
 
 @pytest.mark.parametrize("name", CACHE_TYPES)
 def test_a_middle_cell_holds_the_key_of_its_position(make_llama, tiny_llama, name):
-    kind = CACHE_TYPES[name]
-    llm = make_llama(tiny_llama, n_ctx=2048, n_batch=256, kv_budget=256, type_k=kind, type_v=kind)
-    llm.eval(text(500))
-    before = k_rows(state(llm), kind, 500)
-    llm.compress()
-    after = k_rows(state(llm), kind, 256)
+    llm, before, after = rows_around_an_eviction(make_llama, tiny_llama, CACHE_TYPES[name])
     for head in (0, 1):
         half = slice(head * len(before[0]) // 2, (head + 1) * len(before[0]) // 2)
         for cell, pos in enumerate(llm.kv_positions(0, head)):
