@@ -24,6 +24,8 @@ class KvStats:
     bytes_pos: int  #: position table
     bytes_work: int  #: work memory of an eviction
     bytes_full: int  #: K and V that the cache would have taken without a budget
+    capacity: float  #: share of the capacity that the last eviction retained, over all layers; 1 = nothing was evicted
+    capacity_layers: tuple = ()  #: the same for each layer that the budget governs
     config: CapkvConfig = None  #: the options in force, all resolved
 
     @property
@@ -59,7 +61,11 @@ def stats_of(ctx, config: CapkvConfig, seq_id: int = 0) -> KvStats:
     raw = ffi.new("struct capkv_stats *")
     if not lib.capkv_get_stats(ctx, seq_id, raw):
         raise RuntimeError(last_error())
-    return KvStats(**{f.name: getattr(raw, f.name) for f in fields(KvStats) if f.name != "config"}, config=config)
+    n_layers = lib.capkv_get_capacity(ctx, seq_id, ffi.NULL, 0)
+    shares = ffi.new("float[]", max(n_layers, 1))
+    lib.capkv_get_capacity(ctx, seq_id, shares, n_layers)
+    values = {f.name: getattr(raw, f.name) for f in fields(KvStats) if hasattr(raw, f.name)}
+    return KvStats(**values, capacity_layers=tuple(shares[0:n_layers]), config=config)
 
 
 def layers_of(ctx) -> list:

@@ -54,23 +54,27 @@ void capkv_cache::init_obs() {
     std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctx_map;
 
     for (auto & l : layers) {
-        if (policy.observe == CAPKV_OBSERVE_NONE) {
+        if (!policy.observe.any()) {
             break;
         }
 
         auto & ctx = ctx_map[ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer)];
         if (!ctx) {
-            ggml_init_params init = { 2*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+            ggml_init_params init = { 3*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
             ctx.reset(ggml_init(init));
         }
 
-        if (policy.observe & CAPKV_OBSERVE_MEAN) {
+        if (policy.observe.mean) {
             l.q_sum = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.n_head, n_stream);
             ggml_format_name(l.q_sum, "cache_q_sum_l%d", l.il);
         }
-        if (policy.observe & CAPKV_OBSERVE_RES) {
-            l.q_res = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, l.d_k*l.n_head, CAPKV_N_RES*n_stream);
-            ggml_format_name(l.q_res, "cache_q_res_l%d", l.il);
+        if (policy.observe.cov) {
+            l.q_cov = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.d_k*l.n_head, n_stream);
+            ggml_format_name(l.q_cov, "cache_q_cov_l%d", l.il);
+        }
+        if (policy.observe.n_rows() > 0) {
+            l.q_rows = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, l.d_k*l.n_head, policy.observe.n_rows()*n_stream);
+            ggml_format_name(l.q_rows, "cache_q_rows_l%d", l.il);
         }
     }
 
@@ -107,7 +111,19 @@ uint32_t capkv_cache::n_used(llama_seq_id seq_id) const {
 void capkv_cache::reset(stream & st) const {
     st = {};
     st.pos_mid.resize(layers.size());
-    st.res.assign(CAPKV_N_RES, { -1, 0 });
+    st.slots.assign(policy.observe.n_rows(), { -1, 0 });
+    st.cap.resize(layers.size());
+}
+
+// what is observed goes on from what these hold
+void capkv_cache::clear_sums(uint32_t s) const {
+    for (const auto & l : layers) {
+        for (auto * t : { l.q_sum, l.q_cov }) {
+            if (t && t->data) {
+                ggml_backend_tensor_memset(t, 0, s*t->nb[1], t->nb[1]);
+            }
+        }
+    }
 }
 
 void capkv_cache::clear() {
@@ -116,11 +132,8 @@ void capkv_cache::clear() {
     }
     std::fill(targets.begin(), targets.end(), 0);
 
-    // the sum goes on from what it holds
-    for (auto & l : layers) {
-        if (l.q_sum && l.q_sum->data) {
-            ggml_backend_tensor_memset(l.q_sum, 0, 0, ggml_nbytes(l.q_sum));
-        }
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        clear_sums(s);
     }
 }
 
@@ -181,14 +194,10 @@ bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
         switch (capkv_rm_kind(streams[s], kv.v_cells[s].seq_pos_max(id), p0, p1)) {
             case CAPKV_RM_WHOLE:
                 reset(streams[s]);
-                for (auto & l : layers) {
-                    if (l.q_sum) {
-                        ggml_backend_tensor_memset(l.q_sum, 0, s*l.q_sum->nb[1], l.q_sum->nb[1]);
-                    }
-                }
+                clear_sums(s);
                 break;
             case CAPKV_RM_TAIL:
-                for (auto & slot : streams[s].res) {
+                for (auto & slot : streams[s].slots) {
                     if (slot.pos >= p0 && slot.pos < p1) {
                         slot = { -1, 0 };
                     }
@@ -212,18 +221,18 @@ void capkv_cache::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst) {
 }
 
 void capkv_cache::update(uint32_t s_src, uint32_t s_dst) {
-    ggml_init_params init = { 4*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    ggml_init_params init = { 6*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
     ggml_context_ptr ctx { ggml_init(init) };
 
+    const int64_t n_stream = streams.size();
+
     for (const auto & l : layers) {
-        if (l.q_sum) {
-            auto view = [&](uint32_t s) { return ggml_view_1d(ctx.get(), l.q_sum, l.q_sum->ne[0], s*l.q_sum->nb[1]); };
-            ggml_backend_tensor_copy(view(s_src), view(s_dst));
-        }
-        if (l.q_res) {
-            auto view = [&](uint32_t s) {
-                return ggml_view_2d(ctx.get(), l.q_res, l.q_res->ne[0], CAPKV_N_RES, l.q_res->nb[1], s*CAPKV_N_RES*l.q_res->nb[1]);
-            };
+        for (auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
+            if (!t) {
+                continue;
+            }
+            // columns of one stream
+            auto view = [&](uint32_t s) { return ggml_view_2d(ctx.get(), t, t->ne[0], t->ne[1]/n_stream, t->nb[1], s*(t->ne[1]/n_stream)*t->nb[1]); };
             ggml_backend_tensor_copy(view(s_src), view(s_dst));
         }
     }
@@ -288,7 +297,9 @@ void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
 
         stats.bytes_kv   += row*kv.v_cells[s].size();
         stats.bytes_full += row*n_ctx_seq;
-        stats.bytes_obs  += (l.q_sum ? l.q_sum->nb[1] : 0) + (l.q_res ? CAPKV_N_RES*l.q_res->nb[1] : 0);
+        for (const auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
+            stats.bytes_obs += t ? ggml_nbytes(t)/streams.size() : 0;
+        }
         stats.bytes_pos  += st.pos_mid[l.ikv].size()*sizeof(llama_pos);
     }
 

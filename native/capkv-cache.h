@@ -39,8 +39,9 @@ public:
         int64_t d_k;
         int64_t d_v;
 
-        ggml_tensor * q_sum = nullptr; // F32 [d_k*n_head, n_stream]
-        ggml_tensor * q_res = nullptr; // F16 [d_k*n_head, CAPKV_N_RES*n_stream]
+        ggml_tensor * q_sum  = nullptr; // F32 [d_k*n_head, n_stream]
+        ggml_tensor * q_cov  = nullptr; // F32 [d_k*d_k*n_head, n_stream] sum of outer products
+        ggml_tensor * q_rows = nullptr; // F16 [d_k*n_head, n_rows*n_stream] reservoir, then the last ones
 
         // as seen in the last graph
         capkv_rope rope;
@@ -50,6 +51,13 @@ public:
     struct slot {
         llama_pos pos; // -1 = free
         uint64_t  key; // res_key(pos)
+    };
+
+    struct capacity {
+        double kept = 0.0;
+        double all  = 0.0;
+
+        float share() const { return all > 0.0 ? (float) (kept/all) : 1.0f; }
     };
 
     struct stream {
@@ -62,12 +70,15 @@ public:
         // position table: per layer [n_mid, n_head_kv]
         std::vector<std::vector<llama_pos>> pos_mid;
 
-        std::vector<slot> res; // [CAPKV_N_RES]
-        uint64_t n_sum = 0;    // tokens in q_sum
+        std::vector<slot> slots; // [n_rows] what q_rows holds
+        uint64_t n_sum = 0;      // tokens in q_sum
 
         uint64_t n_evicted   = 0;
         uint64_t n_evictions = 0;
         int64_t  t_evict_us  = 0;
+
+        // of the last eviction, per layer: capacity in nats, of what was kept and of what was there
+        std::vector<capacity> cap;
     };
 
     capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint32_t n_ctx_seq);
@@ -120,11 +131,11 @@ public:
     // observe: the graph of a batch calls these
     //
 
-    // token i of the ubatch goes to row dst of the reservoir
+    // token i of the ubatch goes to row dst of q_rows
     struct observe_plan {
         struct item { int32_t i; int64_t dst; uint32_t s; slot new_slot; };
 
-        std::vector<item>  res;
+        std::vector<item>  rows;
         std::vector<float> sum; // [n_tokens, n_stream] 1 where a token counts
     };
 
@@ -187,6 +198,7 @@ private:
 
     void reset(stream & st) const;
     void init_obs();
+    void clear_sums(uint32_t s) const;
 
     // cells in use, in the order of their positions
     std::vector<int32_t> cell_order(uint32_t s) const;
@@ -195,28 +207,48 @@ private:
 
     bool init_sched(llama_context * lctx);
 
-    struct score_out { size_t ilayer; int64_t head0; ggml_tensor * t; }; // F32 [n, n_heads of the group]
+    // of a group of heads
+    struct score_out {
+        size_t        ilayer;
+        int64_t       head0;
+        ggml_tensor * score; // F32 [n, n_heads]
+        ggml_tensor * w;     // F32 [n, n_heads] weights of the capacity; NULL = 1/n
+        ggml_tensor * cap;   // F32 [2, 1, n_heads] capacity and ridge
+        float         eps;   // to be added to w
+        int64_t       i0;    // first entry that counts
+    };
 
-    ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<int32_t> & order, std::vector<score_out> & outs) const;
-    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<std::vector<int32_t>> & rows) const;
+    // what an eviction of stream s does
+    struct plan {
+        uint32_t             s;
+        std::vector<int32_t> order; // cells in use, in the order of their positions: the entries
+        uint32_t             n_target;
 
-    bool compute(ggml_cgraph * gf, const capkv_inputs & inputs) const;
-
-    // what n_target entries are made of
-    struct parts {
+        // what n_target entries are made of
         uint32_t n_sink;
         uint32_t n_mid;
         uint32_t n_recent;
+
+        // per layer
+        std::vector<std::vector<int32_t>> keep;  // [n_target, n_head_kv] entries that each head keeps, ascending
+        std::vector<std::vector<float>>   w;     // [n_target, n_head_kv] their weights in the capacity
+        std::vector<std::vector<float>>   ridge; // [2, n_head_kv]
+        std::vector<capacity>             cap;
     };
 
-    parts split(uint32_t n_target) const;
+    ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<score_out> & outs) const;
+    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<ggml_tensor *> & caps) const;
 
-    // cells that each head keeps: per layer [n_target, n_head_kv], ascending
-    using keep_vec = std::vector<std::vector<int32_t>>;
+    // the observed part of what a policy looks at: heads [head0, head0 + sc.n_head)
+    void score_queries(capkv_score_ctx & sc, const stream & st, uint32_t s, const layer & l, int64_t head0) const;
 
-    bool select(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, keep_vec & keep);
-    bool compact(uint32_t s, const keep_vec & keep);
-    void account(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, const keep_vec & keep);
+    bool compute(ggml_cgraph * gf, const capkv_inputs & inputs) const;
+
+    plan make_plan(uint32_t s, uint32_t n_target) const;
+
+    bool select (plan & p);
+    bool compact(plan & p);
+    void account(plan & p);
 
     void state_write_stream(llama_io_write_i & io, const stream & st) const;
     void state_read_stream (llama_io_read_i  & io, stream & st) const;

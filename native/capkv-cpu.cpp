@@ -143,6 +143,8 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
     float scale;
     memcpy(&scale, dst->src[2]->data, sizeof(scale));
 
+    const auto * n_vis = dst->src[3] ? (const float *) dst->src[3]->data : nullptr; // [m, n_head_kv]
+
     const int64_t n_pad = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK*CAPKV_BLOCK;
 
     std::vector<float> kt(n_pad*d);             // [CAPKV_BLOCK, d] per tile, of one KV head
@@ -175,7 +177,8 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
                 }
             }
             for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
-                capkv_add_softmax(logits.data() + j*n_pad, w, n, n_pad, scale, 1.0f/m);
+                const int64_t n_see = n_vis ? (int64_t) n_vis[h/r*m + j0 + j] : n;
+                capkv_add_softmax(logits.data() + j*n_pad, w, n_see, GGML_PAD(n_see, CAPKV_LANES), scale, 1.0f/m);
             }
         }
     }
@@ -310,13 +313,13 @@ static void capkv_check_f32(const ggml_tensor * t) {
     GGML_ASSERT(t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float) && t->nb[1] == t->ne[0]*sizeof(float) && t->ne[3] == 1);
 }
 
-ggml_tensor * capkv_build_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, float scale) {
+ggml_tensor * capkv_build_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, ggml_tensor * n_vis, float scale) {
     capkv_check_f32(k);
     capkv_check_f32(q);
 
-    ggml_tensor * args[] = { k, q, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale) };
+    ggml_tensor * args[] = { k, q, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale), n_vis };
 
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, 3, capkv_mean_softmax_op, GGML_N_TASKS_MAX, nullptr);
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, n_vis ? 4 : 3, capkv_mean_softmax_op, GGML_N_TASKS_MAX, nullptr);
 }
 
 ggml_tensor * capkv_build_sqnorm_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * l_inv) {

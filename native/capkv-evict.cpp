@@ -89,8 +89,9 @@ bool capkv_cache::init_sched(llama_context * lctx) {
 
     sched = ggml_backend_sched_new(backends.data(), nullptr, backends.size(), n_nodes, false, false);
 
-    std::vector<int32_t> order(n);
-    std::iota(order.begin(), order.end(), 0);
+    plan p = make_plan(0, n);
+    p.order.resize(n);
+    std::iota(p.order.begin(), p.order.end(), 0);
 
     // an empty stream's cells have no positions: any will do, the shapes count
     auto & cells = kv.v_cells[0];
@@ -102,7 +103,7 @@ bool capkv_cache::init_sched(llama_context * lctx) {
     auto ctx = capkv_graph_init(buf_meta, n_nodes);
     capkv_inputs inputs;
     std::vector<score_out> outs;
-    const bool res = ggml_backend_sched_reserve(sched, build_scores(ctx.get(), inputs, 0, order, outs));
+    const bool res = ggml_backend_sched_reserve(sched, build_scores(ctx.get(), inputs, p, outs));
 
     if (empty) {
         cells.rm(n - 1);
@@ -133,20 +134,57 @@ bool capkv_cache::compute(ggml_cgraph * gf, const capkv_inputs & inputs) const {
 // the steps
 //
 
-capkv_cache::parts capkv_cache::split(uint32_t n_target) const {
-    const uint32_t n_sink   = std::min(params.n_sink, n_target);
-    const uint32_t n_recent = std::min(params.n_recent, n_target - n_sink);
+capkv_cache::plan capkv_cache::make_plan(uint32_t s, uint32_t n_target) const {
+    plan p;
 
-    return { n_sink, n_target - n_sink - n_recent, n_recent };
+    p.s        = s;
+    p.order    = cell_order(s);
+    p.n_target = n_target;
+    p.n_sink   = std::min(params.n_sink,   n_target);
+    p.n_recent = std::min(params.n_recent, n_target - p.n_sink);
+    p.n_mid    = n_target - p.n_sink - p.n_recent;
+
+    p.keep .resize(layers.size());
+    p.w    .resize(layers.size());
+    p.ridge.resize(layers.size());
+    p.cap  .resize(layers.size());
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        p.keep [i].resize((size_t) n_target*layers[i].n_head_kv);
+        p.w    [i].resize((size_t) n_target*layers[i].n_head_kv);
+        p.ridge[i].resize((size_t) 2       *layers[i].n_head_kv);
+    }
+
+    return p;
 }
 
-bool capkv_cache::select(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, keep_vec & keep) {
-    const uint32_t n    = order.size();
-    const parts    part = split(n_target);
+// entries that a head keeps, ascending: [n_target]
+static void capkv_keep(int64_t n, uint32_t n_sink, uint32_t n_mid, uint32_t n_recent, const float * score, int32_t * keep) {
+    // the protected ones are no candidates: whatever their scores are, they stay
+    std::vector<int32_t> cand(n - n_sink - n_recent);
+    std::iota(cand.begin(), cand.end(), n_sink);
 
-    const uint32_t n_sink   = part.n_sink;
-    const uint32_t n_mid    = part.n_mid;
-    const uint32_t n_recent = part.n_recent;
+    auto val = [&](int32_t i) { return std::isfinite(score[i]) ? score[i] : -FLT_MAX; };
+
+    // of equal ones the later one stays
+    std::nth_element(cand.begin(), cand.begin() + n_mid, cand.end(), [&](int32_t a, int32_t b) {
+        return val(a) != val(b) ? val(a) > val(b) : a > b;
+    });
+    std::sort(cand.begin(), cand.begin() + n_mid);
+
+    std::iota  (keep,                  keep + n_sink, 0);
+    std::copy_n(cand.begin(), n_mid,   keep + n_sink);
+    std::iota  (keep + n_sink + n_mid, keep + n_sink + n_mid + n_recent, n - n_recent);
+}
+
+static std::vector<float> capkv_get_f32(const ggml_tensor * t) {
+    std::vector<float> res(ggml_nelements(t));
+    ggml_backend_tensor_get(t, res.data(), 0, ggml_nbytes(t));
+    return res;
+}
+
+bool capkv_cache::select(plan & p) {
+    const int64_t n = p.order.size();
 
     ggml_backend_sched_reset(sched);
 
@@ -154,105 +192,80 @@ bool capkv_cache::select(uint32_t s, const std::vector<int32_t> & order, uint32_
     capkv_inputs inputs;
     std::vector<score_out> outs;
 
-    if (!compute(build_scores(ctx.get(), inputs, s, order, outs), inputs)) {
+    if (!compute(build_scores(ctx.get(), inputs, p, outs), inputs)) {
         return false;
     }
 
-    keep.assign(layers.size(), {});
-
-    std::vector<float>   score;
-    std::vector<int32_t> cand;
-
     for (const auto & out : outs) {
-        const auto & l = layers[out.ilayer];
+        const auto score = capkv_get_f32(out.score);
+        const auto cap   = capkv_get_f32(out.cap);
+        const auto w     = out.w ? capkv_get_f32(out.w) : std::vector<float>(score.size(), 1.0f/n);
 
-        keep[out.ilayer].resize((size_t) n_target*l.n_head_kv);
+        for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
+            const size_t  head = out.head0 + h;
+            int32_t     * keep = p.keep[out.ilayer].data() + head*p.n_target;
 
-        const int64_t n_heads = ggml_nelements(out.t)/n;
+            capkv_keep(n, p.n_sink, p.n_mid, p.n_recent, score.data() + h*n, keep);
 
-        score.resize((size_t) n*n_heads);
-        ggml_backend_tensor_get(out.t, score.data(), 0, ggml_nbytes(out.t));
-
-        for (int64_t h = 0; h < n_heads; ++h) {
-            const float * sh = score.data() + h*n;
-
-            // the protected ones are no candidates: whatever their scores are, they stay
-            cand.resize(n - n_sink - n_recent);
-            std::iota(cand.begin(), cand.end(), n_sink);
-
-            auto val = [&](int32_t i) { return std::isfinite(sh[i]) ? sh[i] : -FLT_MAX; };
-
-            // of equal ones the later one stays
-            std::nth_element(cand.begin(), cand.begin() + n_mid, cand.end(), [&](int32_t a, int32_t b) {
-                return val(a) != val(b) ? val(a) > val(b) : a > b;
-            });
-            std::sort(cand.begin(), cand.begin() + n_mid);
-
-            int32_t * kh = keep[out.ilayer].data() + (out.head0 + h)*n_target;
-
-            for (uint32_t j = 0; j < n_target; ++j) {
-                kh[j] = order[j < n_sink ? j : j < n_sink + n_mid ? cand[j - n_sink] : n - n_target + j];
+            for (uint32_t j = 0; j < p.n_target; ++j) {
+                p.w[out.ilayer][head*p.n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
             }
+
+            p.cap  [out.ilayer].all    += cap[2*h];
+            p.ridge[out.ilayer][2*head] = cap[2*h + 1];
         }
     }
 
     return true;
 }
 
-bool capkv_cache::compact(uint32_t s, const keep_vec & keep) {
-    std::vector<std::vector<int32_t>> rows(layers.size());
-
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const int64_t n_head_kv = layers[i].n_head_kv;
-        const int64_t n_target  = keep[i].size()/n_head_kv;
-
-        rows[i].resize(keep[i].size());
-        for (int64_t j = 0; j < n_target; ++j) {
-            for (int64_t h = 0; h < n_head_kv; ++h) {
-                rows[i][j*n_head_kv + h] = keep[i][h*n_target + j]*n_head_kv + h;
-            }
-        }
-    }
-
+bool capkv_cache::compact(plan & p) {
     ggml_backend_sched_reset(sched);
 
     auto ctx = capkv_graph_init(buf_meta, capkv_n_nodes_compact(layers));
     capkv_inputs inputs;
+    std::vector<ggml_tensor *> caps;
 
-    return compute(build_compact(ctx.get(), inputs, s, rows), inputs);
+    if (!compute(build_compact(ctx.get(), inputs, p, caps), inputs)) {
+        return false;
+    }
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const auto cap = capkv_get_f32(caps[i]);
+        for (size_t h = 0; h < cap.size()/2; ++h) {
+            p.cap[i].kept += cap[2*h];
+        }
+    }
+
+    return true;
 }
 
-void capkv_cache::account(uint32_t s, const std::vector<int32_t> & order, uint32_t n_target, const keep_vec & keep) {
-    auto & st    = streams[s];
-    auto & cells = kv.v_cells[s];
+void capkv_cache::account(plan & p) {
+    auto & st    = streams[p.s];
+    auto & cells = kv.v_cells[p.s];
 
-    const uint32_t n    = order.size();
-    const parts    part = split(n_target);
-
-    const uint32_t n_sink   = part.n_sink;
-    const uint32_t n_mid    = part.n_mid;
-    const uint32_t n_recent = part.n_recent;
+    const uint32_t n = p.order.size();
 
     // true positions, while the old cells are still there
     std::vector<std::vector<llama_pos>> pos_mid(layers.size());
     for (size_t i = 0; i < layers.size(); ++i) {
         for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
-            for (uint32_t j = n_sink; j < n_sink + n_mid; ++j) {
-                pos_mid[i].push_back(cell_pos(s, layers[i], h, keep[i][h*n_target + j]));
+            for (uint32_t j = p.n_sink; j < p.n_sink + p.n_mid; ++j) {
+                pos_mid[i].push_back(cell_pos(p.s, layers[i], h, p.order[p.keep[i][h*p.n_target + j]]));
             }
         }
     }
 
     struct cell { llama_pos pos; llama_kv_cell_ext ext; };
 
-    const llama_seq_id seq_id  = cells.seq_get(order[0]);
-    const llama_pos    pos_min = cells.pos_get(order[0]);
-    const llama_pos    pos_max = cells.pos_get(order[n - 1]);
+    const llama_seq_id seq_id  = cells.seq_get(p.order[0]);
+    const llama_pos    pos_min = cells.pos_get(p.order[0]);
+    const llama_pos    pos_max = cells.pos_get(p.order[n - 1]);
 
-    std::vector<cell> kept(n_target);
-    for (uint32_t j = 0; j < n_target; ++j) {
-        if (j < n_sink || j >= n_sink + n_mid) {
-            const int32_t c = order[j < n_sink ? j : n - n_target + j];
+    std::vector<cell> kept(p.n_target);
+    for (uint32_t j = 0; j < p.n_target; ++j) {
+        if (j < p.n_sink || j >= p.n_sink + p.n_mid) {
+            const int32_t c = p.order[j < p.n_sink ? j : n - p.n_target + j];
             kept[j] = { cells.pos_get(c), cells.ext_get(c) };
         } else {
             // only for the order: after the cell before it, and not after any token that was dropped
@@ -261,30 +274,31 @@ void capkv_cache::account(uint32_t s, const std::vector<int32_t> & order, uint32
     }
 
     // the sequence ends where it ended, even if no tail is left to say so
-    kept[n_target - 1].pos = pos_max;
+    kept[p.n_target - 1].pos = pos_max;
 
     cells.reset();
-    for (uint32_t j = 0; j < n_target; ++j) {
+    for (uint32_t j = 0; j < p.n_target; ++j) {
         cells.pos_set(j, kept[j].pos);
         cells.ext_set(j, kept[j].ext);
         cells.seq_add(j, seq_id);
     }
-    kv.v_heads[s] = n_target;
+    kv.v_heads[p.s] = p.n_target;
 
     st.evicted  = true;
-    st.n_sink   = n_sink;
-    st.n_mid    = n_mid;
+    st.n_sink   = p.n_sink;
+    st.n_mid    = p.n_mid;
     st.pos_mid  = std::move(pos_mid);
-    st.pos_tail = n_recent > 0 ? kept[n_target - n_recent].pos : pos_max + 1;
+    st.cap      = std::move(p.cap);
+    st.pos_tail = p.n_recent > 0 ? kept[p.n_target - p.n_recent].pos : pos_max + 1;
 
-    st.n_evicted += n - n_target;
+    st.n_evicted += n - p.n_target;
     st.n_evictions++;
 }
 
 bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
-    const auto order = cell_order(s);
+    plan p = make_plan(s, n_target);
 
-    if (order.size() <= n_target) {
+    if (p.order.size() <= n_target) {
         return true;
     }
 
@@ -292,11 +306,10 @@ bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
 
     const int64_t t_start_us = ggml_time_us();
 
-    keep_vec keep;
-    if (!select(s, order, n_target, keep) || !compact(s, keep)) {
+    if (!select(p) || !compact(p)) {
         return false;
     }
-    account(s, order, n_target, keep);
+    account(p);
 
     streams[s].t_evict_us += ggml_time_us() - t_start_us;
 

@@ -2,6 +2,9 @@
 
 #include "capkv-graph.h"
 
+#include "capkv-cholesky.h"
+#include "capkv-pieces.h"
+
 #include "llama-impl.h"
 
 #include <algorithm>
@@ -9,8 +12,8 @@
 // work of a layer's scores at most; policies tell what they hold per entry and query head
 static constexpr int64_t CAPKV_WORK_MAX = 32*1024*1024;
 
-// tensors of a policy's graph for one group of heads: at most about 185, when every sum halves an odd number of rows
-static constexpr int64_t CAPKV_N_NODES = 256;
+// tensors of a policy's graph for one group of heads: at most about 300, when the mean of many rotations is taken
+static constexpr int64_t CAPKV_N_NODES = 512;
 
 int64_t capkv_heads_per_group(const capkv_policy & policy, int64_t n, int64_t n_head, int64_t n_head_kv, int64_t d_k, int64_t d_v) {
     const int64_t r    = n_head/n_head_kv;
@@ -52,8 +55,91 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
     return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
 }
 
-ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<int32_t> & order, std::vector<score_out> & outs) const {
-    const auto & st = streams[s];
+// filled slots [beg, end): rows of q_rows, in the order of their positions, and those; reserving (nothing is there yet) counts
+// with all of them
+static std::vector<int32_t> capkv_filled(const capkv_cache::stream & st, int64_t beg, int64_t end, bool reserved, bool sorted) {
+    std::vector<int32_t> res;
+    for (int64_t j = beg; j < end; ++j) {
+        if (st.slots[j].pos >= 0 || !reserved) {
+            res.push_back(j);
+        }
+    }
+    if (sorted) {
+        std::stable_sort(res.begin(), res.end(), [&](int32_t a, int32_t b) { return st.slots[a].pos < st.slots[b].pos; });
+    }
+    return res;
+}
+
+void capkv_cache::score_queries(capkv_score_ctx & sc, const stream & st, uint32_t s, const layer & l, int64_t head0) const {
+    ggml_context * ctx = sc.ctx;
+
+    const auto & obs = policy.observe;
+
+    if (l.q_sum && (st.n_sum > 0 || !reserved)) {
+        const float scale = 1.0f/std::max<uint64_t>(st.n_sum, 1);
+
+        ggml_tensor * q = ggml_view_2d(ctx, l.q_sum, l.d_k, sc.n_head, l.d_k*sizeof(float), s*l.q_sum->nb[1] + head0*l.d_k*sizeof(float));
+        sc.q_mean = ggml_scale(ctx, q, scale);
+
+        if (l.q_cov) {
+            const size_t size = l.d_k*l.d_k*sizeof(float);
+
+            ggml_tensor * c = ggml_view_3d(ctx, l.q_cov, l.d_k, l.d_k, sc.n_head, l.d_k*sizeof(float), size, s*l.q_cov->nb[1] + head0*size);
+
+            ggml_tensor * mean  = ggml_reshape_3d(ctx, sc.q_mean, 1, l.d_k, sc.n_head);
+            ggml_tensor * outer = ggml_mul_mat(ctx, mean, mean);
+            ggml_prec_set_acc(outer, GGML_PREC_F32);
+
+            sc.q_cov = ggml_sub(ctx, ggml_scale(ctx, c, scale), outer);
+        }
+    }
+
+    auto rows = [&](int64_t beg, int64_t end, bool sorted) {
+        capkv_queries res;
+
+        auto idx = capkv_filled(st, beg, end, reserved, sorted);
+        if (!idx.empty()) {
+            for (auto & j : idx) {
+                res.pos.push_back(std::max(st.slots[j].pos, 0));
+                j += s*obs.n_rows();
+            }
+            ggml_tensor * q = ggml_view_2d(ctx, l.q_rows, l.d_k*sc.n_head, l.q_rows->ne[1], l.q_rows->nb[1], head0*l.d_k*sizeof(ggml_fp16_t));
+            res.q = ggml_reshape_3d(ctx, ggml_get_rows(ctx, q, sc.inputs.add_i32(ctx, idx)), l.d_k, sc.n_head, idx.size());
+        }
+        return res;
+    };
+
+    sc.q_res  = rows(0,         obs.n_res,    false);
+    sc.q_last = rows(obs.n_res, obs.n_rows(), true);
+}
+
+// the part of the capacity that is measured before anything moves
+static ggml_tensor * capkv_build_capacity_all(capkv_score_ctx & sc, ggml_tensor ** w_out) {
+    ggml_context * ctx = sc.ctx;
+
+    const auto & weights = sc.weights;
+
+    ggml_tensor * w;
+    if (weights.w) {
+        w = capkv_build_group_mean(sc, weights.w); // [n, n_head_kv]
+        ggml_set_output(w);
+        *w_out = w;
+        w = weights.eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, weights.eps) : w;
+        w = ggml_reshape_3d(ctx, w, sc.n, 1, sc.n_head_kv);
+    } else {
+        w = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head_kv), 1.0f/sc.n);
+        *w_out = nullptr;
+    }
+
+    ggml_tensor * m = capkv_build_gram(ctx, sc.on_host, sc.v, w, weights.i0);
+
+    return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
+}
+
+ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<score_out> & outs) const {
+    const uint32_t s     = p.s;
+    const auto   & st    = streams[s];
+    const auto   & order = p.order;
 
     const int64_t n = order.size();
 
@@ -71,15 +157,6 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
     }
     ggml_tensor * idx_heads = ggml_reshape_2d(ctx, inputs.add_i32(ctx, order_heads), n, n_heads_max);
 
-    // filled slots of the reservoir; reserving (nothing is there yet) counts with all of them
-    std::vector<int32_t> slots;
-    for (int32_t j = 0; j < (int32_t) st.res.size(); ++j) {
-        if (st.res[j].pos >= 0 || !reserved) {
-            slots.push_back(s*CAPKV_N_RES + j);
-        }
-    }
-    ggml_tensor * idx_res = slots.empty() ? nullptr : inputs.add_i32(ctx, slots);
-
     // the Hadamard rotation of a quantized K
     ggml_tensor * rot = nullptr;
     if (kv.attn_rot_k) {
@@ -96,20 +173,19 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
         const int64_t ng = capkv_heads_per_group(policy, n, l.n_head, l.n_head_kv, l.d_k, l.d_v);
 
         for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += ng) {
-            capkv_score_ctx sc = { ctx, inputs, params };
+            capkv_score_ctx sc(ctx, inputs, params);
 
-            sc.n           = n;
-            sc.n_head_kv   = std::min(ng, l.n_head_kv - h0);
-            sc.n_head      = r*sc.n_head_kv;
-            sc.d_k         = l.d_k;
-            sc.d_v         = l.d_v;
+            sc.n         = n;
+            sc.n_head_kv = std::min(ng, l.n_head_kv - h0);
+            sc.n_head    = r*sc.n_head_kv;
+            sc.d_k       = l.d_k;
+            sc.d_v       = l.d_v;
+
             ggml_tensor * idx = ggml_view_2d(ctx, idx_heads, n, sc.n_head_kv, idx_heads->nb[1], 0);
 
             sc.k           = capkv_build_gather(ctx, kv.layers[l.ikv].k_stream[s], l.d_k, h0, sc.n_head_kv, idx);
             sc.v           = capkv_build_gather(ctx, kv.layers[l.ikv].v_stream[s], l.d_v, h0, sc.n_head_kv, idx);
             sc.on_host     = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
-            sc.q_mean      = nullptr;
-            sc.q_res       = nullptr;
             sc.rope        = &l.rope;
             sc.k_rot       = [&](ggml_tensor * t) { return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t; };
             sc.kq_scale    = l.kq_scale;
@@ -118,49 +194,75 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
             sc.head_kv0    = h0;
             sc.n_evictions = st.n_evictions;
 
-            if (l.q_sum && (st.n_sum > 0 || !reserved)) {
-                ggml_tensor * q = ggml_view_2d(ctx, l.q_sum, l.d_k, sc.n_head, l.d_k*sizeof(float), s*l.q_sum->nb[1] + h0*r*l.d_k*sizeof(float));
-                sc.q_mean = ggml_scale(ctx, q, 1.0f/std::max<uint64_t>(st.n_sum, 1));
+            sc.positions = [&, h0, n_heads = sc.n_head_kv]() {
+                std::vector<int32_t> res;
+                for (int64_t h = h0; h < h0 + n_heads; ++h) {
+                    for (const int32_t cell : order) {
+                        res.push_back(cell_pos(s, l, h, cell));
+                    }
+                }
+                return res;
+            };
+
+            score_queries(sc, st, s, l, h0*r);
+
+            score_out out = { i, h0, policy.score(sc), nullptr, nullptr, sc.weights.eps, sc.weights.i0 };
+            GGML_ASSERT(out.score->type == GGML_TYPE_F32 && out.score->ne[0] == n && ggml_nelements(out.score) == n*sc.n_head_kv);
+
+            out.cap = capkv_build_capacity_all(sc, &out.w);
+
+            for (auto * t : { out.score, out.cap }) {
+                ggml_set_output(t);
+                ggml_build_forward_expand(gf, t);
             }
-            if (l.q_res && idx_res) {
-                ggml_tensor * q = ggml_view_2d(ctx, l.q_res, l.d_k*sc.n_head, l.q_res->ne[1], l.q_res->nb[1], h0*r*l.d_k*sizeof(ggml_fp16_t));
-                sc.q_res = ggml_reshape_3d(ctx, ggml_get_rows(ctx, q, idx_res), l.d_k, sc.n_head, idx_res->ne[0]);
-            }
-
-            ggml_tensor * score = policy.score(sc);
-            GGML_ASSERT(score->type == GGML_TYPE_F32 && score->ne[0] == n && ggml_nelements(score) == n*sc.n_head_kv);
-
-            ggml_set_output(score);
-            ggml_build_forward_expand(gf, score);
-
-            outs.push_back({ i, h0, score });
+            outs.push_back(out);
         }
     }
 
     return gf;
 }
 
-// rows: per layer [n_target*n_head_kv] row of (cell, head) that goes to each (cell, head)
-ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<std::vector<int32_t>> & rows) const {
+ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<ggml_tensor *> & caps) const {
     ggml_cgraph * gf = ggml_new_graph_custom(ctx, capkv_n_nodes_compact(layers), false);
 
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const auto & l = layers[i];
+    const int64_t n = p.n_target;
 
-        ggml_tensor * idx = inputs.add_i32(ctx, rows[i]);
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const auto & l   = layers[i];
+        const auto & kvl = kv.layers[l.ikv];
+
+        // row of (cell, head) that goes to each (cell, head)
+        std::vector<int32_t> rows(n*l.n_head_kv);
+        for (int64_t j = 0; j < n; ++j) {
+            for (int64_t h = 0; h < l.n_head_kv; ++h) {
+                rows[j*l.n_head_kv + h] = p.order[p.keep[i][h*n + j]]*l.n_head_kv + h;
+            }
+        }
+        ggml_tensor * idx = inputs.add_i32(ctx, rows);
 
         // f32 in between: each type comes back as it was
         auto move = [&](ggml_tensor * t, int64_t d) {
             ggml_tensor * cur = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
 
-            cur = ggml_get_rows(ctx, cur, idx); // F32 [d, n_target*n_head_kv]
-            cur = ggml_reshape_2d(ctx, cur, d*l.n_head_kv, idx->ne[0]/l.n_head_kv);
+            cur = ggml_get_rows(ctx, cur, idx); // F32 [d, n*n_head_kv]
 
-            ggml_build_forward_expand(gf, ggml_cpy(ctx, cur, ggml_view_2d(ctx, t, t->ne[0], cur->ne[1], t->nb[1], 0)));
+            ggml_tensor * to = ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], 0);
+            ggml_build_forward_expand(gf, ggml_cpy(ctx, ggml_reshape_2d(ctx, cur, d*l.n_head_kv, n), to));
+
+            return cur;
         };
 
-        move(kv.layers[l.ikv].k_stream[s], l.d_k);
-        move(kv.layers[l.ikv].v_stream[s], l.d_v);
+        move(kvl.k_stream[p.s], l.d_k);
+        ggml_tensor * v = move(kvl.v_stream[p.s], l.d_v);
+
+        v = ggml_cont(ctx, ggml_permute(ctx, ggml_reshape_3d(ctx, v, l.d_v, l.n_head_kv, n), 0, 2, 1, 3)); // [d_v, n, n_head_kv]
+
+        ggml_tensor * w = ggml_reshape_3d(ctx, inputs.add_f32(ctx, p.w[i], n, l.n_head_kv), n, 1, l.n_head_kv);
+        ggml_tensor * m = capkv_build_gram(ctx, ggml_backend_buffer_is_host(kvl.v->buffer), v, w, 0);
+
+        caps.push_back(capkv_build_capacity(ctx, m, inputs.add_f32(ctx, p.ridge[i], 2, l.n_head_kv)));
+        ggml_set_output(caps.back());
+        ggml_build_forward_expand(gf, caps.back());
     }
 
     return gf;

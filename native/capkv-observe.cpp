@@ -12,23 +12,23 @@
 // for a batch that has some
 class capkv_graph_input : public llm_graph_input_i {
 public:
-    capkv_graph_input(capkv_cache & cache, size_t n_res, bool warmup) : cache(cache), n_res(n_res), warmup(warmup) {}
+    capkv_graph_input(capkv_cache & cache, size_t n_rows, bool warmup) : cache(cache), n_rows(n_rows), warmup(warmup) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         const auto plan = cache.plan_observe(*ubatch, warmup);
 
-        GGML_ASSERT(plan.res.size() == n_res);
+        GGML_ASSERT(plan.rows.size() == n_rows);
 
         std::vector<int32_t> src;
         std::vector<int64_t> dst;
 
-        for (const auto & item : plan.res) {
+        for (const auto & item : plan.rows) {
             src.push_back(item.i);
             dst.push_back(item.dst);
         }
 
-        if (res_src) { ggml_backend_tensor_set(res_src, src.data(),      0, ggml_nbytes(res_src)); }
-        if (res_dst) { ggml_backend_tensor_set(res_dst, dst.data(),      0, ggml_nbytes(res_dst)); }
+        if (row_src) { ggml_backend_tensor_set(row_src, src.data(),      0, ggml_nbytes(row_src)); }
+        if (row_dst) { ggml_backend_tensor_set(row_dst, dst.data(),      0, ggml_nbytes(row_dst)); }
         if (sum_sel) { ggml_backend_tensor_set(sum_sel, plan.sum.data(), 0, ggml_nbytes(sum_sel)); }
 
         cache.commit_observe(plan);
@@ -37,16 +37,16 @@ public:
     bool can_reuse(const llm_graph_params & params) override {
         warmup = params.cparams.warmup;
 
-        return cache.plan_observe(params.ubatch, warmup).res.size() == n_res;
+        return cache.plan_observe(params.ubatch, warmup).rows.size() == n_rows;
     }
 
-    ggml_tensor * res_src = nullptr; // I32 [n_res]
-    ggml_tensor * res_dst = nullptr; // I64 [n_res]
+    ggml_tensor * row_src = nullptr; // I32 [n_rows]
+    ggml_tensor * row_dst = nullptr; // I64 [n_rows]
     ggml_tensor * sum_sel = nullptr; // F32 [n_tokens, n_stream]
 
     capkv_cache & cache;
 
-    const size_t n_res;
+    const size_t n_rows;
     bool warmup;
 };
 
@@ -88,20 +88,37 @@ uint64_t capkv_cache::res_key(llama_pos pos) const {
     return capkv_hash(capkv_hash(params.seed) + (uint64_t) pos);
 }
 
+// the row of a reservoir that a token takes: its own, a free one, or that of the highest key if its own is lower; else -1
+static int64_t capkv_res_slot(const std::vector<capkv_cache::slot> & slots, int64_t n_res, llama_pos pos, uint64_t key) {
+    int64_t dst = 0;
+    for (int64_t j = 0; j < n_res; ++j) {
+        const auto & cur = slots[j];
+        const auto & max = slots[dst];
+        if (cur.pos == pos) {
+            return j;
+        }
+        if (max.pos >= 0 && (cur.pos < 0 || cur.key > max.key)) {
+            dst = j;
+        }
+    }
+    return slots[dst].pos < 0 || key < slots[dst].key ? dst : -1;
+}
+
 capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch, bool warmup) const {
+    const auto & obs = policy.observe;
+
     observe_plan plan;
 
-    if (policy.observe & CAPKV_OBSERVE_MEAN) {
+    if (obs.mean) {
         plan.sum.resize((size_t) ubatch.n_tokens*streams.size(), 0.0f);
     }
 
-    if (warmup || policy.observe == CAPKV_OBSERVE_NONE) {
+    if (warmup || !obs.any()) {
         return plan;
     }
 
-    std::vector<std::vector<slot>> slots(streams.size()); // copies, of the streams at hand
-
-    std::vector<std::vector<int32_t>> taken(streams.size()); // [CAPKV_N_RES] token of the ubatch or -1
+    std::vector<std::vector<slot>>    slots(streams.size()); // copies, of the streams at hand
+    std::vector<std::vector<int32_t>> taken(streams.size()); // [n_rows] token of the ubatch or -1
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
         const uint32_t  s   = seq_stream(ubatch.seq_id[i][0]);
@@ -111,35 +128,34 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
             continue;
         }
 
-        if (policy.observe & CAPKV_OBSERVE_MEAN) {
+        if (obs.mean) {
             plan.sum[(size_t) s*ubatch.n_tokens + i] = 1.0f;
         }
+        if (obs.n_rows() == 0) {
+            continue;
+        }
+        if (slots[s].empty()) {
+            slots[s] = streams[s].slots;
+            taken[s].assign(obs.n_rows(), -1);
+        }
 
-        if (policy.observe & CAPKV_OBSERVE_RES) {
-            if (slots[s].empty()) {
-                slots[s] = streams[s].res;
-                taken[s].assign(CAPKV_N_RES, -1);
+        const slot cur = { pos, res_key(pos) };
+
+        auto take = [&](int64_t dst) {
+            slots[s][dst] = cur;
+            taken[s][dst] = i;
+        };
+
+        if (obs.n_res > 0) {
+            const int64_t dst = capkv_res_slot(slots[s], obs.n_res, pos, cur.key);
+            if (dst >= 0) {
+                take(dst);
             }
-
-            const uint64_t key = res_key(pos);
-
-            size_t dst = 0;
-            for (size_t j = 0; j < slots[s].size(); ++j) {
-                const auto & cur = slots[s][j];
-                const auto & max = slots[s][dst];
-                if (cur.pos == pos) {
-                    dst = j;
-                    break;
-                }
-                if (max.pos >= 0 && (cur.pos < 0 || cur.key > max.key)) {
-                    dst = j;
-                }
-            }
-
-            auto & old = slots[s][dst];
-            if (old.pos < 0 || old.pos == pos || key < old.key) {
-                old = { pos, key };
-                taken[s][dst] = i;
+        }
+        if (obs.n_last > 0) {
+            const int64_t dst = obs.n_res + pos % obs.n_last;
+            if (pos >= slots[s][dst].pos) {
+                take(dst);
             }
         }
     }
@@ -147,7 +163,7 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
     for (size_t s = 0; s < taken.size(); ++s) {
         for (size_t j = 0; j < taken[s].size(); ++j) {
             if (taken[s][j] >= 0) {
-                plan.res.push_back({ taken[s][j], (int64_t) (s*CAPKV_N_RES + j), (uint32_t) s, slots[s][j] });
+                plan.rows.push_back({ taken[s][j], (int64_t) (s*obs.n_rows() + j), (uint32_t) s, slots[s][j] });
             }
         }
     }
@@ -156,8 +172,8 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
 }
 
 void capkv_cache::commit_observe(const observe_plan & plan) {
-    for (const auto & item : plan.res) {
-        streams[item.s].res[item.dst % CAPKV_N_RES] = item.new_slot;
+    for (const auto & item : plan.rows) {
+        streams[item.s].slots[item.dst % policy.observe.n_rows()] = item.new_slot;
     }
 
     const size_t n_tokens = plan.sum.size()/streams.size();
@@ -165,6 +181,35 @@ void capkv_cache::commit_observe(const observe_plan & plan) {
         for (size_t i = 0; i < n_tokens; ++i) {
             streams[s].n_sum += plan.sum[s*n_tokens + i] > 0.0f;
         }
+    }
+}
+
+// sum += x sel: x [d*n_head, n_tokens], sel [n_tokens, n_stream], sum [d*n_head, n_stream]
+static void capkv_build_sum(const llm_graph_context & g, ggml_tensor * x, ggml_tensor * sel, ggml_tensor * sum) {
+    ggml_context * ctx = g.ctx0;
+
+    ggml_tensor * cur = ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, x)), sel);
+    ggml_prec_set_acc(cur, GGML_PREC_F32);
+
+    ggml_build_forward_expand(g.gf, ggml_cpy(ctx, ggml_add(ctx, sum, cur), sum));
+}
+
+// cov += sum over the selected tokens of q q^T: q [d*n_head, n_tokens], sel [n_tokens, n_stream], cov [d*d*n_head, n_stream]
+static void capkv_build_cov(const llm_graph_context & g, ggml_tensor * q, int64_t d, ggml_tensor * sel, ggml_tensor * cov) {
+    ggml_context * ctx = g.ctx0;
+
+    ggml_tensor * qt = ggml_cont(ctx, ggml_transpose(ctx, q));
+    qt = ggml_reshape_3d(ctx, qt, qt->ne[0], d, qt->ne[1]/d); // [n_tokens, d, n_head]
+
+    for (int64_t s = 0; s < sel->ne[1]; ++s) {
+        ggml_tensor * sel_s = ggml_view_1d(ctx, sel, sel->ne[0], s*sel->nb[1]);
+        ggml_tensor * cov_s = ggml_view_1d(ctx, cov, cov->ne[0], s*cov->nb[1]);
+
+        ggml_tensor * cur = ggml_mul_mat(ctx, qt, ggml_mul(ctx, qt, sel_s)); // [d, d, n_head]
+        ggml_prec_set_acc(cur, GGML_PREC_F32);
+
+        cur = ggml_add(ctx, cov_s, ggml_reshape_1d(ctx, cur, ggml_nelements(cur)));
+        ggml_build_forward_expand(g.gf, ggml_cpy(ctx, cur, cov_s));
     }
 }
 
@@ -190,7 +235,7 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
         memcpy(l.rope.params, rope->op_params, sizeof(l.rope.params));
     }
 
-    if (policy.observe == CAPKV_OBSERVE_NONE) {
+    if (!policy.observe.any()) {
         return;
     }
 
@@ -201,32 +246,32 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
     const int64_t n_tokens = q->ne[2];
     const int64_t n_stream = streams.size();
 
+    const auto & obs = policy.observe;
+
     auto * inp = capkv_find_input(g, *this);
 
     if (!inp) {
         // a graph that is only reserved has no batch yet: take the most that one could
         const bool   reserve = mctx->ubatches.empty();
-        const size_t n_res   =
-            !(policy.observe & CAPKV_OBSERVE_RES) ? 0 :
-            reserve ? std::min<size_t>(n_tokens, CAPKV_N_RES*n_stream) : plan_observe(g.ubatch, g.cparams.warmup).res.size();
+        const size_t n_rows  = reserve ?
+            std::min<size_t>(n_tokens*((obs.n_res > 0) + (obs.n_last > 0)), obs.n_rows()*n_stream) :
+            plan_observe(g.ubatch, g.cparams.warmup).rows.size();
 
-        inp = static_cast<capkv_graph_input *>(g.res->add_input(std::make_unique<capkv_graph_input>(*this, n_res, g.cparams.warmup)));
+        inp = static_cast<capkv_graph_input *>(g.res->add_input(std::make_unique<capkv_graph_input>(*this, n_rows, g.cparams.warmup)));
 
-        if (n_res > 0) {
-            inp->res_dst = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_res);
-            ggml_set_input(inp->res_dst);
-            if (n_tokens > 1) {
-                inp->res_src = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_res);
-                ggml_set_input(inp->res_src);
-            }
+        if (n_rows > 0) {
+            inp->row_dst = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_rows);
+            ggml_set_input(inp->row_dst);
+            inp->row_src = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_rows);
+            ggml_set_input(inp->row_src);
         }
-        if (policy.observe & CAPKV_OBSERVE_MEAN) {
+        if (obs.mean) {
             inp->sum_sel = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_tokens, n_stream);
             ggml_set_input(inp->sum_sel);
         }
     }
 
-    if (inp->n_res == 0 && !inp->sum_sel) {
+    if (inp->n_rows == 0 && !inp->sum_sel) {
         return;
     }
 
@@ -235,15 +280,16 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
     }
     q = ggml_view_2d(ctx, q, l.d_k*l.n_head, n_tokens, q->nb[2], 0); // [d_k*n_head, n_tokens]
 
-    if (inp->n_res > 0) {
-        ggml_tensor * rows = inp->res_src ? ggml_get_rows(ctx, q, inp->res_src) : q; // [d_k*n_head, n_res]
+    if (inp->n_rows > 0) {
+        ggml_tensor * rows = ggml_get_rows(ctx, q, inp->row_src); // [d_k*n_head, n_rows]
 
-        ggml_build_forward_expand(g.gf, ggml_set_rows(ctx, l.q_res, rows, inp->res_dst));
+        ggml_build_forward_expand(g.gf, ggml_set_rows(ctx, l.q_rows, rows, inp->row_dst));
     }
 
-    if (inp->sum_sel) {
-        ggml_tensor * sum = ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, q)), inp->sum_sel); // [d_k*n_head, n_stream]
-
-        ggml_build_forward_expand(g.gf, ggml_cpy(ctx, ggml_add(ctx, l.q_sum, sum), l.q_sum));
+    if (l.q_sum) {
+        capkv_build_sum(g, q, inp->sum_sel, l.q_sum);
+    }
+    if (l.q_cov) {
+        capkv_build_cov(g, q, l.d_k, inp->sum_sel, l.q_cov);
     }
 }

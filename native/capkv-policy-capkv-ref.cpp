@@ -15,7 +15,7 @@
 //
 // Cost per layer: about 4 n d^2 flops per query head
 
-#include "capkv-policy.h"
+#include "capkv-pieces.h"
 
 #include "capkv-params.h"
 
@@ -75,13 +75,15 @@ static ggml_tensor * capkv_score_capkv_ref(capkv_score_ctx & sc) {
         w = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head), 1.0f);
     }
 
-    return capkv_build_leverage(sc, w, CAPKV_REF_EPS, i0, &capkv_ridge_abs);
+    sc.weights = { w, CAPKV_REF_EPS, i0, capkv_ridge_abs };
+
+    return capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, CAPKV_REF_EPS, i0, capkv_build_ridge(sc, capkv_ridge_abs)));
 }
 
 extern const capkv_policy capkv_policy_capkv_ref = {
     /*.name    =*/ "capkv-ref",
     /*.help    =*/ "CapKV as its authors' code computes it: leverage under the cosine to the mean query",
-    /*.observe =*/ CAPKV_OBSERVE_MEAN,
+    /*.observe =*/ { /*.mean =*/ true, /*.cov =*/ false, /*.n_res =*/ 0, /*.n_last =*/ 0 },
     /*.score   =*/ capkv_score_capkv_ref,
     /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 5*d_v + d_k; },
 };

@@ -15,58 +15,46 @@
 //
 // Cost per layer: about 2 n d n_res + 4 n d^2 flops per query head
 
-#include "capkv-policy.h"
+#include "capkv-pieces.h"
 
 #include "capkv-params.h"
 
 #include <cmath>
 
-static const capkv_ridge capkv_ridge_rel = { 0.0f, 0.1f };
+static constexpr int64_t CAPKV_N_RES = 64;
 
 // w: F32 [n, 1, n_head], sums to one over the entries
-static ggml_tensor * capkv_build_attention(capkv_score_ctx & sc) {
-    ggml_context * ctx = sc.ctx;
-
+static ggml_tensor * capkv_build_future_attention(capkv_score_ctx & sc) {
     if (!sc.q_res) {
-        // nothing was seen after the sinks: no query is likelier than another
-        return ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head), 1.0f/sc.n);
+        return capkv_build_uniform(sc);
     }
 
-    const int64_t n_res = sc.q_res->ne[2];
-
-    std::vector<int32_t> pos(n_res);
-    for (int64_t j = 0; j < n_res; ++j) {
+    std::vector<int32_t> pos(sc.q_res.pos.size());
+    for (size_t j = 0; j < pos.size(); ++j) {
         pos[j] = sc.next_pos + capkv_res_offset(sc.params.seed, j);
     }
 
-    ggml_tensor * q = sc.q_res; // [d_k, n_head, n_res]
-    q = sc.rope->apply(ctx, q, sc.inputs.add_i32(ctx, sc.rope->pos_data(pos)));
-    q = sc.k_rot(q);
-    q = ggml_cont(ctx, ggml_permute(ctx, q, 0, 2, 1, 3)); // [d_k, n_res, n_head]
-
-    return capkv_build_mean_softmax(sc, q);
+    return capkv_build_attention(sc, sc.q_res.q, pos, /*causal =*/ false);
 }
 
 static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
-    ggml_tensor * w = capkv_build_attention(sc);
-    ggml_tensor * s = capkv_build_leverage(sc, w, 0.0f, 0, &capkv_ridge_rel); // [n, n_head_kv]
+    ggml_tensor * w = capkv_build_future_attention(sc);
+    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, 0.0f, 0, capkv_build_ridge(sc, CAPKV_RIDGE_REL))); // [n, n_head_kv]
+
+    sc.weights.w = w;
 
     // an entry without value or weight has no leverage: the lowest score, but a finite one
     s = ggml_norm(ctx, ggml_log(ctx, ggml_clamp(ctx, s, 1e-30f, INFINITY)), 1e-10f);
 
-    ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f);                               // [d_k, n, n_head_kv]
-    ggml_tensor * km = ggml_l2_norm(ctx, capkv_build_sum1(ctx, kn), 1e-12f);          // [d_k, 1, n_head_kv]
-    ggml_tensor * nv = ggml_reshape_2d(ctx, ggml_mul_mat(ctx, kn, km), sc.n, sc.n_head_kv); // cos, [n, n_head_kv]
-
-    return ggml_sub(ctx, s, ggml_scale(ctx, ggml_norm(ctx, nv, 1e-10f), sc.params.novelty));
+    return ggml_sub(ctx, s, ggml_scale(ctx, ggml_norm(ctx, capkv_build_key_cos(sc), 1e-10f), sc.params.novelty));
 }
 
 extern const capkv_policy capkv_policy_capkv = {
     /*.name    =*/ "capkv",
     /*.help    =*/ "leverage under the attention of sampled queries, plus key novelty",
-    /*.observe =*/ CAPKV_OBSERVE_RES,
+    /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_N_RES, /*.n_last =*/ 0 },
     /*.score   =*/ capkv_score_capkv,
     /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 2*CAPKV_N_RES + 3*d_v + d_k; },
 };

@@ -5,6 +5,8 @@
 // Departures from the paper:
 //   1. keys keep the positions that they were computed at; the paper counts positions within the cache
 //
+// Least recently used is the same order: attention reads every entry at every step, so what was used last is what came last.
+//
 // Cost: none
 
 #include "capkv-policy.h"

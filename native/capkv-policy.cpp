@@ -1,7 +1,5 @@
 #include "capkv-policy.h"
 
-#include "capkv-cholesky.h"
-#include "capkv-cpu.h"
 #include "capkv-params.h"
 
 #include "ggml-backend.h"
@@ -12,12 +10,13 @@
 // the table
 //
 
+#define CAPKV_LIST_POLICY(id) &capkv_policy_##id,
+
 static const capkv_policy * const capkv_policies[] = {
-    &capkv_policy_capkv,
-    &capkv_policy_capkv_ref,
-    &capkv_policy_streaming,
-    &capkv_policy_random,
+    CAPKV_POLICIES(CAPKV_LIST_POLICY)
 };
+
+#undef CAPKV_LIST_POLICY
 
 const capkv_policy * capkv_policy_find(const std::string & name) {
     for (const auto * policy : capkv_policies) {
@@ -124,108 +123,4 @@ uint64_t capkv_hash(uint64_t x) {
 
 int32_t capkv_res_offset(uint32_t seed, int64_t j) {
     return (int32_t) (capkv_hash(capkv_hash(0x0ff5e7ull + seed) + (uint64_t) j) % 256);
-}
-
-//
-// shared pieces
-//
-
-ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x) {
-    ggml_tensor * rest = nullptr; // [n, 1, n_head]
-
-    auto rows = [&](int64_t i0, int64_t n_rows) {
-        return ggml_view_3d(ctx, x, x->ne[0], n_rows, x->ne[2], x->nb[1], x->nb[2], i0*x->nb[1]);
-    };
-
-    // halving keeps the additions along rows: fast everywhere, and exact to log2(m) roundings
-    while (x->ne[1] > 1) {
-        const int64_t m = x->ne[1];
-        if (m % 2) {
-            rest = rest ? ggml_add(ctx, rows(m - 1, 1), rest) : rows(m - 1, 1);
-        }
-        x = ggml_add(ctx, rows(0, m/2), rows(m/2, m/2));
-    }
-
-    return rest ? ggml_add(ctx, x, rest) : x;
-}
-
-// inner products of all entries with vectors per query head: x [d, n, n_head_kv], y [d, m, n_head] -> [n, m, n_head]
-static ggml_tensor * capkv_build_dot(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * y) {
-    const int64_t d = x->ne[0];
-    const int64_t n = x->ne[1];
-    const int64_t m = y->ne[1];
-
-    // the query heads of a group side by side: one product per KV head
-    y = ggml_reshape_3d(sc.ctx, y, d, m*(sc.n_head/sc.n_head_kv), sc.n_head_kv);
-
-    ggml_tensor * res = ggml_mul_mat(sc.ctx, x, y);
-    ggml_prec_set_acc(res, GGML_PREC_F32);
-
-    return ggml_reshape_3d(sc.ctx, res, n, m, sc.n_head);
-}
-
-ggml_tensor * capkv_build_mean_softmax(const capkv_score_ctx & sc, ggml_tensor * q) {
-    if (sc.on_host && capkv_cpu_has_kernels()) {
-        return capkv_build_mean_softmax_cpu(sc.ctx, sc.k, q, sc.kq_scale);
-    }
-
-    ggml_tensor * kq = capkv_build_dot(sc, sc.k, q); // [n, m, n_head]
-    kq = ggml_soft_max_ext(sc.ctx, kq, nullptr, sc.kq_scale, 0.0f);
-
-    return ggml_scale(sc.ctx, capkv_build_sum1(sc.ctx, kq), 1.0f/q->ne[1]);
-}
-
-// |L^-1 v_i|^2: l_inv [d_v, d_v, n_head] -> [n, 1, n_head]
-static ggml_tensor * capkv_build_sqnorm(const capkv_score_ctx & sc, ggml_tensor * l_inv) {
-    if (sc.on_host && capkv_cpu_has_kernels()) {
-        return capkv_build_sqnorm_cpu(sc.ctx, sc.v, l_inv);
-    }
-
-    return capkv_build_sum1(sc.ctx, ggml_sqr(sc.ctx, capkv_build_dot(sc, sc.v, l_inv)));
-}
-
-// sum_i w_i v_i v_i^T over the entries from i0 on: w [n, 1, n_head] -> [d_v, d_v, n_head]
-static ggml_tensor * capkv_build_gram(const capkv_score_ctx & sc, ggml_tensor * w, int64_t i0) {
-    ggml_context * ctx = sc.ctx;
-
-    if (sc.on_host && capkv_cpu_has_kernels()) {
-        return capkv_build_gram_cpu(ctx, sc.v, w, i0);
-    }
-
-    const int64_t n = sc.n;
-    const int64_t d = sc.d_v;
-    const int64_t r = sc.n_head/sc.n_head_kv;
-
-    ggml_tensor * vt = ggml_cont(ctx, ggml_permute(ctx, sc.v, 1, 0, 2, 3)); // [n, d_v, n_head_kv]
-
-    // [n, d_v, r, n_head_kv]: the query heads of a group share the values, not the weights
-    ggml_tensor * vtw = ggml_reshape_4d(ctx, vt, n, d, 1, sc.n_head_kv);
-    vtw = r > 1 ? ggml_repeat_4d(ctx, vtw, n, d, r, sc.n_head_kv) : vtw;
-    vtw = ggml_mul(ctx, vtw, ggml_reshape_4d(ctx, w, n, 1, r, sc.n_head_kv));
-    vtw = ggml_reshape_3d(ctx, vtw, n, d*r, sc.n_head_kv);
-
-    auto from_i0 = [&](ggml_tensor * t) {
-        return i0 == 0 ? t : ggml_cont(ctx, ggml_view_3d(ctx, t, n - i0, t->ne[1], t->ne[2], t->nb[1], t->nb[2], i0*t->nb[0]));
-    };
-
-    ggml_tensor * m = ggml_mul_mat(ctx, from_i0(vt), from_i0(vtw)); // [d_v, d_v*r, n_head_kv]
-    ggml_prec_set_acc(m, GGML_PREC_F32);
-
-    return ggml_reshape_3d(ctx, m, d, d, sc.n_head);
-}
-
-ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float eps, int64_t i0, const capkv_ridge * ridge) {
-    ggml_context * ctx = sc.ctx;
-
-    const int64_t r = sc.n_head/sc.n_head_kv;
-
-    ggml_tensor * m     = capkv_build_gram(sc, eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, eps) : w, i0);
-    ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, m, ridge); // [d_v, d_v, n_head]
-
-    ggml_tensor * s = ggml_mul(ctx, capkv_build_sqnorm(sc, l_inv), w); // [n, 1, n_head]
-
-    s = ggml_cont(ctx, ggml_reshape_3d(ctx, s, sc.n, r, sc.n_head_kv));
-    s = ggml_scale(ctx, capkv_build_sum1(ctx, s), 1.0f/r);
-
-    return ggml_reshape_2d(ctx, s, sc.n, sc.n_head_kv);
 }

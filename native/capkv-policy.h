@@ -9,14 +9,19 @@
 
 struct capkv_params;
 
-// what a policy has to see of the queries before RoPE; only what is declared is allocated and computed
-enum capkv_observe {
-    CAPKV_OBSERVE_NONE = 0,
-    CAPKV_OBSERVE_MEAN = 1 << 0, // running sum over the tokens after the sinks
-    CAPKV_OBSERVE_RES  = 1 << 1, // reservoir: a seeded uniform sample of them
+// what a policy has to see of the queries before RoPE, of the tokens after the sinks; only what is declared is allocated and
+// computed, per layer and query head
+struct capkv_observe {
+    bool    mean;   // running sum
+    bool    cov;    // running sum of outer products; needs mean
+    int64_t n_res;  // reservoir: a seeded uniform sample of so many
+    int64_t n_last; // the last so many
+
+    int64_t n_rows() const { return n_res + n_last; }
+    bool    any()    const { return mean || n_rows() > 0; }
 };
 
-static constexpr int64_t CAPKV_N_RES = 64; // queries in the reservoir, per layer and query head
+static constexpr capkv_observe CAPKV_OBSERVE_NONE = { false, false, 0, 0 };
 
 // RoPE as a layer's attention applies it: the parameters of the GGML_OP_ROPE node that its queries went through
 struct capkv_rope {
@@ -49,42 +54,76 @@ struct capkv_inputs {
     void set() const;
 };
 
+struct capkv_ridge {
+    float abs; // ridge = abs I + rel tr(M)/d I, M the sum that it is added to
+    float rel;
+};
+
+static constexpr capkv_ridge CAPKV_RIDGE_REL = { 0.0f, 0.1f };
+
+// queries before RoPE, and where they were asked
+struct capkv_queries {
+    ggml_tensor * q = nullptr; // F32 [d_k, n_head, m]; NULL if not declared or if nothing was seen yet
+    std::vector<int32_t> pos;  // [m]
+
+    explicit operator bool() const { return q != nullptr; }
+};
+
+// weights of a capacity C = 1/2 log det(I + sum_i (w_i + eps) v_i v_i^T/ridge) over the entries from i0 on
+struct capkv_weights {
+    ggml_tensor * w     = nullptr; // F32 [n, 1, n_head]; NULL = 1/n
+    float         eps   = 0.0f;
+    int64_t       i0    = 0;
+    capkv_ridge   ridge = CAPKV_RIDGE_REL;
+};
+
 // all that a policy can look at: some KV heads of one layer of one sequence
 struct capkv_score_ctx {
     ggml_context       * ctx;
     capkv_inputs       & inputs;
     const capkv_params & params;
 
-    int64_t n;         // entries, in the order of their positions; the first min(n, n_sink) are the sinks
-    int64_t n_head_kv; // KV heads at hand
-    int64_t n_head;    // query heads at hand, a multiple of it
-    int64_t d_k;
-    int64_t d_v;
+    capkv_score_ctx(ggml_context * ctx, capkv_inputs & inputs, const capkv_params & params) : ctx(ctx), inputs(inputs), params(params) {}
 
-    bool on_host; // the graph runs on the CPU: the fused kernels of capkv-cpu.h may take part
+    int64_t n         = 0; // entries, in the order of their positions; the first min(n, n_sink) are the sinks
+    int64_t n_head_kv = 0; // KV heads at hand
+    int64_t n_head    = 0; // query heads at hand, a multiple of it
+    int64_t d_k       = 0;
+    int64_t d_v       = 0;
 
-    ggml_tensor * k; // F32 [d_k, n, n_head_kv] after RoPE
-    ggml_tensor * v; // F32 [d_v, n, n_head_kv]
+    bool on_host = false; // the graph runs on the CPU: the fused kernels of capkv-cpu.h may take part
+
+    ggml_tensor * k = nullptr; // F32 [d_k, n, n_head_kv] after RoPE
+    ggml_tensor * v = nullptr; // F32 [d_v, n, n_head_kv]
+
+    // positions of the entries, [n_head_kv*n], ascending in each head
+    std::function<std::vector<int32_t>()> positions;
 
     // as observed, before RoPE; NULL if not declared or if nothing was seen yet
-    ggml_tensor * q_mean; // F32 [d_k, n_head]
-    ggml_tensor * q_res;  // F32 [d_k, n_head, n_res]
-    const capkv_rope * rope;
-    std::function<ggml_tensor *(ggml_tensor *)> k_rot; // the rotation that a quantized K is stored under, or the identity
+    ggml_tensor * q_mean = nullptr; // F32 [d_k, n_head]
+    ggml_tensor * q_cov  = nullptr; // F32 [d_k, d_k, n_head]
+    capkv_queries q_res;
+    capkv_queries q_last;           // the latest one last
 
-    float   kq_scale;
-    int32_t next_pos;
+    const capkv_rope * rope = nullptr;
+    std::function<ggml_tensor *(ggml_tensor *)> k_rot; // the rotation that a quantized K is stored under, or the identity; its own inverse
+
+    float   kq_scale = 0.0f;
+    int32_t next_pos = 0;
 
     // vary the policy `random`
-    int32_t  il;
-    int64_t  head_kv0; // first KV head at hand
-    uint64_t n_evictions;
+    int32_t  il          = 0;
+    int64_t  head_kv0    = 0; // first KV head at hand
+    uint64_t n_evictions = 0;
+
+    // a policy that weighs the entries says so here: the share of capacity that an eviction retains is measured under its weights
+    capkv_weights weights;
 };
 
 struct capkv_policy {
-    const char * name;
-    const char * help;
-    uint32_t     observe; // capkv_observe flags
+    const char *  name;
+    const char *  help;
+    capkv_observe observe;
 
     // scores of all entries: F32 [n, n_head_kv], finite, the higher the rather kept
     ggml_tensor * (*score)(capkv_score_ctx & sc);
@@ -93,11 +132,23 @@ struct capkv_policy {
     int64_t (*work)(int64_t d_k, int64_t d_v);
 };
 
-// a new policy: one file, declared here and listed in capkv-policy.cpp
-extern const capkv_policy capkv_policy_capkv;
-extern const capkv_policy capkv_policy_capkv_ref;
-extern const capkv_policy capkv_policy_streaming;
-extern const capkv_policy capkv_policy_random;
+// every policy: a file that defines capkv_policy_NAME, and its line here
+#define CAPKV_POLICIES(X) \
+    X(capkv)     \
+    X(capkv_ref) \
+    X(expected)  \
+    X(snapkv)    \
+    X(h2o)       \
+    X(tova)      \
+    X(keydiff)   \
+    X(knorm)     \
+    X(leverage)  \
+    X(streaming) \
+    X(random)
+
+#define CAPKV_DECLARE_POLICY(id) extern const capkv_policy capkv_policy_##id;
+CAPKV_POLICIES(CAPKV_DECLARE_POLICY)
+#undef CAPKV_DECLARE_POLICY
 
 // NULL if there is none of that name
 const capkv_policy * capkv_policy_find(const std::string & name);
@@ -107,22 +158,3 @@ int32_t capkv_res_offset(uint32_t seed, int64_t j);
 
 // well mixed 64 bits of a key (splitmix64)
 uint64_t capkv_hash(uint64_t x);
-
-//
-// pieces of graphs that policies share
-//
-
-// sum over dim 1: [n, m, n_head] -> [n, 1, n_head]
-ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);
-
-// mean over the queries of softmax_i(q_j . k_i scale): q [d_k, m, n_head] -> [n, 1, n_head]
-ggml_tensor * capkv_build_mean_softmax(const capkv_score_ctx & sc, ggml_tensor * q);
-
-// leverage w_i v_i^T A^-1 v_i per query head, A = ridge + sum_i (w_i + eps) v_i v_i^T over the entries from i0 on
-//   w [n, 1, n_head]; result [n, n_head/n_head_kv, n_head_kv], averaged over the group: [n, n_head_kv]
-struct capkv_ridge {
-    float abs; // ridge = abs I + rel tr(M)/d_v I, M the sum
-    float rel;
-};
-
-ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * w, float eps, int64_t i0, const capkv_ridge * ridge);

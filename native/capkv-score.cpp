@@ -25,8 +25,8 @@ static void capkv_check_input(const capkv_score_input & in) {
     if (!in.k || !in.v) {
         throw capkv_error("capkv_score: k and v are needed");
     }
-    if (in.q_res && in.n_res <= 0) {
-        throw capkv_error("capkv_score: n_res = " + std::to_string(in.n_res) + ": allowed is at least 1");
+    if (in.q && in.n_q <= 0) {
+        throw capkv_error("capkv_score: n_q = " + std::to_string(in.n_q) + ": allowed is at least 1");
     }
     if (in.rope_type >= 0 && (in.n_rot <= 0 || in.n_rot > in.d_k || in.n_rot % 2 != 0)) {
         throw capkv_error("capkv_score: n_rot = " + std::to_string(in.n_rot) + ": allowed is an even number up to d_k = " + std::to_string(in.d_k));
@@ -85,7 +85,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         auto ctx = capkv_graph_init(buf_meta, n_nodes);
         capkv_inputs inputs;
 
-        capkv_score_ctx sc = { ctx.get(), inputs, params };
+        capkv_score_ctx sc(ctx.get(), inputs, params);
 
         sc.n           = in.n;
         sc.n_head_kv   = std::min(ng, in.n_head_kv - h0);
@@ -93,8 +93,6 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         sc.d_k         = in.d_k;
         sc.d_v         = in.d_v;
         sc.on_host     = backend == backend_cpu && !in.graph_only;
-        sc.q_mean      = nullptr;
-        sc.q_res       = nullptr;
         sc.rope        = &rope;
         sc.k_rot       = [](ggml_tensor * t) { return t; };
         sc.kq_scale    = in.kq_scale != 0.0f ? in.kq_scale : 1.0f/sqrtf((float) in.d_k);
@@ -111,18 +109,36 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         sc.k = heads(in.k, in.d_k);
         sc.v = heads(in.v, in.d_v);
 
-        if (in.q_mean && (policy.observe & CAPKV_OBSERVE_MEAN)) {
+        sc.positions = [&, h0, n_heads = sc.n_head_kv]() {
+            std::vector<int32_t> res;
+            for (int64_t i = h0*in.n; i < (h0 + n_heads)*in.n; ++i) {
+                res.push_back(in.pos ? in.pos[i] : in.next_pos - in.n + (int32_t) (i % in.n));
+            }
+            return res;
+        };
+
+        if (in.q_mean && policy.observe.mean) {
             const float * beg = in.q_mean + h0*r*in.d_k;
             sc.q_mean = inputs.add_f32(sc.ctx, std::vector<float>(beg, beg + sc.n_head*in.d_k), in.d_k, sc.n_head);
         }
-        if (in.q_res && (policy.observe & CAPKV_OBSERVE_RES)) {
+        if (in.q_cov && policy.observe.cov) {
+            const float * beg = in.q_cov + h0*r*in.d_k*in.d_k;
+            ggml_tensor * t = inputs.add_f32(sc.ctx, std::vector<float>(beg, beg + sc.n_head*in.d_k*in.d_k), in.d_k, in.d_k*sc.n_head);
+            sc.q_cov = ggml_reshape_3d(sc.ctx, t, in.d_k, in.d_k, sc.n_head);
+        }
+        if (in.q && policy.observe.n_rows() > 0) {
             std::vector<float> data;
-            for (int32_t j = 0; j < in.n_res; ++j) {
-                const float * beg = in.q_res + ((int64_t) j*in.n_head + h0*r)*in.d_k;
+            for (int32_t j = 0; j < in.n_q; ++j) {
+                const float * beg = in.q + ((int64_t) j*in.n_head + h0*r)*in.d_k;
                 data.insert(data.end(), beg, beg + sc.n_head*in.d_k);
             }
-            ggml_tensor * t = inputs.add_f32(sc.ctx, data, in.d_k, sc.n_head*in.n_res);
-            sc.q_res = ggml_reshape_3d(sc.ctx, t, in.d_k, sc.n_head, in.n_res);
+            ggml_tensor * t = inputs.add_f32(sc.ctx, data, in.d_k, sc.n_head*in.n_q);
+
+            auto & queries = policy.observe.n_res > 0 ? sc.q_res : sc.q_last;
+            queries.q = ggml_reshape_3d(sc.ctx, t, in.d_k, sc.n_head, in.n_q);
+            for (int32_t j = 0; j < in.n_q; ++j) {
+                queries.pos.push_back(in.q_pos ? in.q_pos[j] : in.next_pos - in.n_q + j);
+            }
         }
 
         ggml_tensor * score = policy.score(sc);
@@ -152,6 +168,14 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
     }
 }
 
+size_t capkv_n_devices(void) {
+    return ggml_backend_dev_count();
+}
+
+const char * capkv_get_device(size_t i) {
+    return i < capkv_n_devices() ? ggml_backend_dev_name(ggml_backend_dev_get(i)) : nullptr;
+}
+
 bool capkv_score(const char * device, const capkv_params * params, const capkv_score_input * input, float * scores) {
     try {
         if (!device || !params || !input || !scores) {
@@ -163,8 +187,8 @@ bool capkv_score(const char * device, const capkv_params * params, const capkv_s
         ggml_backend_dev_t dev = ggml_backend_dev_by_name(device);
         if (!dev) {
             std::string names;
-            for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-                names += (i ? ", " : "") + std::string(ggml_backend_dev_name(ggml_backend_dev_get(i)));
+            for (size_t i = 0; i < capkv_n_devices(); ++i) {
+                names += (i ? ", " : "") + std::string(capkv_get_device(i));
             }
             throw capkv_error("capkv_score: device = " + std::string(device) + ": allowed is one of " + names);
         }

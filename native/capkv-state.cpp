@@ -8,7 +8,7 @@
 #include <cstring>
 
 static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
-static constexpr uint32_t CAPKV_STATE_VERSION = 1;
+static constexpr uint32_t CAPKV_STATE_VERSION = 2;
 
 [[noreturn]] static void capkv_state_refuse(const std::string & why) {
     const std::string msg = "the saved state does not fit this context: " + why;
@@ -34,6 +34,10 @@ static void capkv_expect(uint64_t found, uint64_t expected, const char * what) {
     }
 }
 
+static std::vector<uint32_t> capkv_observed(const capkv_observe & obs) {
+    return { obs.mean, obs.cov, (uint32_t) obs.n_res, (uint32_t) obs.n_last };
+}
+
 void capkv_cache::state_write_stream(llama_io_write_i & io, const stream & st) const {
     capkv_write(io, (uint32_t) st.evicted);
     capkv_write(io, st.pos_tail);
@@ -44,7 +48,10 @@ void capkv_cache::state_write_stream(llama_io_write_i & io, const stream & st) c
     capkv_write(io, st.n_evictions);
     capkv_write(io, st.t_evict_us);
 
-    for (const auto & slot : st.res) {
+    for (const auto & cap : st.cap) {
+        capkv_write(io, cap);
+    }
+    for (const auto & slot : st.slots) {
         capkv_write(io, slot.pos);
     }
     for (const auto & pos : st.pos_mid) {
@@ -72,7 +79,10 @@ void capkv_cache::state_read_stream(llama_io_read_i & io, stream & st) const {
         capkv_state_refuse("its position table contradicts itself");
     }
 
-    for (auto & slot : st.res) {
+    for (auto & cap : st.cap) {
+        cap = capkv_read<capacity>(io);
+    }
+    for (auto & slot : st.slots) {
         slot.pos = capkv_read<llama_pos>(io);
         slot.key = res_key(slot.pos);
         if (slot.pos < -1) {
@@ -94,8 +104,9 @@ void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) c
     capkv_write(io, CAPKV_STATE_MAGIC);
     capkv_write(io, CAPKV_STATE_VERSION);
     capkv_write(io, params);
-    capkv_write(io, policy.observe);
-    capkv_write(io, (uint32_t) CAPKV_N_RES);
+    for (const uint32_t val : capkv_observed(policy.observe)) {
+        capkv_write(io, val);
+    }
     capkv_write(io, (uint32_t) layers.size());
 
     for (const auto & l : layers) {
@@ -136,9 +147,10 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
     }
     capkv_expect(saved.n_sink, params.n_sink, "its kv_sink");
     capkv_expect(saved.seed,   params.seed,   "its kv_seed");
-    capkv_expect(capkv_read<uint32_t>(io), policy.observe, "what its policy observes");
-    capkv_expect(capkv_read<uint32_t>(io), CAPKV_N_RES,    "the size of its query sample");
-    capkv_expect(capkv_read<uint32_t>(io), layers.size(),  "its number of layers");
+    for (const uint32_t val : capkv_observed(policy.observe)) {
+        capkv_expect(capkv_read<uint32_t>(io), val, "what its policy observes");
+    }
+    capkv_expect(capkv_read<uint32_t>(io), layers.size(), "its number of layers");
 
     for (const auto & l : layers) {
         capkv_expect(capkv_read<uint32_t>(io), l.n_head,    "its number of query heads");
@@ -161,13 +173,12 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
 
 // tensors of one stream, in the order that both directions share
 template <typename F>
-static void capkv_state_tensors(const std::vector<capkv_cache::layer> & layers, uint32_t s, F && f) {
+static void capkv_state_tensors(const std::vector<capkv_cache::layer> & layers, uint32_t s, uint32_t n_stream, F && f) {
     for (const auto & l : layers) {
-        if (l.q_sum) {
-            f(l.q_sum, s*l.q_sum->nb[1], l.q_sum->nb[1]);
-        }
-        if (l.q_res) {
-            f(l.q_res, s*CAPKV_N_RES*l.q_res->nb[1], CAPKV_N_RES*l.q_res->nb[1]);
+        for (auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
+            if (t) {
+                f(t, s*(ggml_nbytes(t)/n_stream), ggml_nbytes(t)/n_stream);
+            }
         }
     }
 }
@@ -175,7 +186,7 @@ static void capkv_state_tensors(const std::vector<capkv_cache::layer> & layers, 
 void capkv_cache::state_write_data(llama_io_write_i & io, llama_seq_id seq_id) const {
     for (uint32_t s = 0; s < streams.size(); ++s) {
         if (seq_id == -1 || s == seq_stream(seq_id)) {
-            capkv_state_tensors(layers, s, [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
+            capkv_state_tensors(layers, s, streams.size(), [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
         }
     }
 }
@@ -186,7 +197,7 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
     const uint32_t s0 = seq_id == -1 ? 0 : seq_stream(seq_id);
 
     for (uint32_t i = 0; i < streams_read.size(); ++i) {
-        capkv_state_tensors(layers, s0 + i, [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
+        capkv_state_tensors(layers, s0 + i, streams.size(), [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
 
         // a state that holds fewer cells than its table speaks of was altered
         const auto & st = streams_read[i];

@@ -44,11 +44,19 @@ bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * st
         const auto & cache = capkv_of_or_throw(ctx, std::max(seq_id, 0));
 
         *stats = {};
+
+        capkv_cache::capacity cap; // of all layers and sequences
+
         for (int32_t s = 0; s < (int32_t) cache.n_stream(); ++s) {
             if (seq_id < 0 || s == seq_id) {
                 cache.add_stats(s, *stats);
+                for (const auto & c : cache.get_stream(s).cap) {
+                    cap.kept += c.kept;
+                    cap.all  += c.all;
+                }
             }
         }
+        stats->capacity = cap.share();
     } catch (const std::exception & err) {
         capkv_set_last_error(err.what());
         return false;
@@ -98,6 +106,20 @@ int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_
         layers[i] = cache->get_layers()[i].il;
     }
     return n;
+}
+
+int32_t capkv_get_capacity(const llama_context * ctx, int32_t seq_id, float * share, int32_t n_max) {
+    try {
+        const auto & cap = capkv_of_or_throw(ctx, seq_id).get_stream(seq_id).cap;
+
+        for (int32_t i = 0; i < std::min<int32_t>(cap.size(), n_max); ++i) {
+            share[i] = cap[i].share();
+        }
+        return (int32_t) cap.size();
+    } catch (const std::exception & err) {
+        capkv_set_last_error(err.what());
+        return -1;
+    }
 }
 
 int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {

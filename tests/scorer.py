@@ -7,13 +7,22 @@ from capkv_edge import _lib
 NORM, NEOX, NO_ROPE = 0, 2, -1
 
 
+def devices() -> list:
+    """Names of the ggml devices that are present: the CPU, and accelerators."""
+    ffi, lib = _lib.load()
+    return [ffi.string(lib.capkv_get_device(i)).decode() for i in range(lib.capkv_n_devices())]
+
+
 def score(
     policy,
     k,
     v,
     *,
+    pos=None,
     q_mean=None,
-    q_res=None,
+    q_cov=None,
+    q=None,
+    q_pos=None,
     next_pos=0,
     base=0.0,
     rope=NO_ROPE,
@@ -22,6 +31,7 @@ def score(
     n_evictions=0,
     il=0,
     graph_only=False,
+    n_head=None,
 ):
     """Scores [n_head_kv, n]. Raises ValueError with what capkv_last_error() says."""
     ffi, lib = _lib.load()
@@ -32,19 +42,21 @@ def score(
 
     arrays = {}
 
-    def pointer(name, x):
+    def pointer(name, x, dtype="float32"):
         if x is None:
             return ffi.NULL
-        arrays[name] = np.ascontiguousarray(x, np.float32)
-        return ffi.cast("const float *", arrays[name].ctypes.data)
+        arrays[name] = np.ascontiguousarray(x, dtype)
+        return ffi.cast(f"const {dtype.replace('32', '32_t') if 'int' in dtype else 'float'} *", arrays[name].ctypes.data)
 
     n_head_kv, n, d_k = k.shape
-    some_q = q_mean if q_mean is not None else q_res[0] if q_res is not None else k[:, 0]
+    some_q = q_mean if q_mean is not None else q[0] if q is not None else k[:, 0]
+    n_head = len(some_q) if n_head is None else n_head
     inp = ffi.new("struct capkv_score_input *")
-    inp.n, inp.n_head, inp.n_head_kv, inp.d_k, inp.d_v = n, len(some_q), n_head_kv, d_k, v.shape[2]
+    inp.n, inp.n_head, inp.n_head_kv, inp.d_k, inp.d_v = n, n_head, n_head_kv, d_k, v.shape[2]
     inp.k, inp.v = pointer("k", k), pointer("v", v)
-    inp.q_mean, inp.q_res = pointer("q_mean", q_mean), pointer("q_res", q_res)
-    inp.n_res = 0 if q_res is None else len(q_res)
+    inp.pos = pointer("pos", pos, "int32")
+    inp.q_mean, inp.q_cov, inp.q = pointer("q_mean", q_mean), pointer("q_cov", q_cov), pointer("q", q)
+    inp.q_pos, inp.n_q = pointer("q_pos", q_pos, "int32"), 0 if q is None else len(q)
     inp.next_pos, inp.rope_type, inp.n_rot, inp.freq_base = next_pos, rope, d_k, base
     inp.n_evictions, inp.il, inp.graph_only = n_evictions, il, graph_only
 

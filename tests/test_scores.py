@@ -49,7 +49,7 @@ def test_capkv_equals_its_reference_on_real_keys(layer, graph_only):
     q_res = q_mean[None] + np.random.default_rng(layer).normal(size=(64, *q_mean.shape)).astype(np.float32)
     args = dict(next_pos=512, base=float(GOLDEN["rope_theta"]))
     want = reference.capkv(k, v, q_res, neox=True, **args)
-    got = score("capkv", k, v, q_res=q_res, rope=NEOX, graph_only=graph_only, **args)
+    got = score("capkv", k, v, q=q_res, rope=NEOX, graph_only=graph_only, **args)
     assert np.abs(got - want).max() / np.abs(want).max() <= 1e-4
 
 
@@ -84,8 +84,8 @@ def test_capkv_ref_equals_its_reference(shape, kind, rope, next_pos, seed, graph
     want = reference.capkv_ref(k, v, q[0], next_pos, base, neox=rope == NEOX)
     got = score("capkv-ref", k, v, q_mean=q[0], next_pos=next_pos, base=base, rope=rope, graph_only=graph_only)
     assert np.isfinite(got).all()
-    # the sum that stands under the ridge of 1 is an f32: at 1e6 its rounding is a tenth of the ridge
-    tolerance = 2e-2 if kind == "huge" else 1e-4
+    # without the kernels of the CPU the sum that stands under the ridge of 1 is an f32: at 1e6 its rounding is a tenth of it
+    tolerance = 2e-2 if kind == "huge" and graph_only else 1e-4
     ranked = slice(min(4, len(k[0]) - 1), None)  # the sinks are not in the sum, and nothing is done with their scores
     assert np.abs(got - want)[:, ranked].max() <= tolerance * max(np.abs(want[:, ranked]).max(), 1e-6)
 
@@ -95,12 +95,16 @@ def test_capkv_ref_equals_its_reference(shape, kind, rope, next_pos, seed, graph
 def test_capkv_equals_its_reference(shape, kind, rope, next_pos, seed, with_q, graph_only):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
+    next_pos %= 200 if kind == "huge" else 5001  # an angle in f32 is exact to 1e-7 of the position, which huge logits blow up
     want = reference.capkv(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)
-    got = score("capkv", k, v, q_res=q if with_q else None, next_pos=next_pos, base=base, rope=rope, graph_only=graph_only)
+    got = score("capkv", k, v, q=q if with_q else None, next_pos=next_pos, base=base, rope=rope, graph_only=graph_only)
     assert np.isfinite(got).all()
     spread = [np.array(t).std(1) for t in reference.capkv_terms(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)]
-    real = np.minimum(*spread) > 1e-3  # else a z-score of rounding errors: any finite one will do
-    assert (np.abs(got - want)[real] <= 2e-3 * np.abs(want).max()).all()
+    # a term that hardly varies is standardised from what f32 leaves of it: of nothing but rounding any finite score will do
+    least = np.minimum(*spread)
+    real = least > 1e-5
+    tolerance = 1e-4 + 1e-6 / least[real]
+    assert (np.abs(got - want).max(1)[real] <= tolerance * np.abs(want).max(1)[real]).all()
 
 
 def test_streaming_prefers_the_later():
@@ -123,9 +127,9 @@ def test_groups_of_heads_are_scored_alike():
     rng = np.random.default_rng(0)
     k, v = rng.normal(size=(2, 8, 4096, 128)).astype(np.float32)
     q = rng.normal(size=(4, 32, 128)).astype(np.float32)
-    both = score("capkv", k, v, q_res=q, next_pos=9, base=1e4, rope=NORM)
+    both = score("capkv", k, v, q=q, next_pos=9, base=1e4, rope=NORM)
     for g in (0, 5, 7):
-        one = score("capkv", k[g : g + 1], v[g : g + 1], q_res=q[:, g * 4 : g * 4 + 4], next_pos=9, base=1e4, rope=NORM)
+        one = score("capkv", k[g : g + 1], v[g : g + 1], q=q[:, g * 4 : g * 4 + 4], next_pos=9, base=1e4, rope=NORM)
         np.testing.assert_allclose(both[g], one[0], atol=2e-3)
 
 
@@ -133,7 +137,7 @@ def test_groups_of_heads_are_scored_alike():
     "change, message",
     [
         (dict(device="GPU9"), "device = GPU9: allowed is one of CPU"),
-        (dict(policy="nope"), "kv_policy = nope: allowed is one of capkv, capkv-ref, streaming, random"),
+        (dict(policy="nope"), "kv_policy = nope: allowed is one of capkv, capkv-ref, expected, "),
         (dict(options={"tau": -1}), "kv_tau = -1: allowed is 0 to 100"),
     ],
 )

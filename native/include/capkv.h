@@ -80,6 +80,10 @@ struct capkv_stats {
     uint64_t bytes_pos;    // position table, on the host
     uint64_t bytes_work;   // work memory of an eviction (one, shared by all sequences)
     uint64_t bytes_full;   // K and V that the cache would have taken without a budget
+
+    // share of the capacity C = 1/2 log det(I + sum_i w_i v_i v_i^T/ridge), summed over the KV heads of all layers, that the last
+    // eviction retained, under the policy's own weights w (equal ones if it has none); 1 = nothing was evicted
+    float capacity;
 };
 
 // k, v and query statistics of one layer, as a policy sees them; all f32, the last dimension is contiguous
@@ -92,9 +96,14 @@ struct capkv_score_input {
 
     const float * k;       // [n_head_kv, n, d_k] after RoPE
     const float * v;       // [n_head_kv, n, d_v]
-    const float * q_mean;  // [n_head, d_k] mean query before RoPE, or NULL
-    const float * q_res;   // [n_res, n_head, d_k] sampled queries before RoPE, or NULL
-    int32_t       n_res;
+    const int32_t * pos;   // [n_head_kv, n] positions, ascending; NULL = the last n before next_pos
+
+    // as observed, before RoPE; NULL = nothing yet. A policy takes what it declares
+    const float   * q_mean; // [n_head, d_k] mean
+    const float   * q_cov;  // [n_head, d_k, d_k] covariance
+    const float   * q;      // [n_q, n_head, d_k] sampled or last ones
+    const int32_t * q_pos;  // [n_q] where they were asked; NULL = the last n_q before next_pos
+    int32_t         n_q;
 
     int32_t next_pos;   // position of the next token
     float   kq_scale;   // scale of the attention logits, 0 = 1/sqrt(d_k)
@@ -148,6 +157,10 @@ int32_t capkv_compress(struct llama_context * ctx, int32_t seq_id, uint32_t n_bu
 // layers that the budget governs, ascending; returns their number, writes at most n_max of them
 int32_t capkv_get_layers(const struct llama_context * ctx, int32_t * layers, int32_t n_max);
 
+// share of the capacity that the last eviction retained, for each of these layers; returns their number, writes at most n_max
+// -1 and capkv_last_error() if there is no such sequence
+int32_t capkv_get_capacity(const struct llama_context * ctx, int32_t seq_id, float * share, int32_t n_max);
+
 int32_t capkv_n_head_kv(const struct llama_context * ctx, int32_t il);
 
 // positions of the tokens that a KV head of a layer holds, ascending; returns their number, writes at most n_max of them
@@ -155,6 +168,10 @@ int32_t capkv_n_head_kv(const struct llama_context * ctx, int32_t il);
 int32_t capkv_get_positions(const struct llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max);
 
 // --- scorers ---
+
+// names of the ggml devices that policies can be run on
+size_t       capkv_n_devices(void);
+const char * capkv_get_device(size_t i);
 
 // run the graph of params->policy on a ggml device ("CPU", "CUDA0", ...); scores: [n_head_kv, n]
 bool capkv_score(const char * device, const struct capkv_params * params, const struct capkv_score_input * input, float * scores);
