@@ -103,6 +103,8 @@ def stats_lines(talk) -> list:
         f"cells       {stats.n_used:,} of {stats.n_cells:,} used (budget {config.budget:,} + headroom {config.headroom:,})",
         f"evicted     {stats.n_evicted:,} tokens by each KV head, in {stats.n_evictions:,} evictions "
         f"({stats.t_evict_us / 1e6:.2f} s)",
+        f"capacity    {stats.capacity:.1%} retained by the last eviction "
+        f"({min(stats.capacity_layers):.1%} to {max(stats.capacity_layers):.1%} by layer)",
         f"exact       every token from position {stats.pos_tail:,} on is held by every head",
         f"memory      {size(stats.bytes_total)}: K and V {size(stats.bytes_kv)}, query statistics {size(stats.bytes_obs)}, "
         f"positions {size(stats.bytes_pos)}, work {size(stats.bytes_work)}",

@@ -10,13 +10,15 @@
 // the table
 //
 
-#define CAPKV_LIST_POLICY(id) &capkv_policy_##id,
+#define CAPKV_POLICY(id) extern const capkv_policy capkv_policy_##id;
+#include "capkv-policies.def"
+#undef CAPKV_POLICY
 
+#define CAPKV_POLICY(id) &capkv_policy_##id,
 static const capkv_policy * const capkv_policies[] = {
-    CAPKV_POLICIES(CAPKV_LIST_POLICY)
+#include "capkv-policies.def"
 };
-
-#undef CAPKV_LIST_POLICY
+#undef CAPKV_POLICY
 
 const capkv_policy * capkv_policy_find(const std::string & name) {
     for (const auto * policy : capkv_policies) {

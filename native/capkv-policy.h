@@ -132,24 +132,6 @@ struct capkv_policy {
     int64_t (*work)(int64_t d_k, int64_t d_v);
 };
 
-// every policy: a file that defines capkv_policy_NAME, and its line here
-#define CAPKV_POLICIES(X) \
-    X(capkv)     \
-    X(capkv_ref) \
-    X(expected)  \
-    X(snapkv)    \
-    X(h2o)       \
-    X(tova)      \
-    X(keydiff)   \
-    X(knorm)     \
-    X(leverage)  \
-    X(streaming) \
-    X(random)
-
-#define CAPKV_DECLARE_POLICY(id) extern const capkv_policy capkv_policy_##id;
-CAPKV_POLICIES(CAPKV_DECLARE_POLICY)
-#undef CAPKV_DECLARE_POLICY
-
 // NULL if there is none of that name
 const capkv_policy * capkv_policy_find(const std::string & name);
 
