@@ -232,7 +232,11 @@ void capkv_cache::update(uint32_t s_src, uint32_t s_dst) {
                 continue;
             }
             // columns of one stream
-            auto view = [&](uint32_t s) { return ggml_view_2d(ctx.get(), t, t->ne[0], t->ne[1]/n_stream, t->nb[1], s*(t->ne[1]/n_stream)*t->nb[1]); };
+            auto view = [&](uint32_t s) {
+                auto * res = ggml_view_2d(ctx.get(), t, t->ne[0], t->ne[1]/n_stream, t->nb[1], s*(t->ne[1]/n_stream)*t->nb[1]);
+                res->buffer = t->buffer; // a view has none of its own, and the copy asks for it
+                return res;
+            };
             ggml_backend_tensor_copy(view(s_src), view(s_dst));
         }
     }

@@ -9,6 +9,7 @@
 
 static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
 static constexpr uint32_t CAPKV_STATE_VERSION = 2;
+static constexpr uint32_t CAPKV_STATE_END     = 0x444e4543; // "CEND"
 
 [[noreturn]] static void capkv_state_refuse(const std::string & why) {
     const std::string msg = "the saved state does not fit this context: " + why;
@@ -23,7 +24,7 @@ static void capkv_write(llama_io_write_i & io, const T & val) {
 
 template <typename T>
 static T capkv_read(llama_io_read_i & io) {
-    T res;
+    T res = {}; // a file that breaks off gives fewer bytes without a word
     io.read(&res, sizeof(res));
     return res;
 }
@@ -189,6 +190,7 @@ void capkv_cache::state_write_data(llama_io_write_i & io, llama_seq_id seq_id) c
             capkv_state_tensors(layers, s, streams.size(), [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
         }
     }
+    capkv_write(io, CAPKV_STATE_END);
 }
 
 void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
@@ -204,6 +206,10 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
         if (st.evicted && kv.v_cells[s0 + i].get_used() < st.n_sink + st.n_mid) {
             capkv_state_refuse("its position table speaks of more cells than it holds");
         }
+    }
+
+    if (capkv_read<uint32_t>(io) != CAPKV_STATE_END) {
+        capkv_state_refuse("it breaks off before its end");
     }
 
     // the cells were laid out anew, from the first one on and in their order
