@@ -106,6 +106,9 @@ public:
 
     llama_pos seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const;
 
+    // of a sliding-window memory: from its window's length after this position on, text can be taken back
+    static llama_pos seq_pos_min(const llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id);
+
     // no slot was found: remember which streams lack room
     void prepare_failed(const std::vector<llama_ubatch> & ubatches);
 

@@ -158,7 +158,7 @@ def test_a_sliding_window_model_keeps_its_windows_and_a_budget_on_the_rest(make_
 
     mem = llama_cpp.llama_get_memory(llm.ctx)
     first = llama_cpp.llama_memory_seq_pos_min(mem, 0)
-    assert first >= llm.kv_stats().pos_tail
+    assert first >= llm.kv_stats().pos_tail - 128  # one can go back to what comes a window after it
     # refused by the one cache, so not done by the other either
     before = state(llm)
     assert not llama_cpp.llama_memory_seq_rm(mem, 0, 700, -1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -100,6 +99,10 @@ class Server:
                 self.process.wait()
         return self.process.returncode
 
+    @staticmethod
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
@@ -142,7 +145,3 @@ def _json(text: bytes):
     except ValueError:
         value = {"text": text.decode(errors="replace")}
     return value if isinstance(value, dict) else {"list": value}
-
-
-def copy_file(source: Path, target: Path) -> Path:
-    return Path(shutil.copyfile(source, target))
