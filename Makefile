@@ -20,6 +20,7 @@ ifneq ($(wildcard tests/native/test-*.cpp),)
 	$(BIN)/cmake --build build/wheel --target capkv-tests
 	$(BIN)/ctest --test-dir build/wheel -L capkv --output-on-failure
 endif
+	$(BIN)/cmake --build build/wheel --target llama-server
 	$(BIN)/pytest
 
 build: .venv/ready            ## libllama for development: build/dev/lib, from the source in build/dev/llama.cpp
@@ -55,6 +56,6 @@ clean:            ## remove .venv and build
 
 .venv/installed: .venv/ready $(SOURCES)
 	@echo "capkv: building and installing; the first time compiles llama.cpp, about 3 minutes on 2 cores"
-	CMAKE_ARGS="-DCAPKV_TESTS=ON $$CMAKE_ARGS" PATH=$(CURDIR)/$(BIN):$$PATH \
+	CMAKE_ARGS="-DCAPKV_TESTS=ON -DCAPKV_TOOLS=ON $$CMAKE_ARGS" PATH=$(CURDIR)/$(BIN):$$PATH \
 		$(BIN)/python -m pip install -q --no-build-isolation '.[test]'
 	@touch $@
