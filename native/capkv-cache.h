@@ -130,6 +130,9 @@ public:
 
     void state_read_data(llama_io_read_i & io, llama_seq_id seq_id);
 
+    // empty the sequence, or with -1 all of them, and zero its cells
+    void state_drop(llama_seq_id seq_id);
+
     //
     // observe: the graph of a batch calls these
     //

@@ -306,7 +306,19 @@ bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
 
     const int64_t t_start_us = ggml_time_us();
 
-    if (!select(p) || !compact(p)) {
+    if (!select(p)) {
+        return false;
+    }
+
+    // half a compaction would be no cache at all: what was begun is not aborted
+    const auto   abort_callback      = lctx->abort_callback;
+    void * const abort_callback_data = lctx->abort_callback_data;
+
+    lctx->set_abort_callback(nullptr, nullptr);
+    const bool done = compact(p);
+    lctx->set_abort_callback(abort_callback, abort_callback_data);
+
+    if (!done) {
         return false;
     }
     account(p);

@@ -4,6 +4,8 @@
 
 #include "capkv-cache.h"
 
+#include <functional>
+
 // while a llama_context is made: takes the parameters that wait for it, checks them against the model and adapts the context's
 // own (flash attention on, one stream per sequence); throws capkv_error
 class capkv_scope {
@@ -35,3 +37,8 @@ bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos
 // next to where K and V are stored: take what the policy observes of the queries; does nothing without a budget
 //   q_cur: [d_k, n_head, n_tokens], as the attention gets it
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
+
+// a saved state of a context: around what `write` and `read` do with the io that they get, a frame that lets a damaged state be
+// refused before anything of it is parsed; false without a budget, and where that io is the one at hand
+bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write);
+bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read);

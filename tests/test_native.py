@@ -27,10 +27,8 @@ def k_rows(data, cache_type, n, n_embd_k=64):
     """Rows of the first layer's K in a saved state: [n] of bytes."""
     block, size = {0: (1, 4), 1: (1, 2), 30: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)}[cache_type]
     row = n_embd_k // block * size
-    head = struct.pack("<iQ", cache_type, row)  # before the rows of each layer
-    start = data.index(head) + 12
-    while data[start + n * row : start + n * row + 12] != head:
-        start = data.index(head, start) + 12
+    n_meta = struct.unpack_from("<Q", data, 25)[0]  # native/capkv-state-io.cpp: the tensors follow all the rest
+    start = 57 + n_meta
     return [data[start + i * row : start + (i + 1) * row] for i in range(n)]
 
 

@@ -1,0 +1,193 @@
+// the frame around a saved state of a context with a budget: nothing of a state is parsed before it was verified
+//
+// A memory module reads counts and positions in between its tensors, and trusts them. So they are saved apart and come first,
+// with their size and a hash; the tensors follow, passed on as they come (on a device they stay there). What a module then
+// reads was written by one. Altered bytes of K and V are still K and V: they are not hashed.
+//
+//   "capkv" as llama_io_write_i::write_string() has it: a context without a budget sees another architecture
+//   capkv_state_head
+//   all but the tensors
+//   the tensors
+//   hash of the head: the end is there
+
+#include "capkv-hooks.h"
+
+#include "llama-impl.h"
+#include "llama-io.h"
+
+#include <algorithm>
+#include <cstring>
+
+static constexpr char     CAPKV_STATE_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
+static constexpr uint64_t CAPKV_STATE_VERSION = 2;
+
+struct capkv_state_head {
+    uint64_t version;
+    uint64_t n_meta; // bytes of all but the tensors
+    uint64_t n_data; // bytes of the tensors
+    uint64_t hash_meta;
+    uint64_t hash;   // of what is above
+};
+
+// FNV-1a; no change of one byte goes unseen
+static uint64_t capkv_hash_bytes(const void * data, size_t size) {
+    uint64_t res = 0xcbf29ce484222325;
+    for (size_t i = 0; i < size; ++i) {
+        res = (res ^ ((const uint8_t *) data)[i])*0x100000001b3;
+    }
+    return res;
+}
+
+[[noreturn]] static void capkv_state_damaged(const std::string & why) {
+    const std::string msg = "the saved state is damaged or was saved without a KV budget: " + why;
+    capkv_set_last_error(msg);
+    throw capkv_error(msg);
+}
+
+// these mark that the frame is there already
+class capkv_io_framed {
+public:
+    virtual ~capkv_io_framed() = default;
+};
+
+// first pass: takes all but the tensors, counts those
+class capkv_io_collect : public llama_io_write_i, public capkv_io_framed {
+public:
+    void write(const void * src, size_t size) override {
+        meta.insert(meta.end(), (const uint8_t *) src, (const uint8_t *) src + size);
+    }
+    void write_tensor(ggml_tensor *, size_t, size_t size) override { n_data += size; }
+    size_t n_bytes() override { return meta.size() + n_data; }
+
+    std::vector<uint8_t> meta;
+    uint64_t n_data = 0;
+};
+
+// second pass: the tensors alone
+class capkv_io_write_data : public llama_io_write_i, public capkv_io_framed {
+public:
+    capkv_io_write_data(llama_io_write_i & io) : io(io) {}
+
+    void write(const void *, size_t) override {}
+    void write_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { io.write_tensor(tensor, offset, size); }
+    size_t n_bytes() override { return io.n_bytes(); }
+
+private:
+    llama_io_write_i & io;
+};
+
+class capkv_io_read : public llama_io_read_i, public capkv_io_framed {
+public:
+    capkv_io_read(llama_io_read_i & io, std::vector<uint8_t> meta, uint64_t n_data) : io(io), meta(std::move(meta)), n_data(n_data) {}
+
+    void read(void * dst, size_t size) override {
+        if (size > meta.size() - n_meta) {
+            capkv_state_damaged("it ends too early");
+        }
+        if (size > 0) {
+            memcpy(dst, meta.data() + n_meta, size);
+        }
+        n_meta += size;
+    }
+    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
+        if (size > n_data) {
+            capkv_state_damaged("it holds too few bytes of K and V");
+        }
+        io.read_tensor(tensor, offset, size);
+        n_data -= size;
+    }
+    void discard() override { io.discard(); }
+    size_t n_bytes() override { return io.n_bytes(); }
+
+    bool all_read() const { return n_meta == meta.size() && n_data == 0; }
+
+private:
+    llama_io_read_i & io;
+
+    const std::vector<uint8_t> meta;
+    size_t   n_meta = 0; // read
+    uint64_t n_data;     // left
+};
+
+bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write) {
+    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(mem)) {
+        return false;
+    }
+
+    capkv_io_collect collected;
+    write(collected);
+
+    capkv_state_head head = { CAPKV_STATE_VERSION, collected.meta.size(), collected.n_data, 0, 0 };
+    head.hash_meta = capkv_hash_bytes(collected.meta.data(), collected.meta.size());
+    head.hash      = capkv_hash_bytes(&head, offsetof(capkv_state_head, hash));
+
+    io.write(CAPKV_STATE_TAG, sizeof(CAPKV_STATE_TAG));
+    io.write(&head, sizeof(head));
+    io.write(collected.meta.data(), collected.meta.size());
+
+    capkv_io_write_data data(io);
+    write(data);
+
+    io.write(&head.hash, sizeof(head.hash));
+
+    return true;
+}
+
+// a file that is at its end leaves the rest of what was asked for as it is, without an error
+static capkv_state_head capkv_read_head(llama_io_read_i & io) {
+    char tag[sizeof(CAPKV_STATE_TAG)] = {};
+    io.read(tag, sizeof(tag));
+    if (memcmp(tag, CAPKV_STATE_TAG, sizeof(tag)) != 0) {
+        capkv_state_damaged("it begins with something else");
+    }
+
+    capkv_state_head head = {};
+    io.read(&head, sizeof(head));
+    if (head.hash != capkv_hash_bytes(&head, offsetof(capkv_state_head, hash))) {
+        capkv_state_damaged("its head is altered");
+    }
+    if (head.version != CAPKV_STATE_VERSION) {
+        capkv_state_damaged("its version is " + std::to_string(head.version) + ", here it is " + std::to_string(CAPKV_STATE_VERSION));
+    }
+    return head;
+}
+
+bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read) {
+    auto * cache = capkv_cache::of(mem);
+
+    if (dynamic_cast<capkv_io_framed *>(&io) || !cache) {
+        return false;
+    }
+
+    const auto head = capkv_read_head(io);
+
+    std::vector<uint8_t> meta;
+    while (meta.size() < head.n_meta) { // in steps: a size that is not true ends at the end of what there is
+        const size_t n = std::min<uint64_t>(head.n_meta - meta.size(), 1 << 20);
+        meta.resize(meta.size() + n);
+        io.read(meta.data() + meta.size() - n, n);
+    }
+    if (head.hash_meta != capkv_hash_bytes(meta.data(), meta.size())) {
+        capkv_state_damaged("it is altered or cut off");
+    }
+
+    // up to here the context is as it was; from here on all of it is taken over, or the sequence is left empty
+    try {
+        capkv_io_read rest(io, std::move(meta), head.n_data);
+        read(rest);
+
+        uint64_t end = 0;
+        if (rest.all_read()) {
+            io.read(&end, sizeof(end));
+        }
+        if (end != head.hash) {
+            capkv_state_damaged("it is cut off");
+        }
+    } catch (...) {
+        cache->state_drop(seq_id);
+        seq_id == -1 ? mem->clear(true) : (void) mem->seq_rm(seq_id, -1, -1);
+        throw;
+    }
+
+    return true;
+}

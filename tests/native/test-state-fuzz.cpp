@@ -1,0 +1,160 @@
+// damaged states, cut off and with flipped bytes: each is refused or taken over, and the context works after it
+//
+//   test-state-fuzz [n_flips = 40] [seed = 1] [n_step = 1024]
+//
+// n_flips: damaged copies with flipped bytes for each model and form (whole or one sequence; in memory or as a file)
+// n_step:  states are cut off at every n_step-th byte
+
+#include "tiny-model.h"
+
+#include <filesystem>
+#include <fstream>
+
+using bytes = std::vector<uint8_t>;
+
+static constexpr size_t N_TEXT = 400;
+
+// what a damaged state is tried on: two sequences, of which the second one is never restored alone
+struct fuzz {
+    llama_model_ptr   model;
+    llama_context_ptr ctx;
+    std::string       name;
+    std::string       path;
+
+    size_t n_taken   = 0;
+    size_t n_refused = 0;
+
+    fuzz(const std::string & arch, const char * policy) : model(tiny_model(arch)), ctx(tiny_context(model.get(), "64", policy, 2)) {
+        name = arch + ", " + policy;
+        path = (std::filesystem::temp_directory_path()/("capkv-state-fuzz-" + std::to_string(std::random_device()()))).string();
+    }
+    ~fuzz() { remove(path.c_str()); }
+
+    void fill() {
+        llama_memory_clear(llama_get_memory(ctx.get()), true);
+        for (llama_seq_id seq_id = 0; seq_id < 2; ++seq_id) {
+            CHECK(tiny_read(ctx.get(), tiny_text(N_TEXT, seq_id), seq_id) == 0);
+        }
+    }
+
+    // whichever way it went: the context can be read from, written to, evicted from and saved
+    void check_usable(bool taken, llama_seq_id seq_id) {
+        auto * mem = llama_get_memory(ctx.get());
+
+        (taken ? n_taken : n_refused)++;
+
+        for (llama_seq_id id = 0; id < 2; ++id) {
+            capkv_stats stats;
+            CHECK(capkv_get_stats(ctx.get(), id, &stats));
+            CHECK(stats.n_used <= stats.n_cells);
+
+            std::vector<int32_t> pos(stats.n_used);
+            CHECK(capkv_get_positions(ctx.get(), id, capkv_layer(), 0, pos.data(), pos.size()) == (int32_t) pos.size());
+        }
+
+        // a refusal leaves most of the work untouched: look closer at every eighth
+        if (!taken && n_refused % 8 != 0) {
+            return;
+        }
+
+        // a state with a position near the end of what an int32 holds may be full
+        if (tiny_read(ctx.get(), tiny_text(40, 7)) != 0) {
+            CHECK(taken);
+            llama_memory_seq_rm(mem, 0, -1, -1);
+            CHECK(tiny_read(ctx.get(), tiny_text(40, 7)) == 0);
+        }
+        CHECK(capkv_compress(ctx.get(), 0, 0) >= 0);
+        CHECK(llama_state_get_size(ctx.get()) > 0);
+
+        if (seq_id >= 0) {
+            CHECK(llama_memory_seq_pos_max(mem, 1) == (llama_pos) N_TEXT - 1); // a neighbour is none of its business
+        }
+    }
+
+    int32_t capkv_layer() const {
+        int32_t il = -1;
+        CHECK(capkv_get_layers(ctx.get(), &il, 1) >= 1);
+        return il;
+    }
+
+    bytes save(llama_seq_id seq_id) {
+        bytes res(seq_id < 0 ? llama_state_get_size(ctx.get()) : llama_state_seq_get_size(ctx.get(), seq_id));
+        CHECK((seq_id < 0 ? llama_state_get_data(ctx.get(), res.data(), res.size())
+                          : llama_state_seq_get_data(ctx.get(), res.data(), res.size(), seq_id)) == res.size());
+        return res;
+    }
+
+    void load(const bytes & data, llama_seq_id seq_id) {
+        const bytes copy(data); // of exactly that size, so that a read past its end is seen
+        const size_t n = seq_id < 0 ? llama_state_set_data(ctx.get(), copy.data(), copy.size())
+                                    : llama_state_seq_set_data(ctx.get(), copy.data(), copy.size(), seq_id);
+        CHECK(n <= data.size());
+        check_usable(n > 0, seq_id);
+    }
+
+    bytes save_file(llama_seq_id seq_id) {
+        const auto text = tiny_text(10);
+        CHECK(seq_id < 0 ? llama_state_save_file(ctx.get(), path.c_str(), text.data(), text.size())
+                         : llama_state_seq_save_file(ctx.get(), path.c_str(), seq_id, text.data(), text.size()) > 0);
+        std::ifstream file(path, std::ios::binary);
+        return bytes(std::istreambuf_iterator<char>(file), {});
+    }
+
+    void load_file(const bytes & data, llama_seq_id seq_id) {
+        std::ofstream(path, std::ios::binary).write((const char *) data.data(), data.size());
+        std::vector<llama_token> text(10);
+        size_t n_text = 0;
+        const bool taken = seq_id < 0 ? llama_state_load_file(ctx.get(), path.c_str(), text.data(), text.size(), &n_text)
+                                      : llama_state_seq_load_file(ctx.get(), path.c_str(), seq_id, text.data(), text.size(), &n_text) > 0;
+        check_usable(taken, seq_id);
+    }
+
+    void run(size_t n_flips, size_t n_step, std::mt19937 & rng, bool as_file, llama_seq_id seq_id) {
+        fill();
+        const bytes whole = as_file ? save_file(seq_id) : save(seq_id);
+
+        auto load_any = [&](const bytes & data) { as_file ? load_file(data, seq_id) : load(data, seq_id); };
+
+        load_any(whole);
+        CHECK(n_taken == 1 && n_refused == 0);
+        fill();
+
+        for (size_t n = 0; n < whole.size(); n += n_step) {
+            load_any(bytes(whole.begin(), whole.begin() + n));
+        }
+        CHECK(n_taken == 1); // all of a state is needed
+
+        // most of a state is K and V: half of the copies are damaged in its first part
+        for (size_t i = 0; i < n_flips; ++i) {
+            bytes data(whole);
+            const size_t n = rng() % 4 == 0 ? 1 + rng() % 16 : 1;
+            for (size_t j = 0; j < n; ++j) {
+                data[rng() % (i % 2 == 0 ? std::min<size_t>(data.size(), 4096) : data.size())] ^= 1 + rng() % 255;
+            }
+            load_any(data);
+        }
+        printf("%s, %s, %s: %zu bytes, %zu taken over, %zu refused\n", name.c_str(), seq_id < 0 ? "whole" : "one sequence",
+                as_file ? "file" : "memory", whole.size(), n_taken, n_refused);
+        n_taken = n_refused = 0;
+    }
+};
+
+int main(int argc, char ** argv) {
+    const size_t   n_flips = argc > 1 ? strtoul(argv[1], nullptr, 10) : 40;
+    const uint32_t seed    = argc > 2 ? strtoul(argv[2], nullptr, 10) : 1;
+    const size_t   n_step  = argc > 3 ? strtoul(argv[3], nullptr, 10) : 1024;
+
+    CHECK(n_step > 0);
+
+    tiny_quiet();
+    std::mt19937 rng(seed);
+
+    for (const auto & [arch, policy] : { std::pair("llama", "capkv"), std::pair("llama", "capkv-ref"), std::pair("gemma3", "capkv") }) {
+        fuzz f(arch, policy);
+        for (const bool as_file : { false, true }) {
+            for (const llama_seq_id seq_id : { -1, 0 }) {
+                f.run(n_flips, n_step, rng, as_file, seq_id);
+            }
+        }
+    }
+}
