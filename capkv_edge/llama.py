@@ -17,6 +17,7 @@ from llama_cpp.llama import LlamaState
 from . import _lib, _log, _state, logits, models, stats
 from .budget import KvBudget
 from .config import CapkvConfig
+from .session import Sessions
 
 _UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
 _GENERATE = inspect.signature(llama_cpp.Llama.generate)
@@ -30,7 +31,7 @@ def _refuse_unknown(given: dict, known: list) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(KvBudget, llama_cpp.Llama):
+class Llama(KvBudget, Sessions, llama_cpp.Llama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:

