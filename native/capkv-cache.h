@@ -212,6 +212,7 @@ private:
     llama_pos cell_pos(uint32_t s, const layer & l, int64_t head_kv, uint32_t cell) const;
 
     bool init_sched(llama_context * lctx);
+    void free_sched();
 
     // of a group of heads
     struct score_out {
@@ -248,7 +249,7 @@ private:
     // the observed part of what a policy looks at: heads [head0, head0 + sc.n_head)
     void score_queries(capkv_score_ctx & sc, const stream & st, uint32_t s, const layer & l, int64_t head0) const;
 
-    bool compute(ggml_cgraph * gf, const capkv_inputs & inputs) const;
+    bool compute(ggml_cgraph * gf, const capkv_inputs & inputs);
 
     plan make_plan(uint32_t s, uint32_t n_target) const;
 

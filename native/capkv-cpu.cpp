@@ -75,7 +75,8 @@ static const float * capkv_load_cols(const float * y, int64_t d, int64_t m, int6
 static inline float capkv_exp(float x) {
     x = x < -87.0f ? -87.0f : x;
 
-    const float k = (x*1.44269504f + 12582912.0f) - 12582912.0f; // rounds to the nearest
+    const float magic = x*1.44269504f + 12582912.0f; // the nearest integer, in the low bits
+    const float k = magic - 12582912.0f;
     const float r = (x - k*0.693359375f) + k*2.12194440e-4f;
 
     float p = 1.0f/5040;
@@ -87,7 +88,9 @@ static inline float capkv_exp(float x) {
     p = p*r + 1.0f;
     p = p*r + 1.0f;
 
-    const int32_t bits = ((int32_t) k + 127) << 23;
+    uint32_t bits; // a NaN of a damaged state may come here: no conversion to an integer
+    memcpy(&bits, &magic, sizeof(bits));
+    bits = (bits + 127) << 23;
     float scale;
     memcpy(&scale, &bits, sizeof(scale));
 

@@ -53,11 +53,14 @@ void capkv_cache::request(llama_seq_id seq_id, uint32_t n_target) {
 llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool optimize) {
     GGML_UNUSED(optimize);
 
-    if (!reserved && !init_sched(lctx)) {
+    const bool wanted = std::any_of(targets.begin(), targets.end(), [](uint32_t n) { return n > 0; });
+
+    // with the first batch; where that failed, again when there is something to evict
+    if (!sched && (wanted || !reserved) && !init_sched(lctx)) {
         LLAMA_LOG_ERROR("%s: failed to reserve the work memory of evictions\n", __func__);
     }
 
-    if (std::all_of(targets.begin(), targets.end(), [](uint32_t n) { return n == 0; })) {
+    if (!wanted) {
         return nullptr;
     }
 
@@ -69,7 +72,12 @@ bool capkv_cache::apply_update(llama_context * lctx) {
 
     for (uint32_t s = 0; s < streams.size(); ++s) {
         if (targets[s] > 0) {
-            res = evict(lctx, s, targets[s]) && res;
+            try {
+                res = evict(lctx, s, targets[s]) && res;
+            } catch (const std::exception & err) {
+                LLAMA_LOG_ERROR("%s: an eviction failed: %s\n", __func__, err.what());
+                res = false;
+            }
             targets[s] = 0;
         }
     }
@@ -111,12 +119,22 @@ bool capkv_cache::init_sched(llama_context * lctx) {
 
     reserved = true;
 
+    if (!res) {
+        free_sched();
+    }
     return res;
 }
 
-bool capkv_cache::compute(ggml_cgraph * gf, const capkv_inputs & inputs) const {
+// a scheduler whose buffers could not be allocated is of no use any more
+void capkv_cache::free_sched() {
+    ggml_backend_sched_free(sched);
+    sched = nullptr;
+}
+
+bool capkv_cache::compute(ggml_cgraph * gf, const capkv_inputs & inputs) {
     if (!ggml_backend_sched_alloc_graph(sched, gf)) {
         LLAMA_LOG_ERROR("%s: failed to allocate the graph of an eviction\n", __func__);
+        free_sched();
         return false;
     }
 
@@ -301,6 +319,9 @@ bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
     if (p.order.size() <= n_target) {
         return true;
     }
+    if (!sched) {
+        return false; // init_update() said why
+    }
 
     llama_synchronize(lctx);
 
@@ -310,16 +331,20 @@ bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
         return false;
     }
 
-    // half a compaction would be no cache at all: what was begun is not aborted
-    const auto   abort_callback      = lctx->abort_callback;
-    void * const abort_callback_data = lctx->abort_callback_data;
+    {
+        // half a compaction would be no cache at all: what was begun is not aborted
+        struct no_abort {
+            llama_context * lctx;
+            bool (* const callback)(void *) = lctx->abort_callback;
+            void *  const data              = lctx->abort_callback_data;
 
-    lctx->set_abort_callback(nullptr, nullptr);
-    const bool done = compact(p);
-    lctx->set_abort_callback(abort_callback, abort_callback_data);
+            no_abort(llama_context * lctx) : lctx(lctx) { lctx->set_abort_callback(nullptr, nullptr); }
+            ~no_abort() { lctx->set_abort_callback(callback, data); }
+        } guard(lctx);
 
-    if (!done) {
-        return false;
+        if (!compact(p)) {
+            return false;
+        }
     }
     account(p);
 

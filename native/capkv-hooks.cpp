@@ -14,6 +14,10 @@ struct capkv_pending {
     capkv_params params;
     uint32_t     n_batch   = 0;
     uint32_t     n_ctx_seq = 0;
+
+    // K and V that are being allocated, 0 before and after
+    uint64_t n_cells     = 0;
+    uint64_t bytes_cells = 0;
 };
 
 static thread_local capkv_pending g_pending;
@@ -96,6 +100,11 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
 }
 
 capkv_scope::~capkv_scope() {
+    if (g_pending.n_cells > 0) {
+        capkv_set_last_error("kv_budget = " + std::to_string(g_pending.params.n_budget) + ": no memory for " + std::to_string(g_pending.n_cells) +
+                " cells, " + std::to_string(g_pending.bytes_cells >> 20) + " MiB of K and V for each sequence");
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
+    }
     g_pending = {};
 }
 
@@ -138,7 +147,10 @@ uint32_t capkv_kv_size(
 
     const uint64_t n_cells = (uint64_t) g_pending.params.n_budget + g_pending.params.n_headroom;
 
-    return (uint32_t) std::min<uint64_t>(kv_size, GGML_PAD(n_cells, (uint64_t) 256));
+    g_pending.n_cells     = std::min<uint64_t>(kv_size, GGML_PAD(n_cells, (uint64_t) 256));
+    g_pending.bytes_cells = g_pending.n_cells*bytes_per_tok;
+
+    return (uint32_t) g_pending.n_cells;
 }
 
 std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_type, const llama_memory_i * mem_other) {
@@ -146,7 +158,11 @@ std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_
         return nullptr;
     }
 
-    return std::make_shared<capkv_cache>(kv, g_pending.params, g_pending.n_ctx_seq);
+    auto res = std::make_shared<capkv_cache>(kv, g_pending.params, g_pending.n_ctx_seq);
+
+    g_pending.n_cells = 0;
+
+    return res;
 }
 
 capkv_cache * capkv_cache::of(const llama_memory_i * mem) {

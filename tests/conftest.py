@@ -56,3 +56,19 @@ def held(llm) -> list:
 @pytest.fixture(name="held")
 def held_fixture():
     return held
+
+
+@pytest.fixture
+def make_context(tiny_llama):
+    """A bare_context.Context on the tiny llama, of a policy; freed after the test."""
+    from bare_context import Context
+
+    made = []
+
+    def make(policy="capkv"):
+        made.append(Context(tiny_llama, policy))
+        return made[-1]
+
+    yield make
+    for context in made:
+        context.close()

@@ -1,6 +1,9 @@
 """Helpers to drive a Llama on the tiny model: a small budget, random tokens, greedy continuations."""
 
+import contextlib
 import itertools
+import resource
+import signal
 
 import numpy as np
 import tiny_models
@@ -20,3 +23,16 @@ def go_on(llm, n, first=5):
 
 def complete(llm, prompt, n=20, **options):
     return llm.create_completion(prompt, max_tokens=n, temperature=0, **options)["choices"][0]["text"]
+
+
+@contextlib.contextmanager
+def files_of_at_most(n_bytes):
+    """Within it a write beyond n_bytes of a file fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)

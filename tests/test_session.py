@@ -3,8 +3,6 @@
 import os
 import random
 import re
-import resource
-import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from driving import BUDGET, complete, go_on, text
+from driving import BUDGET, complete, files_of_at_most, go_on, text
 
 from capkv_edge import session
 from capkv_edge.models import fingerprint
@@ -192,15 +190,9 @@ def test_where_nothing_can_be_saved_the_error_names_the_path(llm, tmp_path, name
 def test_a_full_disk_leaves_the_older_session_and_nothing_else(llm, saved, n_bytes):
     data, before = saved.read_bytes(), os.listdir(saved.parent)
     llm.eval(text(20, seed=1))
-    n_tokens, limits = llm.n_tokens, resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large: " + re.escape(repr(str(saved)))):
-            llm.save_session(saved)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
+    n_tokens = llm.n_tokens
+    with files_of_at_most(n_bytes), pytest.raises(OSError, match="File too large: " + re.escape(repr(str(saved)))):
+        llm.save_session(saved)
     assert (saved.read_bytes() == data) and os.listdir(saved.parent) == before
     assert llm.n_tokens == n_tokens == llm.kv_stats().n_tokens
     llm.save_session(saved)

@@ -1,0 +1,119 @@
+"""llama_state_* of a context with a budget, through llama.cpp's own C API: whole or one sequence, in memory or as a file."""
+
+import pytest
+from bare_context import N_SEQ
+from driving import files_of_at_most, text
+
+from capkv_edge import _lib
+
+POLICIES = ("capkv", "capkv-ref", "streaming")
+
+
+def put_and_get(form, one, other, path, src=None, dst=None):
+    if form == "memory":
+        data = one.get(src)
+        return lambda: other.set(data, dst) == len(data)
+    assert one.save(path, src)
+    return lambda: other.load(path, dst)
+
+
+@pytest.mark.parametrize("form", ["memory", "file"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_whole_state_goes_on_token_for_token(make_context, tmp_path, policy, form):
+    """Saved in the middle of a reply, after many evictions, with sequences of all lengths beside it; bit for bit."""
+    one, fresh = make_context(policy), make_context(policy)
+    for seq, n in enumerate((900, 0, 40, 300)):
+        one.read(text(n, seed=seq), seq)
+    one.go_on(7)
+    put = {other: put_and_get(form, one, other, tmp_path / f"{i}") for i, other in enumerate((one, fresh))}
+    want = {seq: (one.positions(seq), one.go_on(100, seq), one.positions(seq)) for seq in (0, 2, 3)}
+    for other in (one, fresh):
+        other.read(text(50, seed=9), 1)
+        assert put[other]()
+        assert other.end(1) == 0
+        for seq, (before, out, after) in want.items():
+            assert other.positions(seq) == before
+            assert other.go_on(100, seq) == out
+            assert other.positions(seq) == after
+
+
+@pytest.mark.parametrize("form", ["memory", "file"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_sequence_moves_to_another_and_its_neighbours_stay_as_they_are(make_context, tmp_path, policy, form):
+    one, fresh = make_context(policy), make_context(policy)
+    for seq in range(N_SEQ):
+        one.read(text(400, seed=seq), seq)
+    one.go_on(7)
+    put = [put_and_get(form, one, other, tmp_path / f"{i}", 0, 2) for i, other in enumerate((one, fresh))]
+    neighbours = {seq: (one.get(seq), one.positions(seq)) for seq in (0, 1, 3)}
+    assert put[0]() and put[1]()
+    for seq, (data, positions) in neighbours.items():
+        assert one.get(seq) == data and one.positions(seq) == positions
+    assert fresh.end(0) == fresh.end(1) == fresh.end(3) == 0
+    positions = one.positions(0)
+    want = one.go_on(100, 0)
+    for other in (one, fresh):
+        assert other.positions(2) == positions
+        assert other.go_on(100, 2) == want
+        assert other.positions(2) == one.positions(0)
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+def test_a_refused_state_leaves_the_context_as_it_was(make_context, seq):
+    one = make_context()
+    for i in range(N_SEQ):
+        one.read(text(300, seed=i), i)
+    before = one.get()
+    data = one.get(seq)
+    foreign = make_context("streaming").get(seq)
+    at = data.index(b"capkv")
+    assert one.set(data[: at + 60], seq) == 0
+    assert one.set(data[: at + 100] + bytes([data[at + 100] ^ 1]) + data[at + 101 :], seq) == 0
+    assert one.get() == before
+    assert one.set(foreign, seq) == 0 and "kv_policy" in _lib.last_error()
+    for i in range(N_SEQ):
+        assert one.end(i) == (0 if seq in (None, i) else 300)
+        one.read(text(300, seed=i), i)
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+def test_a_state_cut_off_among_its_tensors_leaves_the_sequence_empty(make_context, tmp_path, seq):
+    one, path = make_context(), tmp_path / "s"
+    one.read(text(300))
+    one.read(text(200), 1)
+    assert one.save(path, seq)
+    whole = path.read_bytes()
+    for n in (len(whole) - 1, len(whole) - 9, len(whole) * 2 // 3):
+        path.write_bytes(whole[:n])
+        assert not one.load(path, seq)
+        assert one.end(0) == 0 and one.end(1) == (0 if seq is None else 200)
+        one.read(text(300))
+    assert len(one.go_on(20)[0]) == 20
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+@pytest.mark.parametrize("n_bytes", [0, 5000, 20000])
+def test_a_full_disk_is_an_error_and_the_context_goes_on(make_context, tmp_path, seq, n_bytes):
+    one = make_context()
+    one.read(text(300))
+    before = one.get()
+    with files_of_at_most(n_bytes):
+        assert not one.save(tmp_path / "s", seq)
+    assert not one.save("/dev/full", seq)
+    assert not one.save(tmp_path / "no" / "s", seq)
+    assert one.get() == before
+    assert one.save(tmp_path / "s", seq) and one.load(tmp_path / "s", seq)
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+def test_what_a_full_disk_cut_off_at_the_very_end_is_refused(make_context, tmp_path, seq):
+    """llama.cpp does not see the last write fail, which happens when the file is closed."""
+    one, path = make_context(), tmp_path / "s"
+    one.read(text(300))
+    assert one.save(path, seq)
+    n_bytes = path.stat().st_size - 4
+    with files_of_at_most(n_bytes):
+        one.save(path, seq)
+    assert path.stat().st_size == n_bytes
+    assert not one.load(path, seq)
+    one.read(text(300))
