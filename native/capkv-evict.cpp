@@ -281,18 +281,20 @@ void capkv_cache::account(plan & p) {
     const llama_pos    pos_max = cells.pos_get(p.order[n - 1]);
 
     std::vector<cell> kept(p.n_target);
-    for (uint32_t j = 0; j < p.n_target; ++j) {
-        if (j < p.n_sink || j >= p.n_sink + p.n_mid) {
-            const int32_t c = p.order[j < p.n_sink ? j : n - p.n_target + j];
-            kept[j] = { cells.pos_get(c), cells.ext_get(c) };
-        } else {
-            // only for the order: after the cell before it, and not after any token that was dropped
-            kept[j] = { j > 0 ? kept[j - 1].pos + 1 : pos_min, {} };
-        }
+    for (uint32_t j = 0; j < p.n_sink; ++j) {
+        kept[j] = { cells.pos_get(p.order[j]), cells.ext_get(p.order[j]) };
+    }
+    for (uint32_t j = p.n_sink + p.n_mid; j < p.n_target; ++j) {
+        const int32_t c = p.order[n - p.n_target + j];
+        kept[j] = { cells.pos_get(c), cells.ext_get(c) };
     }
 
-    // the sequence ends where it ended, even if no tail is left to say so
-    kept[p.n_target - 1].pos = pos_max;
+    // in the middle only the order counts, and that it ends where the tail begins: the tail may be taken back as a whole
+    const llama_pos pos_tail = p.n_recent > 0 ? kept[p.n_target - p.n_recent].pos : pos_max + 1;
+    for (uint32_t j = p.n_sink; j < p.n_sink + p.n_mid; ++j) {
+        const llama_pos pos = pos_tail - (llama_pos) (p.n_sink + p.n_mid - j);
+        kept[j] = { std::max(pos, j > 0 ? kept[j - 1].pos : pos_min), {} };
+    }
 
     cells.reset();
     for (uint32_t j = 0; j < p.n_target; ++j) {
@@ -307,7 +309,7 @@ void capkv_cache::account(plan & p) {
     st.n_mid    = p.n_mid;
     st.pos_mid  = std::move(pos_mid);
     st.cap      = std::move(p.cap);
-    st.pos_tail = p.n_recent > 0 ? kept[p.n_target - p.n_recent].pos : pos_max + 1;
+    st.pos_tail = pos_tail;
 
     st.n_evicted += n - p.n_target;
     st.n_evictions++;
