@@ -60,9 +60,16 @@ static capkv_graph_input * capkv_find_input(const llm_graph_context & g, const c
     return nullptr;
 }
 
+// from the RoPE node to what the attention gets
+struct capkv_after_rope {
+    float         scale  = 1.0f;
+    ggml_tensor * factor = nullptr;  // of each token
+    ggml_tensor * norm   = nullptr;  // the RMS norm
+    ggml_tensor * weight = nullptr;  // of the norm
+};
+
 // go back from what the attention gets to the RoPE node; NULL for a layer without one
-//   scale: of the nodes on the way
-static ggml_tensor * capkv_find_rope(ggml_tensor * q, float & scale) {
+static ggml_tensor * capkv_find_rope(ggml_tensor * q, capkv_after_rope & after) {
     for (int i = 0; i < 8 && q; ++i) {
         switch (q->op) {
             case GGML_OP_ROPE:
@@ -71,8 +78,26 @@ static ggml_tensor * capkv_find_rope(ggml_tensor * q, float & scale) {
                 {
                     float s;
                     memcpy(&s, q->op_params, sizeof(s));
-                    scale *= s;
+                    after.scale *= s;
                 } break;
+            case GGML_OP_MUL:
+                if (after.norm || after.weight || after.factor) {
+                    return nullptr;
+                }
+                if (q->src[1]->ne[0] == 1 && q->src[1]->ne[1] == 1) {
+                    after.factor = q->src[1];
+                } else if (ggml_nelements(q->src[1]) == q->ne[0]) {
+                    after.weight = q->src[1];
+                } else {
+                    return nullptr;
+                }
+                break;
+            case GGML_OP_RMS_NORM:
+                if (after.norm) {
+                    return nullptr;
+                }
+                after.norm = q;
+                break;
             case GGML_OP_RESHAPE:
             case GGML_OP_CONT:
                 break;
@@ -178,9 +203,16 @@ void capkv_cache::commit_observe(const observe_plan & plan) {
 
     const size_t n_tokens = plan.sum.size()/streams.size();
     for (size_t s = 0; s < streams.size(); ++s) {
-        for (size_t i = 0; i < n_tokens; ++i) {
-            streams[s].n_sum += plan.sum[s*n_tokens + i] > 0.0f;
+        const auto * sel = plan.sum.data() + s*n_tokens;
+        const size_t n   = std::count_if(sel, sel + n_tokens, [](float x) { return x > 0.0f; });
+
+        // the sum goes on from what it holds; not sooner, since a copy of the stream may have been pending when it was cleared
+        if (n > 0 && streams[s].n_sum == 0) {
+            for (auto & l : layers) {
+                ggml_backend_tensor_memset(l.q_sum, 0, s*l.q_sum->nb[1], l.q_sum->nb[1]);
+            }
         }
+        streams[s].n_sum += n;
     }
 }
 
@@ -223,15 +255,16 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
 
     layer & l = *it;
 
-    float scale = kq_scale;
-    ggml_tensor * rope = capkv_find_rope(q_cur, scale);
+    capkv_after_rope after;
+    ggml_tensor * rope = capkv_find_rope(q_cur, after);
     ggml_tensor * q    = rope ? rope->src[0] : q_cur; // [d_k, n_head, n_tokens] before RoPE
 
-    l.kq_scale = rope ? scale : kq_scale;
+    l.kq_scale = rope ? kq_scale*after.scale : kq_scale;
     l.rope     = {};
     if (rope) {
         l.rope.on      = true;
         l.rope.factors = rope->src[2];
+        l.rope.weight  = after.weight;
         memcpy(l.rope.params, rope->op_params, sizeof(l.rope.params));
     }
 
@@ -273,6 +306,16 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
 
     if (inp->n_rows == 0 && !inp->sum_sel) {
         return;
+    }
+
+    // neither changes when it comes before the rotation
+    if (rope && after.norm) {
+        float eps;
+        memcpy(&eps, after.norm->op_params, sizeof(eps));
+        q = ggml_rms_norm(ctx, q, eps);
+    }
+    if (rope && after.factor) {
+        q = ggml_mul(ctx, q, after.factor);
     }
 
     if (q->nb[1] != l.d_k*sizeof(float)) {

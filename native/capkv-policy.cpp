@@ -95,7 +95,7 @@ ggml_tensor * capkv_rope::apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor
     // take the node's own parameters as they are, whatever they hold
     memcpy(res->op_params, params, sizeof(params));
 
-    return res;
+    return weight ? ggml_mul(ctx, res, weight) : res;
 }
 
 std::vector<int32_t> capkv_rope::pos_data(const std::vector<int32_t> & pos) const {

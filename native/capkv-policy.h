@@ -28,6 +28,7 @@ struct capkv_rope {
     bool          on = false;
     int32_t       params[16] = {};   // op_params of the node
     ggml_tensor * factors = nullptr; // frequency factors or NULL
+    ggml_tensor * weight  = nullptr; // of a norm that comes after the rotation, or NULL
 
     // rotate x [d, n_head, n] to the positions pos; I32 [n], or [4*n] for M-RoPE
     ggml_tensor * apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor * pos) const;
