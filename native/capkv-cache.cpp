@@ -13,18 +13,29 @@ capkv_cache::capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint3
     for (size_t ikv = 0; ikv < kv.layers.size(); ++ikv) {
         const uint32_t il = kv.layers[ikv].il;
 
+        // a layer without attention
+        if (kv.hparams.n_head_kv(il) == 0) {
+            continue;
+        }
+
         GGML_ASSERT(kv.layers[ikv].v != nullptr && !kv.v_trans);
 
         layer l;
 
         l.il        = il;
         l.ikv       = ikv;
+        l.i         = layers.size();
         l.n_head    = kv.hparams.n_head(il);
         l.n_head_kv = kv.hparams.n_head_kv(il);
         l.d_k       = kv.hparams.n_embd_head_k(il);
         l.d_v       = kv.hparams.n_embd_head_v(il);
 
         layers.push_back(l);
+    }
+
+    if (layers.empty()) {
+        throw capkv_error("kv_budget is not possible for the architecture '" + kv.model.arch_name() +
+                "': no layer has full attention, the sliding windows bound its cache (allowed: 0)");
     }
 
     init_obs();
@@ -115,7 +126,7 @@ void capkv_cache::reset(stream & st) const {
     st.cap.resize(layers.size());
 }
 
-// what is observed goes on from what these hold
+// what is observed goes on from what these hold: done when the first token comes, a copy of the stream may be pending until then
 void capkv_cache::clear_sums(uint32_t s) const {
     for (const auto & l : layers) {
         for (auto * t : { l.q_sum, l.q_cov }) {
@@ -131,10 +142,6 @@ void capkv_cache::clear() {
         reset(st);
     }
     std::fill(targets.begin(), targets.end(), 0);
-
-    for (uint32_t s = 0; s < streams.size(); ++s) {
-        clear_sums(s);
-    }
 }
 
 // what a removal does to one sequence
@@ -194,7 +201,6 @@ bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
         switch (capkv_rm_kind(streams[s], kv.v_cells[s].seq_pos_max(id), p0, p1)) {
             case CAPKV_RM_WHOLE:
                 reset(streams[s]);
-                clear_sums(s);
                 break;
             case CAPKV_RM_TAIL:
                 for (auto & slot : streams[s].slots) {
@@ -218,6 +224,14 @@ void capkv_cache::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst) {
     if (s_src != s_dst) {
         streams[s_dst] = streams[s_src];
     }
+}
+
+bool capkv_cache::can_seq_cp(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
+    const uint32_t s = seq_stream(seq_id);
+
+    capkv_rm_range(p0, p1);
+
+    return p0 < p1 && (!streams[s].evicted || (p0 == 0 && p1 >= streams[s].pos_tail));
 }
 
 void capkv_cache::update(uint32_t s_src, uint32_t s_dst) {
@@ -274,7 +288,7 @@ llama_pos capkv_cache::cell_pos(uint32_t s, const layer & l, int64_t head_kv, ui
     const auto & st = streams[s];
 
     if (cell >= st.n_sink && cell < st.n_sink + st.n_mid) {
-        return st.pos_mid[l.ikv][head_kv*st.n_mid + cell - st.n_sink];
+        return st.pos_mid[l.i][head_kv*st.n_mid + cell - st.n_sink];
     }
     return kv.v_cells[s].pos_get(cell);
 }
@@ -310,7 +324,7 @@ void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
         for (const auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
             stats.bytes_obs += t ? ggml_nbytes(t)/streams.size() : 0;
         }
-        stats.bytes_pos  += st.pos_mid[l.ikv].size()*sizeof(llama_pos);
+        stats.bytes_pos  += st.pos_mid[l.i].size()*sizeof(llama_pos);
     }
 
     stats.bytes_work = 0;

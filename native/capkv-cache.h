@@ -33,6 +33,7 @@ public:
     struct layer {
         uint32_t il;  // in the model
         uint32_t ikv; // in the cache
+        uint32_t i;   // here
 
         int64_t n_head;
         int64_t n_head_kv;
@@ -100,6 +101,9 @@ public:
     bool can_seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
 
     void seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst);
+
+    // whether a range is there in full
+    bool can_seq_cp(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
 
     // copy the query statistics; the pending part of seq_cp()
     void update(uint32_t s_src, uint32_t s_dst);

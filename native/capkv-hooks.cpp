@@ -52,6 +52,12 @@ static void capkv_check_model(const llama_model & model) {
     if (hparams.use_alibi) {
         capkv_refuse_arch(model, "ALiBi needs the true distance of every cell");
     }
+    if (model.pos_embd) {
+        capkv_refuse_arch(model, "its learned positions end at " + std::to_string(hparams.n_ctx_train) + " tokens");
+    }
+    if (model.arch == LLM_ARCH_GROK) {
+        capkv_refuse_arch(model, "it runs without flash attention");
+    }
 }
 
 //
@@ -158,7 +164,12 @@ std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_
         return nullptr;
     }
 
-    auto res = std::make_shared<capkv_cache>(kv, g_pending.params, g_pending.n_ctx_seq);
+    std::shared_ptr<capkv_cache> res;
+    try {
+        res = std::make_shared<capkv_cache>(kv, g_pending.params, g_pending.n_ctx_seq);
+    } catch (const capkv_error & err) {
+        capkv_throw(err.what());
+    }
 
     g_pending.n_cells = 0;
 
@@ -189,6 +200,59 @@ bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos
     const auto * cache = capkv_cache::of(mem);
 
     return !cache || cache->can_seq_rm(seq_id, p0, p1);
+}
+
+//
+// what the cells of a budget cannot do, or not in the way of llama.cpp's memories
+//
+
+bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
+    const auto * cache = capkv_cache::of(mem);
+
+    if (!cache || seq_id_src == seq_id_dst || (p0 <= 0 && p1 < 0)) {
+        return false;
+    }
+
+    if (!cache->can_seq_cp(seq_id_src, p0, p1)) {
+        LLAMA_LOG_ERROR("%s: [%d, %d) of sequence %d cannot be copied, sequence %d stays as it is: allowed is a range that is there in full\n",
+                __func__, p0, p1, seq_id_src, seq_id_dst);
+        return true;
+    }
+
+    // all of it, less what is not in the range
+    mem->seq_cp(seq_id_src, seq_id_dst, -1, -1);
+
+    bool ok = p1 < 0 || mem->seq_rm(seq_id_dst, p1, -1);
+    ok = ok && (p0 <= 0 || mem->seq_rm(seq_id_dst, 0, p0));
+    if (!ok) {
+        LLAMA_LOG_ERROR("%s: a part of a sequence cannot be copied in this memory, sequence %d is empty now\n", __func__, seq_id_dst);
+        mem->seq_rm(seq_id_dst, -1, -1);
+    }
+
+    return true;
+}
+
+bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id) {
+    const auto * cache = capkv_cache::of(mem);
+
+    // a memory of streams keeps to the one of seq_id
+    for (llama_seq_id id = 0; cache && id < (llama_seq_id) cache->n_stream(); ++id) {
+        if (id != seq_id) {
+            mem->seq_rm(id, -1, -1);
+        }
+    }
+
+    return cache != nullptr;
+}
+
+bool capkv_no_shift(const llama_memory_i * mem) {
+    if (!capkv_cache::of(mem)) {
+        return false;
+    }
+
+    LLAMA_LOG_ERROR("%s: positions cannot be shifted with a KV budget (llama_memory_can_shift() says so), they stay as they are\n", __func__);
+
+    return true;
 }
 
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {

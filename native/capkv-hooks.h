@@ -34,6 +34,14 @@ std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_
 // for memories made of several modules, which have to agree before one of them removes anything
 bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
+// llama_memory_seq_*(): true = done, or refused with a message in the log; false without a budget, and where llama.cpp's own way will do
+//   seq_cp:   a part of a sequence, of which llama.cpp's memories of streams know nothing
+//   seq_keep: the other sequences go, also those of other streams
+//   no_shift: seq_add and seq_div
+bool capkv_seq_cp  (llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1);
+bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id);
+bool capkv_no_shift(const llama_memory_i * mem);
+
 // next to where K and V are stored: take what the policy observes of the queries; does nothing without a budget
 //   q_cur: [d_k, n_head, n_tokens], as the attention gets it
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);

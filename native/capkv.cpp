@@ -82,6 +82,7 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
             return 0;
         }
 
+        ctx->memory_update(false); // copies of sequences that are pending
         cache.request(seq_id, n_target);
         ctx->memory_update(true);
 
