@@ -20,19 +20,43 @@ def res_offsets(seed: int, n: int) -> np.ndarray:
     return np.array([splitmix64((splitmix64(0x0FF5E7 + seed) + j) & MASK) % N_RES_OFFSET for j in range(n)])
 
 
-def rope(x, pos, base, neox):
-    """Rotate x [..., d] to pos [...]: halves as pairs (neox) or neighbours (norm)."""
+def frequencies(base, n_rot, factors=None, yarn=None):
+    """Of each rotated pair, and what the rotation scales by.
+
+    factors [n_rot/2] divide; yarn (factor, n_ctx_orig) interpolates the slow pairs, as in arXiv 2309.00071 with beta 32 and 1.
+    """
+    freq = base ** (-np.arange(0, n_rot, 2) / n_rot) / (1 if factors is None else np.asarray(factors, np.float64))
+    if yarn is None:
+        return freq, 1.0
+    factor, n_ctx_orig = yarn
+    low, high = (n_rot * np.log(n_ctx_orig / (beta * 2 * np.pi)) / (2 * np.log(base)) for beta in (32, 1))
+    low, high = max(0, np.floor(low)), min(n_rot - 1, np.ceil(high))
+    slow = np.clip((np.arange(n_rot // 2) - low) / max(0.001, high - low), 0, 1)
+    return freq * (1 - slow) + freq / factor * slow, 1 + 0.1 * np.log(factor)
+
+
+def rope(x, pos, base, neox, n_rot=None, gain=1.0, **scaling):
+    """Rotate the first n_rot of x [..., d] to pos [...]: halves as pairs (neox) or neighbours (norm); gain [d]: of a norm after it."""
+    x = np.broadcast_to(np.asarray(x, np.float64), (*np.broadcast_shapes(x.shape[:-1], np.shape(pos)), x.shape[-1]))
+    d = n_rot or x.shape[-1]
+    freq, scale = frequencies(base, d, **scaling)
+    theta = np.asarray(pos, np.float64)[..., None] * freq
+    cos, sin = scale * np.cos(theta), scale * np.sin(theta)
+    first, second = (slice(0, d // 2), slice(d // 2, d)) if neox else (slice(0, d, 2), slice(1, d, 2))
+    a, b = x[..., first], x[..., second]
+    out = x.copy()
+    out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
+    return out * gain
+
+
+def hadamard(x):
+    """The rotation under which llama.cpp stores a quantized K: blocks of the largest power of two that divides d."""
     d = x.shape[-1]
-    theta = np.asarray(pos, np.float64)[..., None] * base ** (-np.arange(0, d, 2) / d)
-    cos, sin = np.cos(theta), np.sin(theta)
-    x = np.broadcast_to(np.asarray(x, np.float64), (*np.broadcast_shapes(x.shape[:-1], np.shape(pos)), d))
-    a, b = (x[..., : d // 2], x[..., d // 2 :]) if neox else (x[..., 0::2], x[..., 1::2])
-    out = np.empty(x.shape)
-    if neox:
-        out[..., : d // 2], out[..., d // 2 :] = a * cos - b * sin, a * sin + b * cos
-    else:
-        out[..., 0::2], out[..., 1::2] = a * cos - b * sin, a * sin + b * cos
-    return out
+    n = d & -d
+    h = np.ones((1, 1))
+    while len(h) < n:
+        h = np.block([[h, h], [h, -h]])
+    return (x.reshape(*x.shape[:-1], d // n, n) @ h / np.sqrt(n)).reshape(x.shape)
 
 
 def unit(x):
@@ -47,11 +71,17 @@ def leverage(w, v, eps, ridge_abs, ridge_rel, first):
     return w * np.einsum("nd,dn->n", v, np.linalg.solve(a, v.T))
 
 
-def capkv_ref(k, v, q_mean, next_pos, base, neox, n_sink=4, tau=5.0, n_future=512, eps=1e-6):
+def as_is(x):
+    return x
+
+
+def capkv_ref(k, v, q_mean, next_pos, base, neox, n_sink=4, tau=5.0, n_future=512, eps=1e-6, k_rot=as_is, rotation=None):
+    """rotation: rope()'s other options; k_rot: what k is stored under besides, hadamard or nothing."""
     k, v, q_mean = (np.asarray(x, np.float64) for x in (k, v, q_mean))
     group = len(q_mean) // len(k)
     first = min(n_sink, k.shape[1] - 1)
-    mu = rope(q_mean[:, None], next_pos + np.arange(n_future), base, neox).mean(1) if base else q_mean
+    mu = rope(q_mean[:, None], next_pos + np.arange(n_future), base, neox, **(rotation or {})).mean(1) if base else q_mean
+    mu = k_rot(mu)
     out = np.zeros(k.shape[:2])
     for h, m in enumerate(mu):
         g = h // group
@@ -71,7 +101,7 @@ def capkv(*args, novelty=0.5, **kwargs):
     return np.array([zscore(a) - novelty * zscore(b) for a, b in zip(log_lev, cos)])
 
 
-def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=0.1):
+def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=0.1, scale=None, k_rot=as_is, rotation=None):
     """The two terms before they are standardised: log leverage and cosine to the mean key, [n_head_kv, n] each."""
     k, v = np.asarray(k, np.float64), np.asarray(v, np.float64)
     n_head_kv, n, d_k = k.shape
@@ -82,11 +112,11 @@ def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=0.1):
     else:
         q = np.asarray(q_res, np.float64)
         pos = next_pos + res_offsets(seed, len(q))
-        q = rope(q, np.broadcast_to(pos[:, None], q.shape[:2]), base, neox) if base else q
+        q = k_rot(rope(q, np.broadcast_to(pos[:, None], q.shape[:2]), base, neox, **(rotation or {})) if base else q)
         group = q.shape[1] // n_head_kv
         for h in range(q.shape[1]):
             g = h // group
-            logits = q[:, h] @ k[g].T / np.sqrt(d_k)
+            logits = q[:, h] @ k[g].T * (scale or 1 / np.sqrt(d_k))
             p = np.exp(logits - logits.max(-1, keepdims=True))
             w = (p / p.sum(-1, keepdims=True)).mean(0)
             lev[g] += leverage(w, v[g], 0.0, 0.0, ridge, 0) / group

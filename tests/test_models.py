@@ -1,8 +1,9 @@
 """Model files: what can be opened, and what is said of those that cannot."""
 
 import pytest
+import tiny_archs
 import tiny_models
-from driving import BUDGET
+from driving import BUDGET, text
 
 from capkv_edge import Llama, models
 
@@ -41,10 +42,27 @@ def test_files_that_are_no_model(tmp_path, tiny_llama):
             Llama(tmp_path / name, verbose=False, **BUDGET)
 
 
-@pytest.mark.parametrize("write, arch", [(tiny_models.write_bert, "bert"), (tiny_models.write_mamba, "mamba")])
-def test_models_that_cannot_have_a_budget_are_refused_by_name(write, arch, tmp_path, make_llama):
+REFUSED = {
+    "bert": (tiny_models.write_bert, "encoder|not causal"),
+    "t5": (tiny_archs.write_t5, "encoder"),
+    "mamba": (tiny_models.write_mamba, "recurrent"),
+    "rwkv7": (tiny_archs.write_rwkv7, "recurrent"),
+    "deepseek2": (tiny_archs.write_mla, "MLA"),
+    "deepseek32": (lambda path: tiny_archs.write_mla(path, indexer=True), "MLA"),
+    "gpt2": (tiny_archs.write_gpt2, "learned positions end at 256"),
+    "lfm2": (lambda path: tiny_archs.write_lfm2(path, window=64), "no layer has full attention"),
+}
+
+
+@pytest.mark.parametrize("arch", REFUSED)
+def test_models_that_cannot_have_a_budget_are_refused_by_name(arch, tmp_path, make_llama, tiny_llama):
+    write, reason = REFUSED[arch]
     path = tmp_path / f"{arch}.gguf"
     write(path)
-    with pytest.raises(ValueError, match=f"kv_budget is not possible for the architecture '{arch}'"):
-        Llama(path, verbose=False, **BUDGET)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"kv_budget is not possible for the architecture '{arch}': .*({reason})"):
+            Llama(path, verbose=False, **BUDGET)
     make_llama(path, n_ctx=64, embedding=arch == "bert")
+    llm = make_llama(tiny_llama, **BUDGET)
+    llm.eval(text(300))
+    assert llm.kv_stats().n_evictions > 0

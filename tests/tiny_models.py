@@ -30,9 +30,14 @@ def _add_bytes_vocab(writer) -> None:
     writer.add_add_space_prefix(False)
 
 
-def _finish(writer, shapes: dict, seed: int = 0) -> None:
+def _finish(writer, shapes: dict, seed: int = 0, given: dict = None) -> None:
+    """Write tensors of the given shapes, random but for norms, and those of `given` as they are."""
     rng = np.random.default_rng(seed)
+    for name, values in (given or {}).items():
+        writer.add_tensor(name, values)
     for name, shape in shapes.items():
+        if name in (given or {}):
+            continue
         is_norm = "norm" in name and name.endswith("weight")
         values = np.ones(shape) if is_norm else rng.normal(0, 2 / np.sqrt(shape[-1]), shape)
         writer.add_tensor(name, values.astype(np.float32))
@@ -81,6 +86,8 @@ def write_gemma3(path, n_ctx: int = 8192, window: int = 128) -> None:
     writer.add_key_length(d)
     writer.add_value_length(d)
     writer.add_sliding_window(window)
+    writer.add_rope_freq_base(1e6)
+    writer.add_rope_freq_base_swa(10000.0)
     _add_bytes_vocab(writer)
     shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,)}
     for i in range(n_layer):

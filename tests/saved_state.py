@@ -1,0 +1,139 @@
+"""Read a saved sequence of a context with a budget: cells, K and V of each layer in float32, what was observed of the queries.
+
+The format: native/capkv-state.cpp around llama_kv_cache::state_write(), which comes first in every kind of memory.
+"""
+
+import ctypes
+import struct
+from dataclasses import dataclass, field
+
+import gguf
+import llama_cpp
+import numpy as np
+from reference import MASK, splitmix64
+
+from capkv_edge import _lib
+
+MAGIC, VERSION, N_RES = 0x564B5043, 1, 64
+OBSERVE_MEAN, OBSERVE_RES = 1, 2
+
+
+@dataclass
+class Layer:
+    n_head: int
+    n_head_kv: int
+    d_k: int
+    d_v: int
+    k: np.ndarray = None  # [n_head_kv, n, d_k] after RoPE; a quantized K may be stored rotated
+    v: np.ndarray = None  # [n_head_kv, n, d_v]
+    type_k: int = None
+    q_mean: np.ndarray = None  # [n_head, d_k] before RoPE, None if nothing was observed
+    q_res: np.ndarray = None  # [n_sampled, n_head, d_k] before RoPE
+    pos: np.ndarray = None  # [n_head_kv, n] true positions
+
+
+@dataclass
+class Sequence:
+    pos_cells: np.ndarray = None  # [n] ascending: of the middle, only their order means something
+    pos_tail: int = 0
+    evicted: bool = False
+    n_sink: int = 0
+    n_mid: int = 0
+    n_sum: int = 0
+    res_pos: np.ndarray = None  # [64] position of each slot of the sample, -1 = free
+    layers: list = field(default_factory=list)
+
+
+class Reader:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n):
+        assert self.at + n <= len(self.data), "the state ends too early"
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def ints(self, kinds):
+        out = struct.unpack("<" + kinds, self.take(struct.calcsize("<" + kinds)))
+        return out if len(out) > 1 else out[0]
+
+    def array(self, dtype, *shape):
+        return np.frombuffer(self.take(int(np.prod(shape)) * np.dtype(dtype).itemsize), dtype).reshape(shape).copy()
+
+
+def save(ctx, seq_id=0) -> bytes:
+    """The bytes of one sequence."""
+    size = llama_cpp.llama_state_seq_get_size(ctx, seq_id)
+    buf = (ctypes.c_uint8 * size)()
+    assert llama_cpp.llama_state_seq_get_data(ctx, buf, size, seq_id) == size
+    return bytes(buf)
+
+
+def parse(data: bytes, has_ext: bool = False) -> Sequence:
+    """has_ext: the model's cells carry more than a position (M-RoPE)."""
+    r, seq = Reader(data), Sequence()
+    r.take(8)  # magic and sequence of llama.cpp
+    assert r.ints("II") == (MAGIC, VERSION)
+    r.take(_lib.load()[0].sizeof("struct capkv_params"))
+    observe, n_res, n_layer = r.ints("III")
+    assert n_res == N_RES
+    seq.layers = [Layer(*r.ints("IIII")) for _ in range(n_layer)]
+    assert r.ints("I") == 1  # sequences
+
+    evicted, seq.pos_tail, seq.n_sink, seq.n_mid, seq.n_sum = r.ints("IiIIQ")
+    seq.evicted = bool(evicted)
+    r.take(24)  # counts of evictions
+    seq.res_pos = r.array("<i4", N_RES)
+    tables = [r.array("<i4", layer.n_head_kv, seq.n_mid) for layer in seq.layers]
+
+    order = _read_cells(r, seq, has_ext)
+    for layer, table in zip(seq.layers, tables):
+        layer.pos = np.tile(seq.pos_cells[order], (layer.n_head_kv, 1))
+        layer.pos[:, seq.n_sink : seq.n_sink + seq.n_mid] = table
+        _read_queries(r, seq, layer, observe)
+    return seq
+
+
+def _read_cells(r, seq, has_ext):
+    assert r.ints("I") == 1  # streams
+    n = r.ints("I")
+    seq.pos_cells = np.empty(n, np.int64)
+    for i in range(n):
+        seq.pos_cells[i], n_seq = r.ints("iI")
+        r.take(12 if has_ext else 0)
+        r.take(4 * n_seq)
+    order = np.argsort(seq.pos_cells, kind="stable")
+    v_trans, n_layer = r.ints("II")
+    assert v_trans == 0 and n_layer >= len(seq.layers)
+    for part in "kv":
+        layers = iter(seq.layers)
+        for _ in range(n_layer):
+            kind, size = r.ints("iQ")
+            if size == 0:  # a layer without attention
+                continue
+            layer = next(layers)
+            rows = np.frombuffer(r.take(n * size), np.uint8).reshape(n, size)
+            rows = gguf.quants.dequantize(_native(rows, kind), gguf.GGMLQuantizationType(kind))
+            setattr(layer, part, rows[order].reshape(n, layer.n_head_kv, -1).swapaxes(0, 1))
+            layer.type_k = kind if part == "k" else layer.type_k
+    return order
+
+
+def _native(rows, kind):
+    # gguf takes these two as arrays of their own type
+    return rows.view({0: np.float32, 1: np.float16}[kind]) if kind in (0, 1) else rows
+
+
+def _read_queries(r, seq, layer, observe):
+    if observe & OBSERVE_MEAN:
+        total = r.array("<f4", layer.n_head, layer.d_k)
+        layer.q_mean = total.astype(np.float64) / seq.n_sum if seq.n_sum else None
+    if observe & OBSERVE_RES:
+        res = r.array("<f2", N_RES, layer.n_head, layer.d_k)
+        layer.q_res = res[seq.res_pos >= 0].astype(np.float64) if (seq.res_pos >= 0).any() else None
+
+
+def sampled_positions(end, seed=1, n_sink=4):
+    """Positions in [n_sink, end) of which the sample of queries consists: those of the lowest keys."""
+    base = splitmix64(seed)
+    return set(sorted(range(n_sink, end), key=lambda pos: splitmix64((base + pos) & MASK))[:N_RES])
