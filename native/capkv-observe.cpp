@@ -206,11 +206,8 @@ void capkv_cache::commit_observe(const observe_plan & plan) {
         const auto * sel = plan.sum.data() + s*n_tokens;
         const size_t n   = std::count_if(sel, sel + n_tokens, [](float x) { return x > 0.0f; });
 
-        // the sum goes on from what it holds; not sooner, since a copy of the stream may have been pending when it was cleared
         if (n > 0 && streams[s].n_sum == 0) {
-            for (auto & l : layers) {
-                ggml_backend_tensor_memset(l.q_sum, 0, s*l.q_sum->nb[1], l.q_sum->nb[1]);
-            }
+            clear_sums(s);
         }
         streams[s].n_sum += n;
     }
