@@ -52,7 +52,7 @@ def config_of(ctx):
 
 
 def stats_of(ctx, config: CapkvConfig, seq_id: int = 0) -> KvStats:
-    """KvStats of one sequence.
+    """KvStats of one sequence, or with -1 summed over all of them (capacity_layers is empty then).
 
     Raises:
         RuntimeError: the context has no such sequence.
@@ -61,7 +61,7 @@ def stats_of(ctx, config: CapkvConfig, seq_id: int = 0) -> KvStats:
     raw = ffi.new("struct capkv_stats *")
     if not lib.capkv_get_stats(ctx, seq_id, raw):
         raise RuntimeError(last_error())
-    n_layers = lib.capkv_get_capacity(ctx, seq_id, ffi.NULL, 0)
+    n_layers = max(lib.capkv_get_capacity(ctx, seq_id, ffi.NULL, 0), 0)
     shares = ffi.new("float[]", max(n_layers, 1))
     lib.capkv_get_capacity(ctx, seq_id, shares, n_layers)
     values = {f.name: getattr(raw, f.name) for f in fields(KvStats) if hasattr(raw, f.name)}

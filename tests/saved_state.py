@@ -1,6 +1,7 @@
 """Read a saved sequence of a context with a budget: cells, K and V of each layer in float32, what was observed of the queries.
 
-The format: native/capkv-state.cpp around llama_kv_cache::state_write(), which comes first in every kind of memory.
+The format: the frame of native/capkv-state-io.cpp, in it native/capkv-state.cpp around llama_kv_cache::state_write(), which comes
+first in every kind of memory; tensors apart from the rest.
 """
 
 import ctypes
@@ -14,8 +15,8 @@ from reference import MASK, splitmix64
 
 from capkv_edge import _lib
 
-MAGIC, VERSION, N_RES = 0x564B5043, 1, 64
-OBSERVE_MEAN, OBSERVE_RES = 1, 2
+TAG = b"\x05\0\0\0capkv"
+MAGIC, VERSION, END = 0x564B5043, 2, 0x444E4543
 
 
 @dataclass
@@ -27,8 +28,11 @@ class Layer:
     k: np.ndarray = None  # [n_head_kv, n, d_k] after RoPE; a quantized K may be stored rotated
     v: np.ndarray = None  # [n_head_kv, n, d_v]
     type_k: int = None
-    q_mean: np.ndarray = None  # [n_head, d_k] before RoPE, None if nothing was observed
-    q_res: np.ndarray = None  # [n_sampled, n_head, d_k] before RoPE
+    # before RoPE; None if not observed
+    q_mean: np.ndarray = None  # [n_head, d_k]
+    q_cov: np.ndarray = None  # [n_head, d_k, d_k] mean of the outer products
+    q_res: np.ndarray = None  # [n_sampled, n_head, d_k] in the order of their slots
+    q_last: np.ndarray = None  # [n_last, n_head, d_k] in the order of their positions
     pos: np.ndarray = None  # [n_head_kv, n] true positions
 
 
@@ -40,7 +44,9 @@ class Sequence:
     n_sink: int = 0
     n_mid: int = 0
     n_sum: int = 0
-    res_pos: np.ndarray = None  # [64] position of each slot of the sample, -1 = free
+    n_res: int = 0
+    res_pos: np.ndarray = None  # [n_res] position of each slot of the sample, -1 = free
+    last_pos: np.ndarray = None  # [n_last] and of the last queries
     layers: list = field(default_factory=list)
 
 
@@ -73,28 +79,35 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     """has_ext: the model's cells carry more than a position (M-RoPE)."""
     r, seq = Reader(data), Sequence()
     r.take(8)  # magic and sequence of llama.cpp
+    assert r.take(len(TAG)) == TAG
+    version, n_meta, n_data = r.ints("QQQ")
+    assert version == VERSION
+    r.take(16)  # hashes
+    r, tensors = Reader(r.take(n_meta)), Reader(r.take(n_data))
+
     assert r.ints("II") == (MAGIC, VERSION)
     r.take(_lib.load()[0].sizeof("struct capkv_params"))
-    observe, n_res, n_layer = r.ints("III")
-    assert n_res == N_RES
+    mean, cov, seq.n_res, n_last, n_layer = r.ints("IIIII")
     seq.layers = [Layer(*r.ints("IIII")) for _ in range(n_layer)]
     assert r.ints("I") == 1  # sequences
 
     evicted, seq.pos_tail, seq.n_sink, seq.n_mid, seq.n_sum = r.ints("IiIIQ")
     seq.evicted = bool(evicted)
-    r.take(24)  # counts of evictions
-    seq.res_pos = r.array("<i4", N_RES)
+    r.take(24 + 16 * n_layer)  # counts of evictions, capacity of each layer
+    slots = r.array("<i4", seq.n_res + n_last)
+    seq.res_pos, seq.last_pos = slots[: seq.n_res], slots[seq.n_res :]
     tables = [r.array("<i4", layer.n_head_kv, seq.n_mid) for layer in seq.layers]
 
-    order = _read_cells(r, seq, has_ext)
+    order = _read_cells(r, tensors, seq, has_ext)
+    assert r.ints("I") == END
     for layer, table in zip(seq.layers, tables):
         layer.pos = np.tile(seq.pos_cells[order], (layer.n_head_kv, 1))
         layer.pos[:, seq.n_sink : seq.n_sink + seq.n_mid] = table
-        _read_queries(r, seq, layer, observe)
+        _read_queries(tensors, seq, layer, mean, cov, slots)
     return seq
 
 
-def _read_cells(r, seq, has_ext):
+def _read_cells(r, tensors, seq, has_ext):
     assert r.ints("I") == 1  # streams
     n = r.ints("I")
     seq.pos_cells = np.empty(n, np.int64)
@@ -112,7 +125,7 @@ def _read_cells(r, seq, has_ext):
             if size == 0:  # a layer without attention
                 continue
             layer = next(layers)
-            rows = np.frombuffer(r.take(n * size), np.uint8).reshape(n, size)
+            rows = np.frombuffer(tensors.take(n * size), np.uint8).reshape(n, size)
             rows = gguf.quants.dequantize(_native(rows, kind), gguf.GGMLQuantizationType(kind))
             setattr(layer, part, rows[order].reshape(n, layer.n_head_kv, -1).swapaxes(0, 1))
             layer.type_k = kind if part == "k" else layer.type_k
@@ -124,16 +137,21 @@ def _native(rows, kind):
     return rows.view({0: np.float32, 1: np.float16}[kind]) if kind in (0, 1) else rows
 
 
-def _read_queries(r, seq, layer, observe):
-    if observe & OBSERVE_MEAN:
-        total = r.array("<f4", layer.n_head, layer.d_k)
+def _read_queries(tensors, seq, layer, mean, cov, slots):
+    if mean:
+        total = tensors.array("<f4", layer.n_head, layer.d_k)
         layer.q_mean = total.astype(np.float64) / seq.n_sum if seq.n_sum else None
-    if observe & OBSERVE_RES:
-        res = r.array("<f2", N_RES, layer.n_head, layer.d_k)
-        layer.q_res = res[seq.res_pos >= 0].astype(np.float64) if (seq.res_pos >= 0).any() else None
+    if cov:
+        total = tensors.array("<f4", layer.n_head, layer.d_k, layer.d_k)
+        layer.q_cov = total.astype(np.float64) / seq.n_sum if seq.n_sum else None
+    if len(slots):
+        rows = tensors.array("<f2", len(slots), layer.n_head, layer.d_k).astype(np.float64)
+        layer.q_res = rows[: seq.n_res][seq.res_pos >= 0]
+        last = np.argsort(seq.last_pos)
+        layer.q_last = rows[seq.n_res :][last[seq.last_pos[last] >= 0]]
 
 
-def sampled_positions(end, seed=1, n_sink=4):
+def sampled_positions(end, seed=1, n_sink=4, n_res=64):
     """Positions in [n_sink, end) of which the sample of queries consists: those of the lowest keys."""
     base = splitmix64(seed)
-    return set(sorted(range(n_sink, end), key=lambda pos: splitmix64((base + pos) & MASK))[:N_RES])
+    return set(sorted(range(n_sink, end), key=lambda pos: splitmix64((base + pos) & MASK))[:n_res])
