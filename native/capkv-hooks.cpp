@@ -23,6 +23,7 @@ struct capkv_pending {
 static thread_local capkv_pending g_pending;
 
 [[noreturn]] static void capkv_throw(const std::string & msg) {
+    g_pending.n_cells = 0; // this is why, and not the memory
     capkv_set_last_error(msg);
     throw capkv_error(msg);
 }
