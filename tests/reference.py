@@ -75,19 +75,22 @@ def as_is(x):
     return x
 
 
-def capkv_ref(k, v, q_mean, next_pos, base, neox, n_sink=4, tau=5.0, n_future=512, eps=1e-6, k_rot=as_is, rotation=None):
-    """rotation: rope()'s other options; k_rot: what k is stored under besides, hadamard or nothing."""
-    k, v, q_mean = (np.asarray(x, np.float64) for x in (k, v, q_mean))
-    group = len(q_mean) // len(k)
-    first = min(n_sink, k.shape[1] - 1)
+def anchor_weights(k, q_mean, next_pos, base, neox, first, tau=5.0, n_future=512, k_rot=as_is, rotation=None):
+    """exp(tau (cos(k_i, mu) - max_j cos(k_j, mu))), the maximum from `first` on: [n_head, n]."""
+    k, q_mean = np.asarray(k, np.float64), np.asarray(q_mean, np.float64)
     mu = rope(q_mean[:, None], next_pos + np.arange(n_future), base, neox, **(rotation or {})).mean(1) if base else q_mean
-    mu = k_rot(mu)
+    c = np.array([np.clip(unit(k[h * len(k) // len(mu)]) @ unit(m), -1, 1) for h, m in enumerate(k_rot(mu))])
+    return np.exp(tau * (c - c[:, first:].max(1, keepdims=True)))
+
+
+def capkv_ref(k, v, q_mean, next_pos, base, neox, n_sink=4, eps=1e-6, **options):
+    """options: of anchor_weights(); rotation: rope()'s, k_rot: what k is stored under besides, hadamard or nothing."""
+    k, v = np.asarray(k, np.float64), np.asarray(v, np.float64)
+    first = min(n_sink, k.shape[1] - 1)
+    group = len(q_mean) // len(k)
     out = np.zeros(k.shape[:2])
-    for h, m in enumerate(mu):
-        g = h // group
-        c = np.clip(unit(k[g]) @ unit(m), -1, 1)
-        w = np.exp(tau * (c - c[first:].max()))
-        out[g] += leverage(w, v[g], eps, 1.0, 0.0, first) / group
+    for h, w in enumerate(anchor_weights(k, q_mean, next_pos, base, neox, first, **options)):
+        out[h // group] += leverage(w, v[h // group], eps, 1.0, 0.0, first) / group
     return out
 
 
@@ -101,29 +104,30 @@ def capkv(*args, novelty=0.5, **kwargs):
     return np.array([zscore(a) - novelty * zscore(b) for a, b in zip(log_lev, cos)])
 
 
+def future_attention(k, q_res, next_pos, base, neox, seed=1, scale=None, k_rot=as_is, rotation=None):
+    """Mean attention weights of the sampled queries at their future positions: [n_head, n]; equal ones without queries."""
+    n_head_kv, n, d_k = k.shape
+    if q_res is None:
+        return np.full((n_head_kv, n), 1 / n)
+    q = np.asarray(q_res, np.float64)
+    pos = next_pos + res_offsets(seed, len(q))
+    q = k_rot(rope(q, np.broadcast_to(pos[:, None], q.shape[:2]), base, neox, **(rotation or {})) if base else q)
+    out = np.zeros((q.shape[1], n))
+    for h in range(q.shape[1]):
+        logits = q[:, h] @ k[h * n_head_kv // q.shape[1]].T * (scale or 1 / np.sqrt(d_k))
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        out[h] = (p / p.sum(-1, keepdims=True)).mean(0)
+    return out
+
+
 def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=0.1, scale=None, k_rot=as_is, rotation=None):
     """The two terms before they are standardised: log leverage and cosine to the mean key, [n_head_kv, n] each."""
     k, v = np.asarray(k, np.float64), np.asarray(v, np.float64)
-    n_head_kv, n, d_k = k.shape
-    lev = np.zeros((n_head_kv, n))
-    if q_res is None:
-        for g in range(n_head_kv):
-            lev[g] = leverage(np.full(n, 1 / n), v[g], 0.0, 0.0, ridge, 0)
-    else:
-        q = np.asarray(q_res, np.float64)
-        pos = next_pos + res_offsets(seed, len(q))
-        q = k_rot(rope(q, np.broadcast_to(pos[:, None], q.shape[:2]), base, neox, **(rotation or {})) if base else q)
-        group = q.shape[1] // n_head_kv
-        for h in range(q.shape[1]):
-            g = h // group
-            logits = q[:, h] @ k[g].T * (scale or 1 / np.sqrt(d_k))
-            p = np.exp(logits - logits.max(-1, keepdims=True))
-            w = (p / p.sum(-1, keepdims=True)).mean(0)
-            lev[g] += leverage(w, v[g], 0.0, 0.0, ridge, 0) / group
+    w = future_attention(k, q_res, next_pos, base, neox, seed, scale, k_rot, rotation)
+    group = len(w) // len(k)
+    lev = np.zeros(k.shape[:2])
+    for h, weights in enumerate(w):
+        lev[h // group] += leverage(weights, v[h // group], 0.0, 0.0, ridge, 0) / group
     kn = unit(k)
     cos = np.array([x @ unit(x.mean(0)) for x in kn])
     return np.log(np.maximum(lev, 1e-30)), cos
-
-
-def streaming(k):
-    return np.tile(np.arange(k.shape[1], dtype=np.float64), (k.shape[0], 1))

@@ -14,7 +14,7 @@ def softmax(x):
     return e / e.sum()
 
 
-def causal_attention(k, pos, q, q_pos, base, neox, **_):
+def causal_attention(k, pos, q, q_pos, base, neox, scale=None, rotation=None, **_):
     """Mean over the queries of their attention weights, each over the entries up to its own position: [n_head, n]."""
     n_head_kv, n, d_k = k.shape
     group = q.shape[1] // n_head_kv
@@ -22,9 +22,9 @@ def causal_attention(k, pos, q, q_pos, base, neox, **_):
     for j, p in enumerate(q_pos):
         for h in range(q.shape[1]):
             g = h // group
-            query = rope(q[j, h], p, base, neox) if base else np.float64(q[j, h])
+            query = rope(q[j, h], p, base, neox, **(rotation or {})) if base else np.float64(q[j, h])
             n_vis = max(1, int((pos[g] <= p).sum()))
-            w[h, :n_vis] += softmax(k[g, :n_vis].astype(np.float64) @ query / np.sqrt(d_k))
+            w[h, :n_vis] += softmax(k[g, :n_vis].astype(np.float64) @ query * (scale or 1 / np.sqrt(d_k)))
     return w / len(q_pos)
 
 
@@ -57,20 +57,25 @@ def snapkv(k, q=None, q_pos=None, kernel=5, **args):
     return out
 
 
-def expected(k, v, q_mean=None, q_cov=None, next_pos=0, base=0.0, neox=True, n_sink=4, n_future=512, **_):
+def expected_weights(k, q_mean, q_cov, next_pos, base, neox, first, n_future=512, scale=None, rotation=None, **_):
+    """Attention expected of normally distributed queries, over the entries from `first` on: [n_head, n]."""
+    d = k.shape[-1]
+    scale = scale or 1 / np.sqrt(d)
+    turn = np.eye(d)
+    if base:
+        turn = rope(turn[:, None], next_pos + np.arange(n_future), base, neox, **(rotation or {})).mean(1).T
+    out = np.zeros((len(q_mean), k.shape[1]))
+    for h, (mean, cov) in enumerate(zip(np.float64(q_mean), np.float64(q_cov))):
+        mu, s, keys = turn @ mean, turn @ cov @ turn.T, np.float64(k[h * len(k) // len(q_mean), first:])
+        out[h, first:] = softmax(scale * keys @ mu + scale**2 / 2 * np.einsum("ni,ij,nj->n", keys, s, keys))
+    return out
+
+
+def expected(k, v, q_mean=None, n_sink=4, **args):
     norm = np.linalg.norm(np.float64(v), axis=-1)
     if q_mean is None:
         return uniform(k) * norm
-    n_head_kv, n, d = k.shape
-    first = min(n_sink, n - 1)
-    eye = np.eye(d)
-    rotation = rope(eye[:, None], next_pos + np.arange(n_future), base, neox).mean(1).T if base else eye
-    out = np.zeros(k.shape[:2])
-    for h, (mean, cov) in enumerate(zip(np.float64(q_mean), np.float64(q_cov))):
-        g = h // (len(q_mean) // n_head_kv)
-        mu, s, keys = rotation @ mean, rotation @ cov @ rotation.T, k[g, first:].astype(np.float64)
-        out[g, first:] += softmax(keys @ mu / np.sqrt(d) + np.einsum("ni,ij,nj->n", keys, s, keys) / (2 * d))
-    return out / (len(q_mean) // n_head_kv) * norm
+    return group_mean(expected_weights(k=k, q_mean=q_mean, first=min(n_sink, k.shape[1] - 1), **args), len(k)) * norm
 
 
 def keydiff(k, **_):
@@ -82,11 +87,15 @@ def knorm(k, **_):
     return -np.linalg.norm(np.float64(k), axis=-1)
 
 
-def leverage(k, pos, base=0.0, neox=True, ridge=0.01, **_):
-    x = rope(k, -np.asarray(pos), base, neox) if base else np.float64(k)
+def leverage(k, pos, base=0.0, neox=True, ridge=0.01, rotation=None, **_):
+    x = rope(k, -np.asarray(pos), base, neox, **(rotation or {})) if base else np.float64(k)
     ridges = ridge * (x**2).sum((1, 2)) / x.shape[-1]
     x = x - x.mean(1, keepdims=True)
     return np.array([leverage_under(np.ones(len(y)), y, 0.0, r, 0.0, 0) for y, r in zip(x, ridges)])
+
+
+def streaming(k, **_):
+    return np.tile(np.arange(k.shape[1], dtype=np.float64), (len(k), 1))
 
 
 def capacity(w, v, ridge):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import reference
+import reference_peers
 
 NEAR = 1e-4  # scores that differ by less, in standard deviations of all scores, may swap: float32 rounds
 
@@ -18,15 +19,61 @@ class Attention:
     rotation: dict = field(default_factory=dict)  # more options of reference.rope()
 
 
-def scores(policy, seq, layer, attention):
+def arguments(seq, layer, attention):
+    """What the references of reference_peers take; K as it is after RoPE, without the rotation that it may be stored under."""
     quantized = layer.type_k in (2, 3, 6, 7, 8)
-    k_rot = reference.hadamard if quantized and layer.d_k % 64 == 0 else reference.as_is
+    k = reference.hadamard(layer.k) if quantized and layer.d_k % 64 == 0 else layer.k
     next_pos = int(seq.pos_cells.max()) + 1
-    args = (next_pos, attention.base, attention.neox)
-    more = dict(k_rot=k_rot, rotation=attention.rotation)
+    args = dict(k=k, v=layer.v, pos=layer.pos, next_pos=next_pos, base=attention.base, neox=attention.neox)
+    if layer.q_mean is not None:
+        args |= dict(q_mean=layer.q_mean)
+    if layer.q_cov is not None:
+        args |= dict(q_cov=layer.q_cov - np.einsum("hi,hj->hij", layer.q_mean, layer.q_mean))
+    if layer.q_res is not None and len(layer.q_res):
+        args |= dict(q=layer.q_res, q_pos=seq.res_pos[seq.res_pos >= 0])
+    if layer.q_last is not None and len(layer.q_last):
+        args |= dict(q=layer.q_last, q_pos=np.sort(seq.last_pos[seq.last_pos >= 0]))
+    return args | dict(scale=attention.scale, rotation=attention.rotation)
+
+
+def scores(policy, seq, layer, attention):
+    args = arguments(seq, layer, attention)
+    if policy not in ("capkv", "capkv-ref"):
+        return getattr(reference_peers, policy)(**args)
+    k, v, next_pos, base, neox, rotation = (args[name] for name in ("k", "v", "next_pos", "base", "neox", "rotation"))
     if policy == "capkv":
-        return reference.capkv(layer.k, layer.v, layer.q_res, *args, scale=attention.scale, **more)
-    return reference.capkv_ref(layer.k, layer.v, layer.q_mean, *args, **more)
+        return reference.capkv(k, v, args["q"], next_pos, base, neox, scale=attention.scale, rotation=rotation)
+    return reference.capkv_ref(k, v, args["q_mean"], next_pos, base, neox, rotation=rotation)
+
+
+def weights(policy, seq, layer, attention, n_sink=4):
+    """Those of the capacity: per KV head [n_head_kv, n], zero where an entry does not count."""
+    args = arguments(seq, layer, attention)
+    first = min(n_sink, layer.k.shape[1] - 1)
+    some = {name: args[name] for name in ("k", "next_pos", "base", "neox", "rotation")}
+    if policy == "capkv":
+        w = reference.future_attention(q_res=args["q"], scale=attention.scale, **some)
+    elif policy == "capkv-ref":
+        w = reference.anchor_weights(q_mean=args["q_mean"], first=first, **some) + 1e-6
+        w[:, :first] = 0
+    elif policy == "expected":
+        w = reference_peers.expected_weights(first=first, **args)
+    elif policy in ("snapkv", "h2o", "tova"):
+        w = reference_peers.causal_attention(**args)
+    else:
+        w = reference_peers.uniform(layer.k)
+    return reference_peers.group_mean(w, len(layer.k))
+
+
+def capacity(policy, seq, layer, attention, kept):
+    """(kept, all) in nats, summed over the KV heads; kept: positions of each."""
+    out = np.zeros(2)
+    for head, w in enumerate(weights(policy, seq, layer, attention)):
+        v = np.float64(layer.v[head])
+        ridge = 1.0 if policy == "capkv-ref" else 0.1 * ((v**2).sum(1) * w).sum() / v.shape[1]
+        stay = np.isin(layer.pos[head], kept[head])
+        out += reference_peers.capacity(w * stay, v, ridge), reference_peers.capacity(w, v, ridge)
+    return out
 
 
 def check_kept(kept, pos, score, budget, n_sink, n_recent):
