@@ -9,7 +9,8 @@ from scorer import NEOX, NO_ROPE, NORM, devices, score
 
 POLICIES = ("expected", "snapkv", "h2o", "tova", "keydiff", "knorm", "leverage")
 
-SHAPES = st.tuples(st.integers(1, 70), st.sampled_from([1, 2, 5]), st.integers(1, 3), st.sampled_from([2, 8, 34]), st.sampled_from([1, 8, 30]))
+N, GROUP, N_HEAD_KV = st.integers(1, 70), st.sampled_from([1, 2, 5]), st.integers(1, 3)
+SHAPES = st.tuples(N, GROUP, N_HEAD_KV, st.sampled_from([2, 8, 34]), st.sampled_from([1, 8, 30]))
 KINDS = st.sampled_from(["plain", "constant k", "zero v", "huge", "duplicates"])
 
 
