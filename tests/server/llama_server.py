@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACES = ("build/wheel/bin", "build/tools/bin")
+THREADS = int(os.environ.get("CAPKV_TEST_THREADS", "1"))
 START_S = 60 * int(os.environ.get("CAPKV_TEST_PATIENCE", "1"))  # more under a sanitizer
 
 
@@ -63,7 +64,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"server-{self.port}.log"
-        shared = ["--port", self.port, "-t", 1, "-tb", 1, "--no-ui", "--offline", "--temp", 0, "--slots", "--metrics"]
+        shared = ["--port", self.port, "-t", THREADS, "-tb", THREADS, "--no-ui", "--offline", "--temp", 0, "--slots", "--metrics"]
         command = [find_binary(), "-m", model, *shared, "-lv", 4, *args]
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
