@@ -18,8 +18,8 @@
 #include <algorithm>
 #include <cstring>
 
-static constexpr char     CAPKV_STATE_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
-static constexpr uint64_t CAPKV_STATE_VERSION = 2;
+static constexpr char     CAPKV_FRAME_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
+static constexpr uint64_t CAPKV_FRAME_VERSION = 1;
 
 struct capkv_state_head {
     uint64_t version;
@@ -117,11 +117,11 @@ bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const 
     capkv_io_collect collected;
     write(collected);
 
-    capkv_state_head head = { CAPKV_STATE_VERSION, collected.meta.size(), collected.n_data, 0, 0 };
+    capkv_state_head head = { CAPKV_FRAME_VERSION, collected.meta.size(), collected.n_data, 0, 0 };
     head.hash_meta = capkv_hash_bytes(collected.meta.data(), collected.meta.size());
     head.hash      = capkv_hash_bytes(&head, offsetof(capkv_state_head, hash));
 
-    io.write(CAPKV_STATE_TAG, sizeof(CAPKV_STATE_TAG));
+    io.write(CAPKV_FRAME_TAG, sizeof(CAPKV_FRAME_TAG));
     io.write(&head, sizeof(head));
     io.write(collected.meta.data(), collected.meta.size());
 
@@ -135,9 +135,9 @@ bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const 
 
 // a file that is at its end leaves the rest of what was asked for as it is, without an error
 static capkv_state_head capkv_read_head(llama_io_read_i & io) {
-    char tag[sizeof(CAPKV_STATE_TAG)] = {};
+    char tag[sizeof(CAPKV_FRAME_TAG)] = {};
     io.read(tag, sizeof(tag));
-    if (memcmp(tag, CAPKV_STATE_TAG, sizeof(tag)) != 0) {
+    if (memcmp(tag, CAPKV_FRAME_TAG, sizeof(tag)) != 0) {
         capkv_state_damaged("it begins with something else");
     }
 
@@ -146,8 +146,8 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     if (head.hash != capkv_hash_bytes(&head, offsetof(capkv_state_head, hash))) {
         capkv_state_damaged("its head is altered");
     }
-    if (head.version != CAPKV_STATE_VERSION) {
-        capkv_state_damaged("its version is " + std::to_string(head.version) + ", here it is " + std::to_string(CAPKV_STATE_VERSION));
+    if (head.version != CAPKV_FRAME_VERSION) {
+        capkv_state_damaged("the version of its frame is " + std::to_string(head.version) + ", here it is " + std::to_string(CAPKV_FRAME_VERSION));
     }
     return head;
 }
