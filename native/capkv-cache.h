@@ -108,6 +108,9 @@ public:
     // copy the query statistics; the pending part of seq_cp()
     void update(uint32_t s_src, uint32_t s_dst);
 
+    // do what is pending of seq_cp() in all caches of a memory: a state that is written or read cannot wait for the next batch
+    static void settle(const llama_memory_i * mem);
+
     llama_pos seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const;
 
     // of a sliding-window memory: from its window's length after this position on, text can be taken back

@@ -203,6 +203,32 @@ bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos
     return !cache || cache->can_seq_rm(seq_id, p0, p1);
 }
 
+void capkv_cache::settle(const llama_memory_i * mem) {
+    if (const auto * iswa = dynamic_cast<const llama_kv_cache_iswa *>(mem)) {
+        settle(iswa->get_base());
+        settle(iswa->get_swa());
+    } else if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(mem)) {
+        settle(hybrid->get_mem_attn());
+    } else if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(mem)) {
+        settle(hybrid->get_mem_attn());
+    } else if (const auto * kv = dynamic_cast<const llama_kv_cache *>(mem)) {
+        auto & pending = const_cast<llama_kv_cache *>(kv)->sc_info;
+
+        for (size_t i = 0; i < pending.ssrc.size(); ++i) {
+            if (kv->capkv) {
+                kv->capkv->update(pending.ssrc[i], pending.sdst[i]);
+            }
+            for (const auto & l : kv->layers) {
+                ggml_backend_tensor_copy(l.k_stream[pending.ssrc[i]], l.k_stream[pending.sdst[i]]);
+                if (l.v) {
+                    ggml_backend_tensor_copy(l.v_stream[pending.ssrc[i]], l.v_stream[pending.sdst[i]]);
+                }
+            }
+        }
+        pending = {};
+    }
+}
+
 //
 // what the cells of a budget cannot do, or not in the way of llama.cpp's memories
 //

@@ -114,6 +114,8 @@ bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const 
         return false;
     }
 
+    capkv_cache::settle(mem);
+
     capkv_io_collect collected;
     write(collected);
 
@@ -170,6 +172,8 @@ bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id s
     if (head.hash_meta != capkv_hash_bytes(meta.data(), meta.size())) {
         capkv_state_damaged("it is altered or cut off");
     }
+
+    capkv_cache::settle(mem);
 
     // up to here the context is as it was; from here on all of it is taken over, or the sequence is left empty
     try {

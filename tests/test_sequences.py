@@ -1,5 +1,7 @@
 """Several sequences in one context: each has a budget of its own, and none sees what happens to another."""
 
+import ctypes
+
 import llama_cpp
 import numpy as np
 import pytest
@@ -21,6 +23,11 @@ def make(tiny_llama):
     yield make
     for ctx in made:
         ctx.close()
+
+
+def put(c, data, seq):
+    buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+    assert llama_cpp.llama_state_seq_set_data(c.ctx, buffer, len(data), seq) == len(data)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -92,6 +99,26 @@ def test_a_copy_is_whole_whatever_happens_before_the_next_batch(make, policy, th
     np.testing.assert_array_equal(c.read(5, 1)[0], plain.read(5, 1)[0])
     c.compress(1), plain.compress(1)
     assert same(c.held(1), plain.held(1))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_states_are_of_what_was_copied_whatever_comes_before_the_next_batch(make, policy):
+    c = make(policy=policy)
+    c.read(200, 0)
+    c.read(150, 1, 2)
+    data = {s: c.save(s) for s in range(3)}
+
+    def tensors(state):  # they come last, and after them 8 bytes of a checksum; before them are ids of sequences
+        return state[-100_000:-8]
+
+    c.cp(0, 1)
+    assert tensors(c.save(1)) == tensors(data[0]) != tensors(data[1])
+    c.cp(2, 1)
+    put(c, data[0], 1)
+    c.cp(0, 2)
+    put(c, data[1], 0)
+    assert c.decode([(0, 150, 5)]) == 0
+    assert tensors(c.save(1)) == tensors(c.save(2)) == tensors(data[0])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -217,7 +244,7 @@ def test_a_state_moves_to_another_sequence(make):
     c.read(300, 0)
     c.read(80, 1)
     data = c.save(0)
-    assert llama_cpp.llama_state_seq_set_data(c.ctx, (llama_cpp.ctypes.c_uint8 * len(data)).from_buffer_copy(data), len(data), 2)
+    put(c, data, 2)
     assert same(c.held(0), c.held(2))
     a, b = c.read(100, 0, 2, seed=3)
     np.testing.assert_allclose(a, b, atol=1e-4)
