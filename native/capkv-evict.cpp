@@ -160,6 +160,13 @@ capkv_cache::plan capkv_cache::make_plan(uint32_t s, uint32_t n_target) const {
     p.n_target = n_target;
     p.n_sink   = std::min(params.n_sink,   n_target);
     p.n_recent = std::min(params.n_recent, n_target - p.n_sink);
+
+    // what was taken back may have left less of a tail than that, and the middle never becomes one
+    const auto & st = streams[s];
+    if (st.evicted) {
+        p.n_recent = std::min(p.n_recent, (uint32_t) p.order.size() - st.n_sink - st.n_mid);
+    }
+
     p.n_mid    = n_target - p.n_sink - p.n_recent;
 
     p.keep .resize(layers.size());

@@ -85,3 +85,18 @@ def test_rejected_drafts_leave_no_trace(make_llama, tiny_llama, held):
     assert plain.n_tokens == drafting.n_tokens
     for a, b in zip(held(plain), held(drafting), strict=True):
         assert len(a) == len(b) and (a == b).all()
+
+
+@pytest.mark.parametrize("n_left", [0, 3, 20])
+def test_an_eviction_of_what_was_left_of_a_tail_keeps_just_that_as_the_tail(make_llama, tiny_llama, held, n_left):
+    """What comes before it is each head's own: no position is claimed there that a head does not hold."""
+    llm = make_llama(tiny_llama, n_batch=32, kv_budget=128, kv_recent=24)
+    llm.eval(text(600))
+    llm.compress()
+    go_back(llm, 24 - n_left)
+    before, tail = held(llm), llm.kv_stats().pos_tail
+    assert llm.compress(64) == 128 - 24 + n_left - 64
+    assert llm.kv_stats().pos_tail == tail == 576
+    for old, new in zip(before, held(llm), strict=True):
+        assert set(new) <= set(old) and len(new) == 64
+        assert new[64 - n_left :].tolist() == list(range(576, 576 + n_left))
