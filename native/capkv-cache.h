@@ -137,8 +137,11 @@ public:
 
     void state_read_data(llama_io_read_i & io, llama_seq_id seq_id);
 
-    // empty the sequence, or with -1 all of them, and zero its cells
-    void state_drop(llama_seq_id seq_id);
+    // throws if cells of the sequence, or with -1 of all, could not have come about: the state was made up
+    static void state_check(llama_memory_i * mem, llama_seq_id seq_id);
+
+    // empty the sequence, or with -1 all of them, and zero its cells, whatever they hold
+    static void state_drop(llama_memory_i * mem, llama_seq_id seq_id);
 
     //
     // observe: the graph of a batch calls these
@@ -212,6 +215,10 @@ private:
     void reset(stream & st) const;
     void init_obs();
     void clear_sums(uint32_t s) const;
+
+    // the caches of a memory module, with and without a budget, and the cells of a sequence or with -1 of all
+    static std::vector<llama_kv_cache *> caches(llama_memory_i * mem);
+    static std::vector<uint32_t> streams_of(const llama_kv_cache & kv, llama_seq_id seq_id);
 
     // cells in use, in the order of their positions
     std::vector<int32_t> cell_order(uint32_t s) const;

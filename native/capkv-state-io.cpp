@@ -14,12 +14,18 @@
 
 #include "llama-impl.h"
 #include "llama-io.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 static constexpr char     CAPKV_FRAME_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
 static constexpr uint64_t CAPKV_FRAME_VERSION = 1;
+
+static constexpr llama_pos CAPKV_STATE_MAX_POS = 1 << 30;
 
 struct capkv_state_head {
     uint64_t version;
@@ -154,10 +160,73 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     return head;
 }
 
-bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read) {
-    auto * cache = capkv_cache::of(mem);
+std::vector<llama_kv_cache *> capkv_cache::caches(llama_memory_i * mem) {
+    if (auto * kv = dynamic_cast<llama_kv_cache *>(mem)) {
+        return { kv };
+    }
+    if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(mem)) {
+        return { iswa->get_base(), iswa->get_swa() };
+    }
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(mem)) {
+        return caches(hybrid->get_mem_attn());
+    }
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid_iswa *>(mem)) {
+        return caches(hybrid->get_mem_attn());
+    }
+    return {};
+}
 
-    if (dynamic_cast<capkv_io_framed *>(&io) || !cache) {
+std::vector<uint32_t> capkv_cache::streams_of(const llama_kv_cache & kv, llama_seq_id seq_id) {
+    if (seq_id != -1) {
+        return { kv.seq_to_stream[seq_id] };
+    }
+    std::vector<uint32_t> res(kv.n_stream);
+    std::iota(res.begin(), res.end(), 0);
+    return res;
+}
+
+void capkv_cache::state_check(llama_memory_i * mem, llama_seq_id seq_id) {
+    for (const auto * kv : caches(mem)) {
+        for (const uint32_t s : streams_of(*kv, seq_id)) {
+            const auto & cells = kv->v_cells[s];
+
+            uint32_t n_used = 0;
+            for (uint32_t i = 0; i < cells.size(); ++i) {
+                if (cells.is_empty(i)) {
+                    continue;
+                }
+                // each sequence has its stream; positions leave room for a text to go on
+                if (cells.seq_count(i) != 1 || !cells.seq_has(i, s) || cells.pos_get(i) < 0 || cells.pos_get(i) > CAPKV_STATE_MAX_POS) {
+                    capkv_state_damaged("a cell contradicts itself");
+                }
+                n_used++;
+            }
+            if (n_used != cells.get_used()) {
+                capkv_state_damaged("a cell has no position");
+            }
+            if (kv->capkv && kv->capkv->streams[s].evicted && kv->capkv->streams[s].pos_tail > cells.seq_pos_max(s) + 1) {
+                capkv_state_damaged("its tail begins after its end");
+            }
+        }
+    }
+}
+
+void capkv_cache::state_drop(llama_memory_i * mem, llama_seq_id seq_id) {
+    for (auto * kv : caches(mem)) {
+        kv->state_clear(seq_id);
+        for (const uint32_t s : streams_of(*kv, seq_id)) {
+            kv->v_cells[s].reset();
+            kv->v_heads[s] = 0;
+            if (kv->capkv) {
+                kv->capkv->reset(kv->capkv->streams[s]);
+            }
+        }
+    }
+    seq_id == -1 ? mem->clear(true) : (void) mem->seq_rm(seq_id, -1, -1); // what keeps no cells
+}
+
+bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read) {
+    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(mem)) {
         return false;
     }
 
@@ -187,9 +256,9 @@ bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id s
         if (end != head.hash) {
             capkv_state_damaged("it is cut off");
         }
+        capkv_cache::state_check(mem, seq_id);
     } catch (...) {
-        cache->state_drop(seq_id);
-        seq_id == -1 ? mem->clear(true) : (void) mem->seq_rm(seq_id, -1, -1);
+        capkv_cache::state_drop(mem, seq_id);
         throw;
     }
 

@@ -128,12 +128,8 @@ void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) c
 capkv_cache::state_guard::~state_guard() {
     if (!cache.streams_read.empty()) {
         cache.streams_read.clear();
-        cache.state_drop(seq_id);
+        cache.kv.state_clear(seq_id);
     }
-}
-
-void capkv_cache::state_drop(llama_seq_id seq_id) {
-    kv.state_clear(seq_id);
 }
 
 std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_read_i & io, llama_seq_id seq_id) {

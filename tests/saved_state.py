@@ -17,6 +17,7 @@ from capkv_edge import _lib
 
 TAG = b"\x05\0\0\0capkv"
 MAGIC, VERSION, END = 0x564B5043, 2, 0x444E4543
+FRAME_VERSION = 1
 
 
 @dataclass
@@ -81,7 +82,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     r.take(8)  # magic and sequence of llama.cpp
     assert r.take(len(TAG)) == TAG
     version, n_meta, n_data = r.ints("QQQ")
-    assert version == VERSION
+    assert version == FRAME_VERSION
     r.take(16)  # hashes
     r, tensors = Reader(r.take(n_meta)), Reader(r.take(n_data))
 

@@ -88,12 +88,7 @@ struct fuzz {
             return;
         }
 
-        // a state with a position near the end of what an int32 holds may be full
-        if (tiny_read(ctx.get(), tiny_text(40, 7)) != 0) {
-            CHECK(taken);
-            llama_memory_seq_rm(mem, 0, -1, -1);
-            CHECK(tiny_read(ctx.get(), tiny_text(40, 7)) == 0);
-        }
+        CHECK(tiny_read(ctx.get(), tiny_text(40, 7)) == 0);
         CHECK(capkv_compress(ctx.get(), 0, 0) >= 0);
         CHECK(llama_state_get_size(ctx.get()) > 0);
 
