@@ -169,6 +169,11 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
     }
     streams_read = std::move(res);
 
+    // of a sequence without cells llama.cpp would leave in place what is there
+    if (seq_id != -1) {
+        kv.seq_rm(seq_id, -1, -1);
+    }
+
     return std::unique_ptr<state_guard>(new state_guard { *this, seq_id });
 }
 

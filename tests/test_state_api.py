@@ -58,6 +58,19 @@ def test_one_sequence_moves_to_another_and_its_neighbours_stay_as_they_are(make_
         assert other.positions(2) == one.positions(0)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_state_of_an_empty_sequence_empties_the_one_that_takes_it(make_context, policy):
+    one, fresh = make_context(policy), make_context(policy)
+    empty = one.get(0)
+    one.read(text(400))
+    one.read(text(100, seed=1), 1)
+    assert one.set(empty, 0) == len(empty)
+    assert one.end(0) == 0 and one.end(1) == 100 and one.positions(0) == [[]] * 4
+    for other in (one, fresh):
+        other.read(text(300, seed=2))
+    assert one.positions(0) == fresh.positions(0)
+
+
 @pytest.mark.parametrize("seq", [None, 0])
 def test_a_refused_state_leaves_the_context_as_it_was(make_context, seq):
     one = make_context()
