@@ -257,7 +257,7 @@ bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id s
             capkv_state_damaged("it is cut off");
         }
         capkv_cache::state_check(mem, seq_id);
-        if (seq_id != -1 && cache->n_used(seq_id) == 0) {
+        if (seq_id != -1 && capkv_cache::of(mem)->n_used(seq_id) == 0) {
             mem->seq_rm(seq_id, -1, -1); // its windows as well
         }
     } catch (...) {
