@@ -65,6 +65,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"server-{self.port}.log"
         shared = ["--port", self.port, "-t", THREADS, "-tb", THREADS, "--no-ui", "--offline", "--temp", 0, "--slots", "--metrics"]
+        if os.environ.get("CAPKV_TEST_WITHOUT_BUDGET"):  # to compare with llama.cpp as it is
+            args = _without_budget(args)
         command = [find_binary(), "-m", model, *shared, "-lv", 4, *args]
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
@@ -138,6 +140,11 @@ class Server:
 
     def slot(self, slot: int, action: str, filename: str = "slot.bin") -> Answer:
         return self.post(f"/slots/{slot}?action={action}", filename=filename)
+
+
+def _without_budget(args: tuple) -> list:
+    skipped = {i + step for i, word in enumerate(args) if str(word).startswith("--kv-") for step in (0, 1) if word != "--kv-unified"}
+    return [word for i, word in enumerate(args) if i not in skipped]
 
 
 def _json(text: bytes):
