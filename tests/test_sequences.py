@@ -5,6 +5,8 @@ import ctypes
 import llama_cpp
 import numpy as np
 import pytest
+import tiny_archs
+import tiny_models
 from sequences import Context, same
 
 from capkv_edge import _lib
@@ -261,3 +263,42 @@ def test_a_sequence_that_is_not_there_is_an_error_that_says_so(make, seq):
         with pytest.raises(RuntimeError, match=f"seq_id = {seq}: allowed is 0 to 2"):
             c.stats(seq)
     assert "seq_id" in _lib.last_error()
+
+
+MEMORIES = {"gemma3": tiny_models.write_gemma3, "lfm2": tiny_archs.write_lfm2, "jamba": tiny_archs.write_jamba}
+
+
+@pytest.mark.parametrize("arch", MEMORIES)
+def test_memories_of_two_modules(make, tmp_path, arch):
+    """Windows beside full attention, recurrent layers beside attention: both modules do the same or nothing."""
+    path = tmp_path / "model.gguf"
+    MEMORIES[arch](path)
+    c = make(path)
+    c.read(300, 0, 1)
+    assert all(np.isfinite(x).all() for x in c.read(300, 0, 1))
+    assert [c.stats(s).n_evictions >= 2 for s in range(3)] == [True, True, False]
+
+    before = [c.save(s) for s in range(2)]
+    c.cp(0, 2)
+    a, b = c.read(20, 0, 2, seed=5)
+    np.testing.assert_allclose(a, b, atol=1e-4)
+    assert same(c.held(0), c.held(2)) and c.save(1) == before[1]
+    c.compress(0), c.compress(2)
+    assert same(c.held(0), c.held(2))
+
+    before = [c.save(s) for s in range(3)]
+    llama_cpp.llama_memory_seq_add(c.mem, 0, 0, -1, 3)
+    llama_cpp.llama_memory_seq_div(c.mem, 1, 0, -1, 2)
+    c.cp(0, 1, 0, 300)  # reaches into what was evicted
+    assert not c.rm(1, 100, 200) and not c.rm(-1, 100, -1)
+    assert [c.save(s) for s in range(3)] == before
+
+    end = c.pos_max(0)
+    c.cp(0, 1, 0, end + 1)  # all of it
+    assert c.pos_max(1) == end and same(c.held(1), c.held(0))
+    c.cp(0, 2, 0, end - 2)  # less its end: only where every module can take it back
+    assert c.pos_max(2) == (end - 3 if arch == "gemma3" else -1)
+
+    llama_cpp.llama_memory_seq_keep(c.mem, 1)
+    assert [c.pos_max(s) for s in range(3)] == [-1, end, -1]
+    assert all(np.isfinite(x).all() for x in c.read(300, 0, 1, 2))
