@@ -1,6 +1,6 @@
 #!/bin/sh
-# llama-server under ThreadSanitizer: the tests of its slots, of cut connections and of saved slots, on two threads (15 minutes
-# on 2 cores). A report makes the server's exit status 66, which fails its test; reports are in build/tsan*/reports.
+# llama-server under ThreadSanitizer: the tests of its slots, of cut connections and of saved slots, on two threads (the tests
+# take 5 minutes on 2 cores). A report makes the server's exit status 66, which fails its test; reports are in build/tsan*/reports.
 #
 #   scripts/sanitize_thread.sh             the patched server, with a budget
 #   scripts/sanitize_thread.sh upstream    llama.cpp as it is, without one and without suppressions: what it reports is not ours
