@@ -1,0 +1,179 @@
+"""What has to hold of a sequence in a budgeted cache, whatever is done to it.
+
+A Sequence is told of each operation before the cache is asked, and knows what has to come of it: everything exactly, but for
+the entries that an eviction picks from the middle, of which it knows that they were there before.
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+class Checker:
+    """Counts what was checked and raises Broken at the first thing that is wrong."""
+
+    def __init__(self):
+        self.n_checks = 0
+
+    def that(self, ok, what, *seen):
+        """ok: a truth, or one of each head."""
+        self.n_checks += np.size(ok)
+        if not np.all(ok):
+            shown = ", ".join(str(value) for value in seen)
+            raise Broken(what + (f" (seen: {shown})" if shown else ""))
+
+
+@dataclass
+class Seen:
+    """What the context says of one sequence."""
+
+    positions: list  # of arrays, one for each head
+    stats: object  # KvStats
+    pos_min: int
+    pos_max: int
+
+    @classmethod
+    def of(cls, context, seq):
+        return cls(context.positions(seq), context.stats(seq), *context.ends(seq))
+
+
+SAME_BYTES = ("bytes_kv", "bytes_obs", "bytes_full")
+
+
+class Sequence:
+    """What one sequence has to hold. `ids` are its tokens by position, in an array that never grows."""
+
+    def __init__(self, config, n_heads, n_cells, n_ctx):
+        self.config, self.n_cells = config, n_cells
+        self.ids = np.full(n_ctx, -1, np.int32)  # all of it is touched, so that its memory does not grow later
+        self.empty = np.zeros((n_heads, 0), np.int32)
+        self.stats = None  # as seen last
+        self.clear()
+
+    def clear(self):
+        self.end, self.held = 0, self.empty
+        self.n_sink = self.n_mid = self.n_evicted = self.n_evictions = 0
+        self.pos_tail, self.evicted = 0, False
+        self.scattered = False  # cells may not be in the order of their positions
+        self.capacity = ()  # of the whole and of each layer; none = 1, None = as the next look says
+        self.target, self.n_new = None, 0  # of what comes next
+
+    # --- what is going to happen ---
+
+    @property
+    def n_used(self):
+        return self.held.shape[1]
+
+    @property
+    def n_tail(self):
+        return self.n_used - self.n_sink - self.n_mid
+
+    def append(self, ids):
+        if self.n_used + len(ids) > self.n_cells:
+            self.target = self.config.budget
+        self.ids[self.end : self.end + len(ids)] = ids
+        self.n_new = len(ids)
+
+    def compress(self, n_target):
+        if self.n_used > n_target:
+            self.target = n_target
+
+    def cut(self, p0, p1):
+        """Of the exact tail, [p0, p1) goes."""
+        stays = (self.held[0] < p0) | (self.held[0] >= p1)
+        stays[: self.n_sink + self.n_mid] = True
+        self.held = self.held[:, stays]
+        if p1 < self.end:
+            self.scattered = True
+        elif self.evicted and self.n_tail == 0:
+            self.end = self.pos_tail
+        else:
+            self.end = int(self.held[0, -1]) + 1  # less than p0 if what was before it had been removed
+
+    def copy(self):
+        """For copy_from(), as long as no token before the end is replaced."""
+        return copy.copy(self)
+
+    def copy_from(self, other):
+        """Become what another sequence is."""
+        ids, mine = other.ids, self.ids
+        self.__dict__.update(copy.copy(other).__dict__)
+        self.ids = mine
+        if mine is not ids:
+            mine[: self.end] = ids[: self.end]
+
+    # --- what has happened ---
+
+    def check(self, that, seen: Seen):
+        """Compare with what is there, and take over what only the cache could know."""
+        n = seen.stats.n_used
+        lengths = [len(row) for row in seen.positions]
+        that([k == n for k in lengths], "every head holds as many tokens as cells are in use", n, lengths)
+        now = np.stack(seen.positions)
+        new = np.arange(self.end, self.end + self.n_new)
+        that(n >= self.n_new and (now[:, n - self.n_new :] == new).all(axis=1), "every head holds all new tokens", new[:1], now[:, -1:])
+        kept = now[:, : n - self.n_new]
+        if self.target is None:
+            same = kept.shape == self.held.shape and (kept == self.held).all(axis=1)
+            that(same, "nothing is lost or found without an eviction", self.held.shape, kept.shape)
+        else:
+            self._check_eviction(that, kept)
+        self.held, self.end = now, self.end + self.n_new
+        self.target, self.n_new = None, 0
+        self._check_order(that)
+        self._check_stats(that, seen)
+        self.stats = seen.stats
+
+    def _check_eviction(self, that, kept):
+        target, before = self.target, self.held
+        that(kept.shape[1] == target, "after an eviction as many are left as were asked for", target, kept.shape[1])
+        n_tail = self.n_tail if self.evicted else self.n_used
+        self.n_sink = min(self.config.sink, target)
+        n_recent = min(self.config.recent, target - self.n_sink, n_tail)
+        that((kept[:, : self.n_sink] == before[:, : self.n_sink]).all(axis=1), "an eviction keeps the sinks", kept[:, :4].tolist())
+        tail = before[0, self.n_used - n_recent :]
+        that((kept[:, target - n_recent :] == tail).all(axis=1), "an eviction keeps the last tokens", tail[:1], kept[:, -n_recent])
+        alive = [np.isin(row, old, assume_unique=True).all() for row, old in zip(kept, before)]
+        that(alive, "whatever is kept was there before", [np.setdiff1d(row, old)[:4] for row, old in zip(kept, before)])
+        self.n_mid = target - self.n_sink - n_recent
+        self.n_evicted += self.n_used - target
+        self.n_evictions += 1
+        self.pos_tail = int(tail[0]) if n_recent else self.end
+        self.evicted, self.scattered, self.capacity = True, False, None
+
+    def _check_order(self, that):
+        that((np.diff(self.held, axis=1) > 0).all(axis=1), "positions are ascending")
+        exact = self.held[:, self.n_sink + self.n_mid :] if self.evicted else self.held
+        that((exact == exact[0]).all(axis=1), "the tail is the same in the same cells of every head")
+        sinks = self.held[:, : min(self.config.sink, self.n_used)]
+        that((sinks == np.arange(sinks.shape[1])).all(axis=1), "the sinks are the first tokens", sinks.tolist())
+
+    def _check_stats(self, that, seen):
+        now, was = seen.stats, self.stats
+        finite = [math.isfinite(v) for v in asdict(now).values() if isinstance(v, (int, float))]
+        that(all(finite) and min(now.bytes_kv, now.bytes_full, now.n_cells) > 0, "the figures are finite", now)
+        that(now.n_cells == self.n_cells and now.n_used == self.n_used <= now.n_cells, "no more cells are used than there are", now)
+        that(now.n_tokens == now.n_used + now.n_evicted, "tokens are those held and those evicted", now)
+        that(now.n_evicted == self.n_evicted, "evicted tokens are counted", self.n_evicted, now)
+        that(now.n_evictions == self.n_evictions, "evictions are counted", self.n_evictions, now)
+        that(now.pos_tail == self.pos_tail, "the tail begins where it should", self.pos_tail, now)
+        first = -1 if self.n_used == 0 else self.pos_tail
+        that(seen.pos_min == first, "the first position is that of the exact tail", first, seen.pos_min)
+        that(seen.pos_max == (self.end if self.n_used else 0) - 1, "the last position is the true one", self.end, seen.pos_max)
+        shares = (now.capacity, *now.capacity_layers)
+        if self.capacity is None:
+            self.capacity = shares
+        that([0 < share <= 1 for share in shares], "capacity is above 0 and at most 1", shares)
+        that(shares == (self.capacity or (1.0,) * len(shares)), "capacity changes with evictions alone", self.capacity, shares)
+        that(now.bytes_pos == 4 * self.n_mid * len(self.held), "the position table is as large as the middle", self.n_mid, now)
+        if was is not None:
+            for name in SAME_BYTES:
+                that(getattr(now, name) == getattr(was, name), f"{name} is constant", getattr(was, name), now)
+            # a context has none before its first batch
+            that(0 in (was.bytes_work, now.bytes_work) or now.bytes_work == was.bytes_work, "bytes_work is constant", was, now)
