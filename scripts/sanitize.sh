@@ -25,7 +25,7 @@ export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 export ASAN_OPTIONS="allocator_may_return_null=1"
 
 if [ $# -gt 0 ]; then
-    exec "$build/bin/test-state-fuzz" "$1" "${2:-1}" 64
+    exec "$build/bin/test-capkv-state-fuzz" "$1" "${2:-1}" 64
 fi
 
 ctest --test-dir "$build" -L capkv --output-on-failure

@@ -1,6 +1,6 @@
 // damaged states, cut off and with flipped bytes: each is refused or taken over, and the context works after it
 //
-//   test-state-fuzz [n_flips = 40] [seed = 1] [n_step = 1024]
+//   test-capkv-state-fuzz [n_flips = 40] [seed = 1] [n_step = 1024]
 //
 // n_flips: damaged copies with flipped bytes for each model and form (whole or one sequence; in memory or as a file)
 // n_step:  states are cut off at every n_step-th byte
