@@ -39,7 +39,9 @@ class Soak(Saves):
         self.context, self.other = make_context(), make_context()
         self.folder = str(folder)
         self.checker = Checker()
-        c = self.context
+        for c in (self.other, self.context):  # llama.cpp's output buffer grows with the logits asked for: to its full size now
+            c.decode([(0, 0, self.draw(c.n_batch))], all_logits=True)
+            c.clear(True)
         n_cells = c.stats(0).n_cells
         self.seqs = [Sequence(c.config, len(c.heads), n_cells, c.n_ctx) for _ in range(c.n_seq)]
         self.n_tokens = self.n_evictions = self.evict_us = 0
