@@ -93,7 +93,7 @@ bool capkv_cache::init_sched(llama_context * lctx) {
     }
 
     const uint32_t n = kv.get_size();
-    const size_t n_nodes = capkv_n_nodes(policy, layers, n);
+    const size_t n_nodes = std::max(capkv_n_nodes(policy, layers, n), capkv_n_nodes_compact(layers));
 
     sched = ggml_backend_sched_new(backends.data(), nullptr, backends.size(), n_nodes, false, false);
 
@@ -108,10 +108,30 @@ bool capkv_cache::init_sched(llama_context * lctx) {
         cells.pos_set(n - 1, n - 1);
     }
 
-    auto ctx = capkv_graph_init(buf_meta, n_nodes);
-    capkv_inputs inputs;
-    std::vector<score_out> outs;
-    const bool res = ggml_backend_sched_reserve(sched, build_scores(ctx.get(), inputs, p, outs));
+    // either graph may be the larger one
+    auto reserve = [&](size_t n_nodes, auto && build) {
+        auto ctx = capkv_graph_init(buf_meta, n_nodes);
+        capkv_inputs inputs;
+        const bool ok = ggml_backend_sched_reserve(sched, build(ctx.get(), inputs));
+        ggml_backend_sched_reset(sched);
+        return ok;
+    };
+
+    std::vector<score_out>     outs;
+    std::vector<ggml_tensor *> caps;
+
+    auto compaction = [&](auto * ctx, auto & inputs) { return build_compact(ctx, inputs, p, caps); };
+    auto scores     = [&](auto * ctx, auto & inputs) { return build_scores (ctx, inputs, p, outs); };
+
+    bool res = reserve(capkv_n_nodes_compact(layers), compaction);
+
+    // what halved sums leave over goes by the last bits of n: the most of a few, so that the memory is constant from here on
+    for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
+        if (n_less < n) {
+            p.order.erase(p.order.begin(), p.order.begin() + (p.order.size() - (n - n_less)));
+            res = res && reserve(n_nodes, scores);
+        }
+    }
 
     if (empty) {
         cells.rm(n - 1);

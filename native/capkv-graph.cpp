@@ -198,7 +198,8 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
                 std::vector<int32_t> res;
                 for (int64_t h = h0; h < h0 + n_heads; ++h) {
                     for (const int32_t cell : order) {
-                        res.push_back(cell_pos(s, l, h, cell));
+                        // reserving takes in cells that are empty
+                        res.push_back(kv.v_cells[s].is_empty(cell) ? cell : cell_pos(s, l, h, cell));
                     }
                 }
                 return res;
