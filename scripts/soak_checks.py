@@ -54,6 +54,7 @@ class Sequence:
         self.ids = np.full(n_ctx, -1, np.int32)  # all of it is touched, so that its memory does not grow later
         self.empty = np.zeros((n_heads, 0), np.int32)
         self.stats = None  # as seen last
+        self.work = 0  # bytes of work memory, as seen first
         self.clear()
 
     def clear(self):
@@ -175,5 +176,7 @@ class Sequence:
         if was is not None:
             for name in SAME_BYTES:
                 that(getattr(now, name) == getattr(was, name), f"{name} is constant", getattr(was, name), now)
-            # a context has none before its first batch
-            that(0 in (was.bytes_work, now.bytes_work) or now.bytes_work == was.bytes_work, "bytes_work is constant", was, now)
+        # ggml's allocator may find a less tight layout for fewer entries; a context has none before its first batch
+        self.work = self.work or now.bytes_work
+        ok = now.bytes_work == 0 or self.work / 1.5 <= now.bytes_work <= self.work * 1.5
+        that(ok, "bytes_work is about constant", self.work, now)
