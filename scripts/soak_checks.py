@@ -118,7 +118,8 @@ class Sequence:
         that([k == n for k in lengths], "every head holds as many tokens as cells are in use", n, lengths)
         now = np.stack(seen.positions)
         new = np.arange(self.end, self.end + self.n_new)
-        that(n >= self.n_new and (now[:, n - self.n_new :] == new).all(axis=1), "every head holds all new tokens", new[:1], now[:, -1:])
+        last = now[:, max(n - self.n_new, 0) :]
+        that(last.shape[1] == len(new) and (last == new).all(axis=1), "every head holds all new tokens", new[:1], last[:, -1:])
         kept = now[:, : n - self.n_new]
         if self.target is None:
             same = kept.shape == self.held.shape and (kept == self.held).all(axis=1)
@@ -137,9 +138,11 @@ class Sequence:
         n_tail = self.n_tail if self.evicted else self.n_used
         self.n_sink = min(self.config.sink, target)
         n_recent = min(self.config.recent, target - self.n_sink, n_tail)
-        that((kept[:, : self.n_sink] == before[:, : self.n_sink]).all(axis=1), "an eviction keeps the sinks", kept[:, :4].tolist())
+        sinks = kept[:, : self.n_sink]
+        that((sinks == before[:, : self.n_sink]).all(axis=1), "an eviction keeps the sinks", sinks.tolist())
         tail = before[0, self.n_used - n_recent :]
-        that((kept[:, target - n_recent :] == tail).all(axis=1), "an eviction keeps the last tokens", tail[:1], kept[:, -n_recent])
+        last = kept[:, target - n_recent :]
+        that((last == tail).all(axis=1), "an eviction keeps the last tokens", tail[:1], last[:, :1])
         alive = [np.isin(row, old, assume_unique=True).all() for row, old in zip(kept, before)]
         that(alive, "whatever is kept was there before", [np.setdiff1d(row, old)[:4] for row, old in zip(kept, before)])
         self.n_mid = target - self.n_sink - n_recent
@@ -159,7 +162,8 @@ class Sequence:
         now, was = seen.stats, self.stats
         finite = [math.isfinite(v) for v in asdict(now).values() if isinstance(v, (int, float))]
         that(all(finite) and min(now.bytes_kv, now.bytes_full, now.n_cells) > 0, "the figures are finite", now)
-        that(now.n_cells == self.n_cells and now.n_used == self.n_used <= now.n_cells, "no more cells are used than there are", now)
+        ok = now.n_cells == self.n_cells and now.n_used == self.n_used <= now.n_cells
+        that(ok, "no more cells are used than there are", now)
         that(now.n_tokens == now.n_used + now.n_evicted, "tokens are those held and those evicted", now)
         that(now.n_evicted == self.n_evicted, "evicted tokens are counted", self.n_evicted, now)
         that(now.n_evictions == self.n_evictions, "evictions are counted", self.n_evictions, now)

@@ -194,5 +194,6 @@ def test_the_last_operations_and_the_seed_are_named(monkeypatch, capsys):
     import soak
 
     assert soak.main(["--tokens", "5000", "--seed", "12", "--batch", "64", "--budget", "96"]) == 1
-    found = re.search(r"broken: policy capkv, seed 12, after [0-9,]+ tokens, the last steps being (.+): evictions", capsys.readouterr().err)
+    said = r"broken: policy capkv, seed 12, after [0-9,]+ tokens, the last steps being (.+): evictions"
+    found = re.search(said, capsys.readouterr().err)
     assert found and len(found[1].split(", ")) == 6
