@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import write_gemma3, write_llama
 
+from capkv_edge import policies
+
 # as in ggml.h
 CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 
@@ -114,6 +116,17 @@ def test_what_is_observed_and_the_work_stay_small_for_an_8b_shape(make_llama, tm
     stats = llm.kv_stats()
     assert stats.n_cells == 4096
     assert 0 < stats.bytes_work < 64 * 2**20
+
+
+@pytest.mark.parametrize("policy", policies())
+def test_the_work_memory_of_evictions_is_there_with_the_first_batch(make_llama, tiny_llama, policy):
+    llm = make_llama(tiny_llama, n_batch=256, kv_budget=512, kv_policy=policy)
+    llm.eval(text(1))
+    reserved = llm.kv_stats().bytes_work
+    llm.eval(text(1000))
+    assert llm.compress(300) > 0 and llm.kv_stats().n_evictions >= 2
+    # ggml's allocator may find a less tight layout for fewer entries than for all of them
+    assert 0 < reserved <= llm.kv_stats().bytes_work <= 1.5 * reserved
 
 
 def test_sequence_operations_after_an_eviction(make_llama, tiny_llama):
