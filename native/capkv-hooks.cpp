@@ -204,15 +204,8 @@ bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos
 }
 
 void capkv_cache::settle(const llama_memory_i * mem) {
-    if (const auto * iswa = dynamic_cast<const llama_kv_cache_iswa *>(mem)) {
-        settle(iswa->get_base());
-        settle(iswa->get_swa());
-    } else if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(mem)) {
-        settle(hybrid->get_mem_attn());
-    } else if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(mem)) {
-        settle(hybrid->get_mem_attn());
-    } else if (const auto * kv = dynamic_cast<const llama_kv_cache *>(mem)) {
-        auto & pending = const_cast<llama_kv_cache *>(kv)->sc_info;
+    for (auto * kv : caches(const_cast<llama_memory_i *>(mem))) {
+        auto & pending = kv->sc_info;
 
         for (size_t i = 0; i < pending.ssrc.size(); ++i) {
             if (kv->capkv) {
