@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from .config import CACHE_TYPES, cache_type
+
 CHAT_BUDGET = "1024"
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 
 def _option(names: str, metavar: str, text: str, default: str | bool = True):
@@ -17,14 +18,6 @@ def _option(names: str, metavar: str, text: str, default: str | bool = True):
 def _table_option(option, default: str = "", note: str = ""):
     """The typer option of an entry of the native option table."""
     return _option(f"--{option.name}", option.metavar, f"{option.help}: {option.range}{note}", default or option.default)
-
-
-def _cache_type(name: str, option: str) -> int:
-    import llama_cpp
-
-    if name not in CACHE_TYPES:
-        raise ValueError(f"{option} = {name}: allowed is one of {', '.join(CACHE_TYPES)}")
-    return getattr(llama_cpp, "GGML_TYPE_" + name.upper())
 
 
 def _number(kind, option: str, text: str, least, most=2**31 - 1):
@@ -99,8 +92,8 @@ def _app() -> typer.Typer:
                 n_ctx=_number(int, "--ctx", ctx, 0),
                 n_threads=os.cpu_count() if threads is None else _number(int, "--threads", threads, 1, 512),
                 n_gpu_layers=_number(int, "--gpu-layers", gpu_layers, -1),
-                type_k=_cache_type(cache_type_k, "--cache-type-k"),
-                type_v=_cache_type(cache_type_v, "--cache-type-v"),
+                type_k=cache_type(cache_type_k, "--cache-type-k"),
+                type_v=cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,
                 **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
                 kv_budget=budget,

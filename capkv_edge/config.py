@@ -6,6 +6,9 @@ from functools import cache
 
 from ._lib import last_error, load
 
+#: types that K and V may be stored in
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+
 
 @dataclass(frozen=True)
 class Option:
@@ -57,6 +60,15 @@ def _set(params, name: str, value: str) -> None:
         raise ValueError(f"kv_{name} = {value!r}: allowed is {options()[name].range}")
     if not load()[1].capkv_params_set(params, name.encode(), value.encode("utf-8", "replace")):
         raise ValueError(last_error())
+
+
+def cache_type(name: str, option: str) -> int:
+    """The enum ggml_type of a name in CACHE_TYPES. Raises ValueError naming the option for any other."""
+    import llama_cpp
+
+    if name not in CACHE_TYPES:
+        raise ValueError(f"{option} = {name}: allowed is one of {', '.join(CACHE_TYPES)}")
+    return getattr(llama_cpp, "GGML_TYPE_" + name.upper())
 
 
 class CapkvConfig:
