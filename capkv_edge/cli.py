@@ -1,4 +1,4 @@
-"""The command capkv-chat: options in, an exit status out. An error is one line on stderr and status 2, never a traceback."""
+"""The command capkv-chat: options in, an exit status out."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from . import command
 from .config import CACHE_TYPES, cache_type
 
 CHAT_BUDGET = "1024"
@@ -31,14 +32,6 @@ def _number(kind, option: str, text: str, least, most=2**31 - 1):
             f"{option} = {text}: allowed is {'a number' if kind is float else 'a whole number'}, {least} to {most}"
         )
     return value
-
-
-def _say_version(wanted: bool) -> None:
-    if wanted:
-        from . import __version__
-
-        typer.echo(f"capkv-chat {__version__}")
-        raise typer.Exit
 
 
 def _app() -> typer.Typer:
@@ -73,7 +66,9 @@ def _app() -> typer.Typer:
         threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "all cores")] = None,
         gpu_layers: Annotated[str, _option("--gpu-layers", "N", "layers on the GPU, -1 = all")] = "0",
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
-        version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="and leave")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="and leave")
+        ] = False,
     ):
         """Chat with a model in a KV cache of fixed size."""
         if policy == "help":
@@ -152,30 +147,9 @@ def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files
         llm.close()
 
 
-def _fail(message: str) -> int:
-    print("capkv-chat: error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
-
-
 def main(args=None) -> int:
     """Run capkv-chat; returns the exit status: 0, 2 after an error, 130 when interrupted."""
-    try:
-        return _app()(args=args, standalone_mode=False, prog_name="capkv-chat") or 0
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # whoever read the replies has left
-        sys.stdout = open(os.devnull, "w")
-        return 0
-    except MemoryError:
-        return _fail("not enough memory")
-    except (ImportError, OSError, RuntimeError, ValueError) as err:
-        return _fail(str(err) or type(err).__name__)
-    except Exception as err:
-        if type(err).__name__ == "Abort":
-            return 130
-        if hasattr(err, "format_message"):  # how click, and typer after it, says that an option is wrong
-            return _fail(err.format_message())
-        raise
+    return command.run(_app, "capkv-chat", args)
 
 
 if __name__ == "__main__":

@@ -106,10 +106,11 @@ def _row(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> di
     )
 
 
-def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
+def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bases=None):
     """Measure what is not in the store yet and yield its rows, one per (document, setup, context); document after document.
 
-    progress is called with (units done, all units, what is being measured), a unit being a document read by a setup.
+    progress is called with (units done, all units, what is being measured), a unit being a document read by a setup. `bases` is a
+    dict that keeps the Base of each document for further runs of the same contexts and stride; the caller closes them.
 
     Raises:
         ValueError, RuntimeError: a setup that the model cannot have, or whose decoding failed.
@@ -129,7 +130,9 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
             progress(n, total, document.name)
             continue
         progress(n - 1, total, f"{document.name}: full")
-        base = Base(engine, plan, document)
+        base = (bases or {}).get(document.hash) or Base(engine, plan, document)
+        if bases is not None:
+            bases[document.hash] = base
         try:
             for setup, rows in todo:
                 progress(n, total, f"{document.name}: {setup.name}")
@@ -141,7 +144,8 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
                     yield row
                 n += 1
         finally:
-            base.close()
+            if bases is None:
+                base.close()
     progress(total, total, "")
 
 

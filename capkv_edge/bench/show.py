@@ -1,0 +1,71 @@
+"""Work in progress, and what is left when it is done: bars on stderr, the table on stdout, plots in a folder."""
+
+import sys
+from contextlib import contextmanager, nullcontext
+
+from .options import FORMATS
+
+nothing = nullcontext
+
+
+@contextmanager
+def bar(what: str):
+    """A progress bar on stderr with an estimate of the time left; gives the callback (done, total, label)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.fields[what]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=3600) as progress:
+        task = progress.add_task("", total=None, what=what)
+
+        def say(done, total, label):
+            progress.update(task, completed=done, total=total, description=label)
+
+        yield say
+
+
+def check(form: str, plot) -> None:
+    """See that what is asked for at the end can be had, before hours of work. Raises ValueError or ImportError."""
+    if form not in FORMATS:
+        raise ValueError(f"--output = {form}: allowed is one of {', '.join(FORMATS)}")
+    if plot is not None:
+        from .plot_style import matplotlib
+
+        matplotlib()
+
+
+def finish(rows: list, form: str, plot, command: str = "") -> None:
+    """Print rows in a format; write the plots and the page of them into the folder `plot`, if one is given."""
+    from .output import render
+
+    if form == "md":
+        from .speed import summary
+
+        rows = [row for row in rows if row["kind"] != "speed"] + summary([row for row in rows if row["kind"] == "speed"])
+    sys.stdout.write(render(rows, form))
+    if plot is not None:
+        from .page import write
+        from .plots import save
+
+        for path in [*save(rows, plot), write(rows, plot, command)]:
+            print(path, file=sys.stderr)
+
+
+def collect(work, store, rows_file) -> bool:
+    """Run a generator of rows to its end; False when it was interrupted: what was measured by then is in the store."""
+    try:
+        for _ in work:
+            pass
+        return True
+    except KeyboardInterrupt:
+        kept = f"the same command goes on from there: {rows_file}" if rows_file else "--rows FILE would have kept them"
+        print(f"capkv-bench: interrupted after {len(store.rows())} rows; {kept}", file=sys.stderr)
+        return False

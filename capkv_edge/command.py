@@ -1,0 +1,45 @@
+"""What the commands have in common: an error is one line on stderr and status 2, never a traceback."""
+
+import os
+import sys
+
+import typer
+
+
+def version(name: str):
+    """The callback of a --version option."""
+
+    def say(wanted: bool) -> None:
+        if wanted:
+            from . import __version__
+
+            typer.echo(f"{name} {__version__}")
+            raise typer.Exit
+
+    return say
+
+
+def run(make_app, name: str, args=None) -> int:
+    """Run the typer app that make_app() gives; returns the exit status: 0, 2 after an error, 130 when interrupted."""
+
+    def fail(message: str) -> int:
+        print(f"{name}: error: " + " ".join(message.split()), file=sys.stderr)
+        return 2
+
+    try:
+        return make_app()(args=args, standalone_mode=False, prog_name=name) or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the output has left
+        sys.stdout = open(os.devnull, "w")
+        return 0
+    except MemoryError:
+        return fail("not enough memory")
+    except (ImportError, OSError, RuntimeError, ValueError) as err:
+        return fail(str(err) or type(err).__name__)
+    except Exception as err:
+        if type(err).__name__ == "Abort":
+            return 130
+        if hasattr(err, "format_message"):  # how click, and typer after it, says that an option is wrong
+            return fail(err.format_message())
+        raise
