@@ -1,0 +1,101 @@
+"""Long texts to hide something in: repeated noise, a corpus, or the user's own files, from any start, cut to a number of tokens."""
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+
+from . import texts
+
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
+
+_MAX_PIECE = 600  # characters without the end of a sentence
+_SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*\s+|\n\s*\n|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """A text in pieces (sentences with the white space behind them) that begins anew where it ends.
+
+    `whole`: only whole pieces may be taken, so that a text ends with one.
+    """
+
+    name: str
+    pieces: tuple
+    whole: bool = False
+
+    def cut(self, start: float, n_tokens: int, tokens) -> list:
+        """[(piece, its tokens)] of at most n_tokens tokens in all, from the piece at `start` (0 to 1) of the text.
+
+        tokens is a function from text to a number of tokens; the last piece may be the beginning of a sentence.
+        """
+        out, i, n_left = [], int(start * len(self.pieces)), n_tokens
+        while True:
+            piece = self.pieces[i % len(self.pieces)]
+            n = max(1, tokens(piece))
+            if n > n_left:
+                break
+            out.append((piece, n))
+            i, n_left = i + 1, n_left - n
+        if not self.whole and n_left:
+            words = re.findall(r"\S+\s*", piece)
+            n_words = bisect_right(range(1, len(words)), n_left, key=lambda k: tokens("".join(words[:k])))
+            if n_words:
+                beginning = "".join(words[:n_words])
+                out.append((beginning, tokens(beginning)))
+        return out
+
+
+def bury(pieces: list, needles: list) -> str:
+    """The pieces of a cut() with needles [(depth from 0 to 1, text)] between them, each where its share of the tokens is over."""
+    ends = [0, *accumulate(n for _, n in pieces)]
+    n_all = ends[-1]
+    if pieces and not _ends_sentence(pieces[-1][0]):
+        ends.pop()  # nothing behind a sentence that is cut off
+    at = {}
+    for depth, text in needles:
+        where = bisect_right(ends, depth * n_all)
+        if where == len(ends) or where and depth * n_all - ends[where - 1] <= ends[where] - depth * n_all:
+            where -= 1
+        at.setdefault(where, []).append(text)
+    out = []
+    for i in range(len(pieces) + 1):
+        out += at.get(i, [])
+        out += [pieces[i][0]] if i < len(pieces) else []
+    return "".join(out)
+
+
+def _ends_sentence(piece: str) -> bool:
+    return bool(re.search(r"[.!?][\"')\]]*\s*\Z|\n\s*\n\Z", piece))
+
+
+# --- where texts come from ---
+
+
+@cache
+def load(name: str) -> Haystack:
+    """A haystack by name: "noise", or what texts.load() takes.
+
+    Raises:
+        OSError, ValueError: as texts.load().
+    """
+    if name == "noise":
+        return Haystack(name, (NOISE,))
+    text = "\n\n".join(text for _, text in texts.load(name))
+    if name == "essays":  # lines of one length, and paragraphs that lost what stood between them
+        text = " ".join(re.sub(r"(?<=[a-z)][.?!])(?=[A-Z])", " ", text).split())
+    return Haystack(name if name in texts.CORPORA else Path(name).name, split(text))
+
+
+def split(text: str) -> tuple:
+    """Sentences with the white space behind them, which joined are the text again (without what stands before the first)."""
+    out = []
+    for piece in _SENTENCE.findall(text):
+        while len(piece) > _MAX_PIECE:
+            cut = max(piece.rfind(mark, 1, _MAX_PIECE) for mark in "\n ") + 1 or _MAX_PIECE
+            out.append(piece[:cut])
+            piece = piece[cut:]
+        out.append(piece)
+    return tuple(piece for piece in out if piece)
