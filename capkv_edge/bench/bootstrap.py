@@ -57,8 +57,10 @@ def intervals(values: np.ndarray) -> list[Interval]:
     # around the mean: resamples of equal values are then equal exactly, and so is their interval
     centre = np.where(finite, means, 0)
     moved = _weights(n) @ (np.where(finite, values, 0) - centre)
-    lows, highs = np.quantile(moved, [_tail(n), 1 - _tail(n)], axis=0)
+    bounds = centre + np.quantile(moved, [_tail(n), 1 - _tail(n)], axis=0)
+    # what is zero but for rounding is zero: verdicts ask on which side of it a bound is
+    bounds[np.abs(bounds) < 1e-12 * np.abs(np.where(finite, values, 0)).max(axis=0)] = 0
     return [
-        Interval(float(mean), float(c + lo), float(c + hi), n) if ok else Interval(nan, nan, nan, n)
-        for mean, c, lo, hi, ok in zip(means, centre, lows, highs, finite)
+        Interval(float(mean), float(lo), float(hi), n) if ok else Interval(nan, nan, nan, n)
+        for mean, lo, hi, ok in zip(means, *bounds, finite)
     ]

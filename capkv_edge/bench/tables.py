@@ -1,0 +1,238 @@
+"""The tables of each kind of rows, declared once: Markdown, the page and docs/results.md show the same columns.
+
+Names are llama.cpp's where they mean the same: those of llama-bench for speed, those of llama-perplexity for fidelity.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import floor, isfinite, log10
+
+from .bootstrap import Interval
+from .notes import text_of
+from .summary import DEFAULT, Cell, Comparison, cells, comparisons, series_of
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    value: Callable  #: of a Cell, a Comparison or a row: its text
+    right: bool = True
+    wanted: Callable = lambda things: True  #: of all of them: is the column worth showing?
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    columns: list  #: (name, right aligned)
+    lines: list  #: lists of texts, one for each column
+    series: list = field(default_factory=list)  #: of each line: what may be hidden together
+    about: str = ""  #: what the reader has to know of its figures
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# figures as texts
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, without an exponent."""
+    return f"{value:.{_decimals(value, digits)}f}" if isfinite(value) else NOTHING
+
+
+def _decimals(value: float, digits: int) -> int:
+    return min(max(digits - 1 - floor(log10(abs(value))), 0), 7) if value else 0
+
+
+def interval(found: Interval, scale: float = 1, sign: bool = False, decimals: int | None = None) -> str:
+    """The mean and its interval, 0.123 [0.110, 0.140]: as many decimals as two digits of its half width have."""
+    mean, half = found.mean * scale, (found.hi - found.lo) / 2 * scale
+    if not isfinite(mean):
+        return NOTHING
+    if decimals is None:
+        decimals = _decimals(half, 2) if found.known and half else _decimals(mean, 3)
+    form = f"{'+' if sign else ''}.{decimals}f"
+    bounds = f" [{found.lo * scale:{form}}, {found.hi * scale:{form}}]" if found.known and half else ""
+    return f"{mean:{form}}{bounds}"
+
+
+def mib(value) -> str:
+    return plain(value / 2**20) if isinstance(value, (int, float)) else NOTHING
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if isfinite(value) else NOTHING
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# columns
+
+
+def _figure(name: str, **how) -> Callable:
+    return lambda cell: interval(cell.figures[name], **how)
+
+
+def _group(name: str) -> Callable:
+    return lambda thing: text_of(getattr(thing, "cell", thing).group[name])
+
+
+def _differ(name: str) -> Callable:
+    return lambda things: len({text_of(thing.get(name)) for thing in things}) > 1
+
+
+def _has(name: str) -> Callable:
+    return lambda rows: any(row.get(name) is not None for row in rows)
+
+
+def model_of(thing) -> str:
+    return f"{thing.model} ({thing.model_hash[:8]})"
+
+
+MODEL = Column("model", model_of, False, lambda cells: len({model_of(cell) for cell in cells}) > 1)
+HELD = [
+    Column("setup", lambda cell: cell.setup, False),
+    Column("KV MiB", lambda cell: mib(cell.bytes_total)),
+    Column("of f16", lambda cell: percent(cell.share)),
+]
+CELLS = {
+    "fidelity": [
+        MODEL,
+        Column("corpus", _group("corpus"), False),
+        Column("n_ctx", _group("n_ctx")),
+        *HELD,
+        Column("docs", lambda cell: str(cell.n)),
+        Column("KLD", _figure("kl_mean")),
+        Column("median", _figure("kl_median")),
+        Column("99%", _figure("kl_p99")),
+        Column("Δ log p", _figure("dloglik", sign=True)),
+        Column("same top p, %", _figure("same_top", scale=100, decimals=1)),
+        Column("RMS Δp, %", _figure("rms_dp", scale=100)),
+    ],
+    "retrieval": [
+        MODEL,
+        Column("task", _group("task"), False),
+        Column("haystack", _group("haystack"), False),
+        Column("length", _group("length")),
+        Column("mode", _group("mode"), False),
+        *HELD,
+        Column("texts", lambda cell: str(cell.n)),
+        Column("questions", lambda cell: str(cell.n_items)),
+        Column("score, %", _figure("score", scale=100, decimals=1)),
+    ],
+    "longbench": [
+        MODEL,
+        Column("dataset", _group("dataset"), False),
+        Column("metric", _group("metric"), False),
+        *HELD,
+        Column("items", lambda cell: str(cell.n)),
+        Column("score, %", _figure("score", scale=100, decimals=1)),
+    ],
+}
+SPEED = [
+    Column("model", lambda row: row.get("model_type") or row.get("model") or NOTHING, False),
+    Column("size", lambda row: mib(row.get("model_size")) + " MiB", True, _has("model_size")),
+    Column("params", lambda row: plain(row.get("model_n_params", 0) / 1e6) + " M", True, _has("model_n_params")),
+    Column("backend", lambda row: _listed(row.get("backends")), False),
+    Column("threads", lambda row: text_of(row.get("n_threads"))),
+    Column("n_batch", lambda row: text_of(row.get("n_batch")), True, _differ("n_batch")),
+    Column("n_ubatch", lambda row: text_of(row.get("n_ubatch")), True, _differ("n_ubatch")),
+    Column("type_k", lambda row: text_of(row.get("type_k")), True, _differ("type_k")),
+    Column("type_v", lambda row: text_of(row.get("type_v")), True, _differ("type_v")),
+    Column("policy", lambda row: row.get("policy") or "full", False),
+    Column("budget", lambda row: NOTHING if row.get("budget") is None else str(row["budget"])),
+    Column("KV MiB", lambda row: mib(row.get("bytes_total"))),
+    Column("evict %", lambda row: _of(row, "evict_share", 100, ".1f")),
+    Column("ms/evict", lambda row: _of(row, "evict_ms", 1, ".1f")),
+    Column("test", lambda row: text_of(row.get("test"))),
+    Column("t/s", lambda row: f"{_of(row, 'avg_ts', 1, '.2f')} ± {_of(row, 'stddev_ts', 1, '.2f')}"),
+]
+_SHOWN = dict(kl_mean=("KLD", {}), score=("score, %", dict(scale=100, decimals=1)))  # the figures that verdicts are about
+
+
+def against(comparison: Comparison) -> str:
+    how = {"budget": "equal budget", "bytes": "equal bytes"}
+    return how.get(comparison.equal, "full cache")
+
+
+def _difference(comparison: Comparison) -> str:
+    return interval(comparison.difference, sign=True, **_SHOWN.get(comparison.figure, ("", {}))[1])
+
+
+VERDICTS = [
+    Column("setup", lambda c: c.cell.setup, False),
+    Column("against", lambda c: c.other.setup, False),
+    Column("at", against, False),
+    Column("units", lambda c: str(c.difference.n)),
+    Column("difference", _difference),
+    Column("verdict", lambda c: c.verdict, False),
+]
+
+
+def _of(row: dict, name: str, scale: float, form: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, (int, float)) or (name == "evict_ms" and not row.get("n_evictions")):
+        return NOTHING
+    return f"{value * scale:{form}}"
+
+
+def _listed(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else text_of(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tables
+
+ABOUT = {
+    "fidelity": "Mean over documents and its 95 % interval, against the logits of the full f16 cache. KLD: divergence from it, in "
+    "nats; median and 99% are within a document. Δ log p: nats per token, negative is worse than the full cache.",
+    "retrieval": "Mean over texts and its 95 % interval. blind: what was evicted was evicted before the question was known.",
+    "longbench": "Mean over items and its 95 % interval.",
+    "speed": "KV MiB: all that the cache holds. evict %: share of the time that evictions took.",
+}
+TITLES = {
+    "fidelity": "Fidelity to the full cache",
+    "retrieval": "Retrieval",
+    "longbench": "Long documents",
+    "speed": "Speed",
+}
+
+
+def _fill(columns: list, things: list) -> tuple[list, list]:
+    columns = [column for column in columns if column.wanted(things)]
+    return [(c.name, c.right) for c in columns], [[c.value(thing) for c in columns] for thing in things]
+
+
+def cells_table(found: list[Cell], kind: str) -> Table:
+    head, lines = _fill(CELLS[kind], found)
+    return Table(kind, TITLES[kind], head, lines, [cell.series for cell in found], ABOUT[kind])
+
+
+def verdicts_table(found: list[Comparison], kind: str, default: str = DEFAULT) -> Table:
+    groups = [column for column in CELLS[kind] if column.name in (*found[0].cell.group, "model")]
+    groups = [Column(c.name, c.value, c.right, lambda things, c=c: c.wanted([t.cell for t in things])) for c in groups]
+    groups = [Column(c.name, (lambda t, c=c: c.value(t.cell)), c.right, c.wanted) for c in groups]
+    head, lines = _fill(groups + VERDICTS, found)
+    name = _SHOWN.get(found[0].figure, (found[0].figure,))[0]
+    about = f"Difference in {name} over the same units, {default} minus the other, and its 95 % interval; a tie is an interval "
+    about += "with zero in it. Of setups that are truly equal, about one in twenty shows as a win or a loss by chance."
+    return Table(f"{kind}-verdicts", f"{TITLES[kind]}: {default} against", head, lines, [c.other.series for c in found], about)
+
+
+def speed_table(rows: list[dict]) -> Table:
+    head, lines = _fill(SPEED, rows)
+    return Table("speed", TITLES["speed"], head, lines, [series_of(row["setup"]) for row in rows], ABOUT["speed"])
+
+
+def tables(rows: list[dict], default: str = DEFAULT) -> list[Table]:
+    """All tables that the rows give, in the order of reading."""
+    out = []
+    for kind in CELLS:
+        found = cells(rows, kind)
+        if found:
+            out.append(cells_table(found, kind))
+            paired = comparisons(found, default)
+            if paired:
+                out.append(verdicts_table(paired, kind, default))
+    speed = [row for row in rows if row.get("kind") == "speed"]
+    return out + ([speed_table(speed)] if speed else [])
