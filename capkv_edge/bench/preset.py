@@ -1,0 +1,134 @@
+"""The comparison that docs/results.md shows, in two sizes: full (hours on a laptop) and short (minutes, for tests)."""
+
+import shlex
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import fidelity, options, retrieval, show, speed, texts
+from .rows import Store
+from .setups import Setup
+
+PARTS = ("fidelity", "retrieval", "speed")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Arguments of the parts; policies, budgets and setups as the options of the commands have them."""
+
+    corpora: tuple
+    n_docs: int  #: of each corpus
+    contexts: tuple
+    budgets: str
+    policies: str
+    more: str  #: further setups
+    tasks: dict  #: {task: (lengths, questions to a text)}
+    n_items: int  #: questions of each task and length
+    task_budgets: str
+    depths: tuple  #: of the speed
+    rounds: int
+    speed_setups: str = "full;q8_0;q4_0;shift@1024;streaming@1024;capkv@1024;capkv@512;capkv@1024:q8_0"
+    stride: int = 4
+    n_turns: int = 20
+    seed: int = field(default=1)
+
+
+SIZES = {
+    "full": Size(
+        corpora=("essays", "python-docs"),
+        n_docs=8,
+        contexts=(2048, 4096, 8192),
+        budgets="128,512,2048",
+        policies="all",
+        more="q8_0;q4_0;capkv@=q8_0;capkv@=q4_0;streaming@=q4_0;capkv@256;capkv@1024;streaming@256;streaming@1024;capkv@512:q8_0",
+        tasks={"niah_multikey_1": ((2048, 4096), 10), "niah_multivalue": ((2048,), 10), "recall": ((20,), 10)},
+        n_items=50,
+        task_budgets="128,512,1024",
+        depths=(0, 2048, 4096, 8192),
+        rounds=3,
+    ),
+    "short": Size(
+        corpora=("python-docs",),
+        n_docs=1,
+        contexts=(1536,),
+        budgets="128,512",
+        policies="capkv",
+        more="q8_0",
+        tasks={"niah_single_1": ((512,), 2)},
+        n_items=2,
+        task_budgets="128",
+        depths=(0, 512),
+        rounds=1,
+        speed_setups="full;capkv@256",
+    ),
+}
+
+
+def _fidelity(engine, size: Size, store, progress):
+    # one document of each corpus in turn, so that a run that is cut short has as many of each
+    found = [texts.documents(engine, corpus, size.n_docs, size.contexts[-1]) for corpus in size.corpora]
+    documents = [document for together in zip(*found) for document in together]
+    setups = options.setups(size.policies, size.budgets, "f16", size.more)
+    plan = fidelity.Plan(documents, setups, list(size.contexts), size.stride, size.seed)
+    return fidelity.run(engine, plan, store, progress)
+
+
+def _retrieval(engine, size: Size, store, progress):
+    setups = options.setups(size.policies, size.task_budgets, "f16", size.more if size.n_items > 2 else "")
+    for task, (lengths, share) in size.tasks.items():
+        plan = retrieval.Plan(
+            tasks=[task],
+            setups=[setup for setup in setups if not isinstance(setup.budget, str)],
+            lengths=list(lengths),
+            n_turns=size.n_turns,
+            n_texts=-(-size.n_items // share),
+            share=share,
+            seed=size.seed,
+            min_base=0.1,
+        )
+        yield from retrieval.run(engine, plan, store, progress)
+
+
+def _speed(engine, size: Size, store, progress):
+    setups = [Setup.parse(text) for text in options.split(size.speed_setups, ";")]
+    n = dict(n_prompt=512, n_gen=64) if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
+    plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, n_batch=512, n_threads=engine.n_threads)
+    return speed.run(engine.path, plan, store, progress)
+
+
+def _until(rows, end: float):
+    for row in rows:
+        yield row
+        if time.monotonic() > end:
+            return
+
+
+def run(model, folder: Path, document, size: str, only: list, limit, threads, gpu_layers, make_engine) -> int:
+    """Measure what the folder's rows.jsonl does not have yet; then write the plots, the page and the document's tables.
+
+    Returns the exit status: 0, or 130 when the run was interrupted (all files are written from what there is).
+
+    Raises:
+        ValueError: no such size or part.
+    """
+    for name, value, allowed in (("size", size, SIZES), *(("only", part, PARTS) for part in only)):
+        if value not in allowed:
+            raise ValueError(f"--{name} = {value}: allowed is {', '.join(allowed)}")
+    show.check("md", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    store, end = Store(folder / "rows.jsonl"), time.monotonic() + (limit or float("inf"))
+    done = True
+    with make_engine(model, threads, gpu_layers) as engine:
+        for part, work in zip(PARTS, (_fidelity, _retrieval, _speed)):
+            if only and part not in only or not done or time.monotonic() > end:
+                continue
+            with show.bar(part) as progress:
+                done = show.collect(_until(work(engine, SIZES[size], store, progress), end), store, store.path)
+    command = shlex.join(["capkv-bench", *sys.argv[1:]])
+    show.finish(store.rows(), "md", folder, command)
+    if document is not None:
+        from .results_text import write
+
+        write(document, store.rows(), folder)
+    return 0 if done else 130
