@@ -135,6 +135,8 @@ class Stream:
         data = (ctypes.c_uint8 * size)()
         if llama_cpp.llama_state_seq_get_data(self.ctx, data, size, 0) != size:
             raise RuntimeError(f"{self.setup.name}: the state of {self.n_tokens} tokens could not be saved")
+        if self.setup.policy == SHIFT:  # cells lie elsewhere once they are restored: so that the first time is like all others
+            self.back((here, data))
         return here, data
 
     def back(self, mark) -> None:

@@ -65,27 +65,29 @@ def load(corpus: str) -> list:
 def documents(engine, corpus: str, n_docs: int, n_tokens: int) -> list:
     """n_docs Documents of n_tokens each (the begin-of-sequence token counted), spread evenly over the corpus.
 
-    A text that is shorter is joined with the next one; documents do not overlap.
+    The name of one is that of the text that it begins in, and the character where. A text that is shorter is joined with the next
+    one; documents do not overlap.
 
     Raises:
-        OSError, ValueError: as load(); ValueError also where the corpus is too short, with the number that it has.
+        OSError, ValueError: as load(); ValueError also where the corpus is too short.
     """
     texts = load(corpus)
-    stream, starts = [], []
-    for name, text in texts:
-        starts.append((len(stream), name))
-        stream += engine.tokenize(text + "\n\n")
+    whole = "".join(text + "\n\n" for _, text in texts)
+    ends = np.cumsum([len(text) + 2 for _, text in texts])
     head = [] if engine.bos is None else [engine.bos]
-    n_body = n_tokens - len(head)
-    n_room = len(stream) // n_body
-    if n_room < n_docs:
-        raise ValueError(f"docs = {n_docs}: {corpus} has {n_room} documents of {n_tokens} tokens")
-    step = len(stream) // n_docs
+    step, n_body = len(whole) // n_docs, n_tokens - len(head)
     out = []
     for i in range(n_docs):
-        at = i * step
-        tokens = np.array(head + stream[at : at + n_body], dtype=np.int32)
-        name = [name for start, name in starts if start <= at][-1]
+        at, end = i * step, (i + 1) * step
+        if i:  # at the beginning of a line, if there is one near
+            at += 1 + whole[at : at + step // 8].find("\n")
+        body = engine.tokenize(whole[at : min(end, at + 8 * n_tokens)])
+        if len(body) < n_body:
+            body = engine.tokenize(whole[at:end])
+        if len(body) < n_body:
+            raise ValueError(f"docs = {n_docs}: {corpus} has no {n_docs} documents of {n_tokens} tokens, as one would have {len(body)}")
+        tokens = np.array(head + body[:n_body], dtype=np.int32)
+        name = texts[int(np.searchsorted(ends, at, side="right"))][0]
         digest = hashlib.blake2b(tokens.tobytes(), digest_size=8).hexdigest()
         out.append(Document(corpus if corpus in CORPORA else Path(corpus).name, f"{name}+{at}", tokens, digest))
     return out
