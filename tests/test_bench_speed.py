@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from capkv_edge.bench import speed, speed_worker
 from capkv_edge.bench.engine import Engine
+from capkv_edge.bench.output import render
 from capkv_edge.bench.rows import Store
 from capkv_edge.bench.setups import Setup
 from capkv_edge.bench.speed import Plan, run, summary
@@ -117,7 +118,7 @@ def test_cells_over_the_time_limit_are_recorded_and_deeper_ones_not_tried(tiny_l
     asked = []
     real = speed._ask
     monkeypatch.setattr(speed, "_ask", lambda job, *rest: asked.append(job["what"]) or real(job, *rest))
-    assert len(list(run(tiny_llama, late, store))) == 6 and asked == ["describe", "measure"], "known from the store: not tried"
+    assert len(list(run(tiny_llama, late, store))) == 6 and asked == ["describe"], "known from the store: not tried"
     merged = summary(store.rows())
     assert len(merged) == 6 and all(row["n_rounds"] == 0 and row["n_failed"] == 2 and row["error"] for row in merged)
 
@@ -149,12 +150,31 @@ def test_a_process_that_dies_is_recorded(tiny_llama, monkeypatch):
         (dict(rounds=0), "rounds = 0: allowed is 1 or more"),
         (dict(limit_s=0), "limit = 0: allowed is"),
         (dict(setups=()), "no setup or no depth"),
-        (dict(setups=[CAPKV], n_batch=512), "n_batch = 512: allowed for capkv@64,headroom=192 is at most 192, its headroom"),
+        (dict(n_batch=0), "n_batch = 0: allowed is 1 or more"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(given_, message, tiny_llama):
     with pytest.raises(ValueError, match=message):
         next(run(tiny_llama, plan(**given_), Store()))
+
+
+def test_a_batch_that_is_asked_for_makes_room_for_itself_and_the_name_says_so(tiny_llama):
+    names = ["full", "capkv@64", "shift@64", "capkv@64,headroom=200", "capkv@=q4_0", "capkv@1000"]
+    several = plan([Setup.parse(name) for name in names], (2000,), n_batch=256, n_gen=0)
+    found = [setup.name for setup in several.setups]
+    assert found == ["full", "capkv@64,headroom=256", "shift@64,headroom=256", *names[3:]]
+    rows = {row["setup"]: row for row in run(tiny_llama, several, Store())}
+    assert [rows[name]["n_batch"] for name in found] == [256, 256, 256, 200, rows["capkv@=q4_0"]["n_batch"], 256]
+    assert all(row["avg_ts"] > 0 for row in rows.values())
+
+
+def test_the_table_shows_what_failed_and_why(measured):
+    late = {**measured[1][0], "samples_ts": [], "avg_ts": None, "error": "over the time limit of 3 s: read none"}
+    dead = {**measured[1][1], "samples_ts": [], "avg_ts": None, "error": "no memory", "setup": "q4_0"}
+    text = render(summary([measured[1][2], {**late, "over_limit": True}, dead]), "md")
+    assert "| over the limit |" in " ".join(text.split()) and "| failed |" in " ".join(text.split())
+    assert "note: speed: full, pp96: over the time limit of 3 s: read none" in text
+    assert "note: speed: q4_0, tg40: no memory" in text
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):

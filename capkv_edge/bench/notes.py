@@ -11,7 +11,8 @@ COMMON = ("commit", "build", "pin", "version", "device", "backends", "n_batch", 
 
 
 def notes(rows: list[dict]) -> list[str]:
-    """What should be equal over all rows of a kind and is not, rows that replace others, figures that are no numbers."""
+    """What should be equal over all rows of a kind and is not, rows that replace others, figures that are no numbers or
+    could not be had."""
     out = []
     for kind in sorted({str(row.get("kind")) for row in rows}):
         members = [row for row in rows if row.get("kind") == kind]
@@ -25,6 +26,8 @@ def notes(rows: list[dict]) -> list[str]:
                 out.append(f"{kind}: {name} is not the same in all rows: {listed}{_where(members, kind, name)}")
         if kind in KINDS:
             out += _doubtful(members, kind)
+        failed = {(row["setup"], row.get("test"), row["error"]): None for row in members if row.get("error")}
+        out += [f"{kind}: {setup}, {test}: {error}" for setup, test, error in failed]
     return out
 
 

@@ -11,7 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,6 +24,15 @@ _ROOT = Path(__file__).resolve().parent.parent.parent  # of the package, so that
 _GRACE_S = 120  # for loading, beyond the time limit of a cell
 
 
+def with_batch(setup: Setup, n_batch: int | None) -> Setup:
+    """The setup with room for batches of n_batch beyond its budget, unless it has it or says its headroom itself."""
+    if n_batch is None or setup.policy is None or isinstance(setup.budget, str) or n_batch <= setup.n_batch:
+        return setup
+    if "headroom" in dict(setup.options):
+        return setup
+    return replace(setup, options=(*setup.options, ("headroom", str(n_batch))))
+
+
 @dataclass
 class Plan:
     """What to measure. Depths are in tokens."""
@@ -33,12 +42,16 @@ class Plan:
     n_prompt: int = 512  #: 0: not measured
     n_gen: int = 128  #: 0: not measured
     rounds: int = 3
-    n_batch: int | None = None  #: None: each setup's own
+    n_batch: int | None = None  #: None: each setup's own; else their headroom grows with it, and their name says so
     n_threads: int | None = None
     n_gpu_layers: int = 0
     text: str = DOCS  #: "python-docs", "random" (tokens), or a text file
     limit_s: float | None = None  #: time for each setup at each depth, loading left out
     seed: int = 1  #: of random tokens
+
+    def __post_init__(self):
+        self.setups = list(dict.fromkeys(with_batch(setup, self.n_batch) for setup in self.setups))
+        self.depths = sorted(set(self.depths))
 
     @property
     def sizes(self) -> dict:
@@ -50,6 +63,7 @@ class Plan:
         for name, value, least in (
             *(("depth", depth, 0) for depth in self.depths),
             *(("n_prompt", self.n_prompt, 0), ("n_gen", self.n_gen, 0), ("rounds", self.rounds, 1)),
+            *((("n_batch", self.n_batch, 1),) if self.n_batch is not None else ()),
         ):
             if not least <= value < 2**31:
                 raise ValueError(f"{name} = {value}: allowed is {least} or more")
@@ -149,7 +163,7 @@ class _Cells:
         """The rows with their figures, or with what kept them from being measured."""
         known, limit = self.cells[f"{setup.name} {depth}"], self.plan.limit_s
         found = dict(error=known["error"]) if "error" in known else None
-        if found is None and depth > self.too_deep.get(setup.name, depth):
+        if found is None and depth >= self.too_deep.get(setup.name, depth + 1):
             found = dict(over=f"not tried, since depth {self.too_deep[setup.name]} took too long")
         if found is None:
             job = dict(self.job, what="measure", setup=setup.name, depth=depth, n_batch=known["n_batch"])
@@ -180,8 +194,8 @@ def run(model, plan: Plan, store, progress=lambda done, total, label: None):
         store: a rows.Store.
         progress: called with (cells done, all cells, what is being measured).
 
-    A cell that is over the time limit, or fails, gives rows whose avg_ts is None and whose `error` says why; deeper cells of a
-    setup that was over the limit are not tried.
+    A cell that is over the time limit, or fails, gives rows whose avg_ts is None and whose `error` says why; a setup that was
+    over the limit is not tried again, there or deeper.
 
     Raises:
         ValueError: a plan that cannot be, or a model that cannot be loaded.
@@ -191,7 +205,7 @@ def run(model, plan: Plan, store, progress=lambda done, total, label: None):
     cells = _Cells(model, plan, store)
     total, done = plan.rounds * len(plan.depths) * len(plan.setups), 0
     for i_round in range(1, plan.rounds + 1):
-        for depth in sorted(plan.depths):
+        for depth in plan.depths:
             for setup in plan.setups:
                 progress(done, total, f"round {i_round} of {plan.rounds}, depth {depth}: {setup.name}")
                 done += 1

@@ -102,9 +102,9 @@ class Cell:
         )
 
 
-def measure(engine, job: dict) -> dict:
+def measure(engine, job: dict, free: int | None = None) -> dict:
     """{"fill": ..., "pp": ..., "tg": ..., "memory": ...} of a cell; those that the time did not allow for are missing, and
-    "over" says how far it came."""
+    "over" says how far it came. free: what free_on_devices() gave before the model was loaded."""
     setup, depth, sizes = Setup.parse(job["setup"]), job["depth"], job["sizes"]
     tokens = tokens_of(engine, job["text"], depth + max(sizes.values()), job["seed"])
     engine.bytes_per_token("f16"), engine.bytes_per_token(setup.type)  # opens contexts: not within the measurement
@@ -128,6 +128,7 @@ def measure(engine, job: dict) -> dict:
             found["over"] = str(over)
         # without a depth, all that was allocated is touched by the tests only
         found["peak"] = peak_memory() if not depth or "peak" not in found else found["peak"]
+        found["device"] = None if free is None else free - free_on_devices()
         found["memory"] = stream.memory()
     return found
 
@@ -145,11 +146,8 @@ def describe(engine, job: dict) -> dict:
                 cells[f"{name} {depth}"] = dict(error=str(err))
                 continue
             n_batch = job["n_batch"] or resolved.n_batch
-            if resolved.policy and n_batch > resolved.n_batch:
-                raise ValueError(
-                    f"n_batch = {n_batch}: allowed for {name} is at most {resolved.n_batch}, its headroom; "
-                    f"{name},headroom={n_batch} has more"
-                )
+            if resolved.policy:
+                n_batch = min(n_batch, resolved.n_batch)  # the headroom
             cells[f"{name} {depth}"] = dict(n_batch=n_batch, n_ubatch=min(n_batch, 512), budget=resolved.budget or None)
     return dict(about=about(engine), cells=cells)
 
@@ -157,10 +155,9 @@ def describe(engine, job: dict) -> dict:
 def main() -> None:
     job = json.load(sys.stdin)
     try:
-        before = free_on_devices() if job["n_gpu_layers"] else None
+        free = free_on_devices() if job["n_gpu_layers"] else None
         with Engine(job["model"], n_threads=job["n_threads"], n_gpu_layers=job["n_gpu_layers"]) as engine:
-            found = describe(engine, job) if job["what"] == "describe" else measure(engine, job)
-            found["device"] = None if before is None else before - free_on_devices()
+            found = describe(engine, job) if job["what"] == "describe" else measure(engine, job, free)
     except (ValueError, RuntimeError, OSError, MemoryError) as err:
         found = dict(error=str(err) or type(err).__name__)
     print(json.dumps(found))

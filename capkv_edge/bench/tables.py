@@ -145,7 +145,7 @@ SPEED = [
     Column("evict %", lambda row: _of(row, "evict_share", 100, ".1f")),
     Column("ms/evict", lambda row: _of(row, "evict_ms", 1, ".1f")),
     Column("test", lambda row: text_of(row.get("test"))),
-    Column("t/s", lambda row: f"{_of(row, 'avg_ts', 1, '.2f')} ± {_of(row, 'stddev_ts', 1, '.2f')}"),
+    Column("t/s", lambda row: _rate(row)),
 ]
 _SHOWN = dict(kl_mean=("KLD", {}), score=("score, %", dict(scale=100, decimals=1)))  # the figures that verdicts are about
 
@@ -174,6 +174,12 @@ def _of(row: dict, name: str, scale: float, form: str) -> str:
     if not isinstance(value, (int, float)) or (name == "evict_ms" and not row.get("n_evictions")):
         return NOTHING
     return f"{value * scale:{form}}"
+
+
+def _rate(row: dict) -> str:
+    if row.get("error"):
+        return "over the limit" if row.get("over_limit") else "failed"
+    return f"{_of(row, 'avg_ts', 1, '.2f')} ± {_of(row, 'stddev_ts', 1, '.2f')}"
 
 
 def _listed(value) -> str:
