@@ -8,6 +8,7 @@ import pytest
 
 from capkv_edge.bench.engine import Engine
 from capkv_edge.bench.longbench import Plan, load, run
+from capkv_edge.bench.output import render
 from capkv_edge.bench.rows import Store
 from capkv_edge.bench.setups import Setup
 
@@ -126,6 +127,16 @@ def test_a_run_that_was_left_is_taken_up_where_it_was(folder, tmp_path):
     assert [row["answer"] for row in Store(path).rows()] == ["yes"] * 3 + ["no"] * 5
     assert seen[-1] == (8, 8, "") and [args[0] for args in seen[:-1]] == list(range(8))
     assert list(run(FakeEngine("no"), work, Store(path))) == []
+
+
+def test_the_modes_have_a_line_each_in_the_table(folder):
+    store = Store()
+    list(run(FakeEngine("yes"), plan(folder, ["hotpotqa"], [FULL, CAPKV]), store))
+    text = render(store.rows(), "md")
+    lines = [line.replace(" ", "") for line in text.splitlines() if line.startswith("| hotpotqa")][:4]
+    expected = [[mode, setup] for mode in ("aware", "blind") for setup in ("full", "capkv@64")]
+    assert [line.split("|")[3:5] for line in lines] == expected
+    assert "measured again" not in text
 
 
 def test_an_unknown_mode_is_refused(folder):

@@ -7,7 +7,7 @@ from math import isfinite
 from .summary import KINDS, build_of, number
 
 #: what all rows of a table should have in common
-COMMON = ("commit", "build", "pin", "version", "device", "backends", "n_batch", "stride")
+COMMON = ("commit", "build", "pin", "version", "device", "backends", "n_batch", "stride", "prompts")
 
 
 def notes(rows: list[dict]) -> list[str]:

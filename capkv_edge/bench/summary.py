@@ -35,7 +35,7 @@ KINDS = {
         ("seed", "n_batch", "stride"),
     ),
     "retrieval": Kind(("task", "haystack", "length", "mode"), "text", dict(score=1), "score"),
-    "longbench": Kind(("dataset", "metric"), "item", dict(score=1), "score"),
+    "longbench": Kind(("dataset", "metric", "mode"), "item", dict(score=1), "score"),
 }
 
 

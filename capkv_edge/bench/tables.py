@@ -124,6 +124,7 @@ CELLS = {
         MODEL,
         Column("dataset", _group("dataset"), False),
         Column("metric", _group("metric"), False),
+        Column("mode", _group("mode"), False),
         *HELD,
         Column("items", lambda cell: str(cell.n)),
         Column("score, %", _figure("score", scale=100, decimals=1)),
@@ -193,7 +194,7 @@ ABOUT = {
     "fidelity": "Mean over documents and its 95 % interval, against the logits of the full f16 cache. KLD: divergence from it, in "
     "nats; median and 99% are within a document. Δ log p: nats per token, negative is worse than the full cache.",
     "retrieval": "Mean over texts and its 95 % interval. blind: what was evicted was evicted before the question was known.",
-    "longbench": "Mean over items and its 95 % interval.",
+    "longbench": "Mean over items and its 95 % interval. blind: evicted before the question was known.",
     "speed": "KV MiB: all that the cache holds. evict %: share of the time that evictions took.",
 }
 TITLES = {
