@@ -27,21 +27,20 @@ _SHIPS = "Albatross Meridian Nightingale Poseidon Stormcloud Kingfisher Wanderer
 
 @dataclass(frozen=True)
 class Fact:
-    told: str
+    told: str  #: what comes next is the value
     question: str
-    answer_prefix: str
     values: str = ""  #: words; none are a number of four digits
 
 
 FACTS = (
-    Fact("My dentist is called Dr. {}.", "What is the name of my dentist?", "Your dentist is called Dr.", _SURNAMES),
-    Fact("My sister has moved to {}.", "Which city has my sister moved to?", "Your sister has moved to", _CITIES),
-    Fact("I have a dog named {}.", "What is the name of my dog?", "Your dog is named", _PETS),
-    Fact("The code of my locker is {}.", "What is the code of my locker?", "The code of your locker is"),
-    Fact("I play the {}.", "Which instrument do I play?", "You play the", _INSTRUMENTS),
-    Fact("My grandmother's name is {}.", "What is my grandmother's name?", "Your grandmother's name is", _NAMES),
-    Fact("My parking permit has number {}.", "Which number has my parking permit?", "Your parking permit has number"),
-    Fact("My uncle's boat is called {}.", "What is my uncle's boat called?", "Your uncle's boat is called", _SHIPS),
+    Fact("My dentist is called Dr.", "What is the name of my dentist?", _SURNAMES),
+    Fact("My sister has moved to", "Which city has my sister moved to?", _CITIES),
+    Fact("I have a dog named", "What is the name of my dog?", _PETS),
+    Fact("The code of my locker is", "What is the code of my locker?"),
+    Fact("The instrument that I play is the", "Which instrument do I play?", _INSTRUMENTS),
+    Fact("My grandmother's name is", "What is my grandmother's name?", _NAMES),
+    Fact("My parking permit has the number", "Which number does my parking permit have?"),
+    Fact("My uncle's boat is called", "What is my uncle's boat called?", _SHIPS),
 )
 
 
@@ -54,9 +53,9 @@ def recall(draft: Draft) -> Text:
         fact = FACTS[kind]
         values = fact.values.split() or [codes[kind]]
         value = values[rng.integers(len(values))]
-        turns += [("user", fact.told.format(value)), ("assistant", NOTED[rng.integers(len(NOTED))])]
+        turns += [("user", f"{fact.told} {value}."), ("assistant", NOTED[rng.integers(len(NOTED))])]
         depth = round(i / (draft.share + draft.length), 4)
-        items.append(Item(fact.question, (value,), 16, fact.answer_prefix, depth))
+        items.append(Item(fact.question, (value,), 16, f'You told me: "{fact.told}', depth))
     for question, reply in small_talk(rng, draft.length):
         turns += [("user", question), ("assistant", reply)]
     return Text("", tuple(items), tuple(turns))

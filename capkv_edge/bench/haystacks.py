@@ -1,7 +1,7 @@
 """Long texts to hide something in: repeated noise, a corpus, or the user's own files, from any start, cut to a number of tokens."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -49,22 +49,27 @@ class Haystack:
 
 
 def bury(pieces: list, needles: list) -> str:
-    """The pieces of a cut() with needles [(depth from 0 to 1, text)] between them, each where its share of the tokens is over."""
+    """The pieces of a cut() with needles [(depth from 0 to 1, sentence)] between them, each where that share of the tokens is
+    over; needles at one place stay in their order."""
     ends = [0, *accumulate(n for _, n in pieces)]
-    n_all = ends[-1]
     if pieces and not _ends_sentence(pieces[-1][0]):
         ends.pop()  # nothing behind a sentence that is cut off
-    at = {}
-    for depth, text in needles:
-        where = bisect_right(ends, depth * n_all)
-        if where == len(ends) or where and depth * n_all - ends[where - 1] <= ends[where] - depth * n_all:
-            where -= 1
-        at.setdefault(where, []).append(text)
-    out = []
-    for i in range(len(pieces) + 1):
-        out += at.get(i, [])
-        out += [pieces[i][0]] if i < len(pieces) else []
+    at = [[] for _ in range(len(pieces) + 1)]
+    for depth, sentence in needles:
+        wanted = depth * sum(n for _, n in pieces)
+        i = min(bisect_left(ends, wanted), len(ends) - 1)
+        at[i - 1 if i and wanted - ends[i - 1] < ends[i] - wanted else i].append(sentence)
+    out, space = [], _space(pieces[0][0]) if pieces else "\n"
+    for i, sentences in enumerate(at):
+        out += [sentence + space for sentence in sentences]
+        if i < len(pieces):
+            out.append(pieces[i][0])
+            space = _space(out[-1]) or " "
     return "".join(out)
+
+
+def _space(piece: str) -> str:
+    return piece[len(piece.rstrip()) :]
 
 
 def _ends_sentence(piece: str) -> bool:

@@ -38,7 +38,7 @@ def niah(draft: Draft, *, keys="words", values="numbers", n_keys=1, n_values=1, 
     n_own = draft.share * n_keys
     all_keys = _DRAW[keys](rng, n_own + n_filler)
     all_values = _DRAW[values](rng, n_own * n_values + n_filler)
-    sentence = f"One of the {noun}s for {{}} is {{}}.\n" if n_values > 1 else f"The {noun} for {{}} is {{}}.\n"
+    sentence = f"One of the {noun}s for {{}} is {{}}." if n_values > 1 else f"The {noun} for {{}} is {{}}."
 
     needles, items = [], []
     n_found = n_asked * n_values
@@ -60,9 +60,9 @@ def niah(draft: Draft, *, keys="words", values="numbers", n_keys=1, n_values=1, 
 def _ask(noun: str, keys: list, expected: list, n_values: int, depth) -> Item:
     names = ", ".join(keys[:-1]) + " and " + keys[-1] if len(keys) > 1 else keys[0]
     if len(expected) == 1:
-        question, prefix = f"What is the {noun} for {names} in the text above?", f"The {noun} for {names} in the text is"
+        question, prefix = f"What is the {noun} for {names} in the text above?", f"The {noun} for {names} is"
     else:
         every = "all the" if n_values > 1 else "the"
         question = f"What are {every} {noun}s for {names} in the text above?"
-        prefix = f"The {noun}s for {names} in the text are"
+        prefix = f"The {noun}s for {names} are"
     return Item("\n" + question, tuple(expected), N_PREDICT, prefix, depth)

@@ -21,7 +21,7 @@ which variables hold a value.
 
 Example text: The grass is green. VAR KLM = 10203. The sky is blue. VAR QRS = VAR KLM. The sun is yellow. VAR TUV = 40506.
 Example question: Which variables hold the value 10203?
-Example answer: The 2 variables that hold the value 10203 are KLM, QRS
+Example answer: The 2 variables that hold the value 10203 are: VAR KLM, VAR QRS
 
 The text:
 """
@@ -39,9 +39,9 @@ def variable_tracking(draft: Draft) -> Text:
         chain = names[i * n : (i + 1) * n]
         sources = [str(value), *(f"VAR {name}" for name in chain)]
         depths = sorted(rng.random(n).tolist())
-        needles += [(depth, f"VAR {name} = {source}.\n") for depth, name, source in zip(depths, chain, sources)]
+        needles += [(depth, f"VAR {name} = {source}.") for depth, name, source in zip(depths, chain, sources)]
         question = f"\nQuestion: Which variables hold the value {value}? There are {n} of them."
-        items.append(Item(question, tuple(chain), 30, f"Answer: The {n} variables that hold the value {value} are"))
+        items.append(Item(question, tuple(chain), 30, f"Answer: The {n} variables that hold the value {value} are: VAR"))
     # a variable that is read has to be assigned before: needles at one place stay in the order of the list
     needles.sort(key=lambda needle: needle[0])
     return draft.hide(_VT_HEAD, needles, tuple(items), start)
