@@ -14,7 +14,8 @@ COMMON = dict(
     options={},
     seed=1,
     n_threads=2,
-    backends="CPU",
+    backends=["CPU"],
+    n_gpu_layers=0,
     device="a CPU with 2 cores",
     pin="0.0.1",
     version="0.1.0",
@@ -43,6 +44,7 @@ def setup_fields(setup: str, n_ctx: int) -> dict:
         type_k=type_kv,
         type_v=type_kv,
         n_ctx=n_ctx,
+        n_batch=512 if budget is None else min(budget, 512),
         bytes_kv=held,
         bytes_total=held if policy in (None, "shift") else held * 21 // 20,
         bytes_full=full,
@@ -54,7 +56,8 @@ def setups(policies=tuple(EFFECT), budgets=BUDGETS) -> list:
 
 
 def fidelity_row(setup: str, doc: str, kl: float, corpus="python-docs", n_ctx=4096, **changes) -> dict:
-    row = dict(COMMON, kind="fidelity", corpus=corpus, doc=doc, n_batch=512, stride=1, n_scored=n_ctx // 2, **setup_fields(setup, n_ctx))
+    row = dict(COMMON, kind="fidelity", corpus=corpus, doc=doc, doc_hash=doc, score_from=n_ctx // 2, stride=1, n_scored=n_ctx // 2)
+    row |= setup_fields(setup, n_ctx)
     row.update(kl_mean=kl, kl_median=kl / 3, kl_p99=8 * kl, dloglik=-0.6 * kl, same_top=float(np.exp(-1.2 * kl)))
     return row | dict(rms_dp=min(0.1 * kl**0.5, 1.0), n_evicted=0 if row["policy"] is None else 1000) | changes
 
@@ -113,7 +116,7 @@ def speed(seed=0, names=("full", "q4_0", "capkv@1024", "snapkv@1024", "streaming
                 evicts = dict(evict_share=0.03, evict_ms=60.0, n_evictions=3) if fields["policy"] and depth else {}
                 row = dict(COMMON, kind="speed", **fields, test=f"{test} @ d{depth}" if depth else test, n_prompt=n_prompt)
                 row |= dict(n_gen=n_gen, n_depth=depth, avg_ts=float(np.mean(samples)), stddev_ts=float(np.std(samples, ddof=1)))
-                row |= dict(samples_ts=samples, n_batch=512, n_ubatch=512, bytes_peak=fields["bytes_total"])
+                row |= dict(samples_ts=samples, n_ubatch=512, bytes_peak=fields["bytes_total"])
                 rows.append(row | dict(evict_share=0.0, evict_ms=0.0, n_evictions=0) | evicts)
     return rows
 
@@ -122,7 +125,7 @@ def longbench(n_items=8, seed=0, names=("full", "capkv@512", "streaming@512")) -
     rng, rows = np.random.default_rng(seed), []
     for setup in names:
         for item in range(n_items):
-            row = dict(COMMON, kind="longbench", dataset="qasper", item=item, length=3500, answer="x", metric="f1", n_batch=512)
+            row = dict(COMMON, kind="longbench", dataset="qasper", item=item, length=3500, answer="x", metric="f1", mode="blind")
             rows.append(row | setup_fields(setup, 4096) | dict(score=float(rng.uniform(0.2, 0.6))))
     return rows
 

@@ -5,7 +5,7 @@ from math import isfinite
 
 import numpy as np
 
-from .summary import Cell, cells, number
+from .summary import KINDS, Cell, cells, number, text_of
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class HeatMap:
 
 
 def heat_maps(rows: list[dict], n_bins: int = 5) -> list[HeatMap]:
-    """One HeatMap per (model, task, haystack, mode, setup), in the order of cells()."""
+    """One HeatMap per (model, setup, group without length), in the order of cells()."""
     places: dict = {}
     for cell in cells(rows, "retrieval"):
-        places.setdefault(_heat_key(cell.model_hash, {**cell.group, "setup": cell.setup}), []).append(cell)
+        places.setdefault(_key(cell.model_hash, cell.group, cell.setup), []).append(cell)
     sums = {key: np.zeros((2, n_bins, len(found))) for key, found in places.items()}
     for row in rows:
         if row.get("kind") != "retrieval":
             continue
-        key = _heat_key(str(row.get("model_hash", "")), row)
+        key = _key(str(row.get("model_hash", "")), row, row["setup"])
         column = [cell.group["length"] for cell in places[key]].index(row.get("length"))
         for item in row.get("items") or ():
             depth, score = number(item.get("depth")), number(item.get("score"))
@@ -43,5 +43,5 @@ def heat_maps(rows: list[dict], n_bins: int = 5) -> list[HeatMap]:
     return out
 
 
-def _heat_key(model_hash: str, row: dict) -> tuple:
-    return (model_hash, *(row.get(name) for name in ("task", "haystack", "mode", "setup")))
+def _key(model_hash: str, group: dict, setup: str) -> tuple:
+    return (model_hash, setup, *(text_of(group.get(name)) for name in KINDS["retrieval"].fields if name not in ("length", "n_turns")))

@@ -40,7 +40,7 @@ def _md(rows: list, default: str) -> str:
     alone = len(found) == 1 and found[0].name == "speed"  # as llama-bench: the table and the build
     parts = [markdown(table, title=not alone) for table in found]
     parts += ["".join(f"note: {_cell(note)}\n" for note in notes(rows))] if notes(rows) else []
-    builds = sorted({f"{row.get('commit')} (llama.cpp of llama-cpp-python {row.get('pin')})" for row in rows})
+    builds = sorted({f"{row.get('commit')} with llama.cpp of {row.get('pin')}" for row in rows})
     return "\n".join([*parts, f"build: {', '.join(builds)}\n"]) if rows else "no rows\n"
 
 

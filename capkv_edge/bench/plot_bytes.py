@@ -17,8 +17,7 @@ def quality(rows: list[dict], default: str) -> Plot | None:
         _draw_lines(ax, members, "kl_mean", looks)
         _draw_quantized(ax, members, "kl_mean")
         share_axis(ax, [cell.share for cell in found])
-        group = members[0].group
-        ax.set_title(f"{group['corpus']}, {group['n_ctx']} tokens, {max(cell.n for cell in members)} documents")
+        ax.set_title(f"{members[0].where}, {max(cell.n for cell in members)} documents")
     label_axes(figure, axes, "bytes held, share of the full f16 cache", "mean KL divergence from the full cache, nats")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
     caption = "Lower and further left is better. Bands are 95 % intervals over documents, diamonds full caches of quantized K and V."
@@ -41,8 +40,7 @@ def retrieval(rows: list[dict], default: str, floor: float) -> Plot | None:
         _draw_quantized(ax, members, "score", 100)
         share_axis(ax, [cell.share for cell in shown])
         ax.set_ylim(-3, 106)
-        group = members[0].group
-        ax.set_title(f"{group['task']} in {group['haystack']}, {group['length']} tokens, {group['mode']}")
+        ax.set_title(members[0].where)
     label_axes(figure, axes, "bytes held, share of the full f16 cache", "score, %")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
     n_left = len({cell.place for cell in found}) - len(panels)
@@ -79,7 +77,7 @@ def _panels(found: list[Cell], height: float) -> tuple:
 
 
 def _without(cell: Cell, length: str) -> tuple:
-    return tuple(str(value) for name, value in cell.group.items() if name != length)
+    return tuple(str(value) for name, value in cell.group.items() if name not in (length, "n_turns"))
 
 
 def _draw_lines(ax, found: list[Cell], name: str, looks: dict, scale: float = 1) -> None:

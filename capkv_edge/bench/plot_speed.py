@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from .plot_style import FULL, Plot, add_legend, label_axes, new_figure, series_class, styles
 from .summary import series_of
+from .tables import rounds_merged
 
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 1.5, 1.2, 1.5)))  # budgets of one policy, ascending
 
 
 def speed(rows: list[dict], default: str) -> Plot | None:
-    rows = [row for row in rows if row.get("kind") == "speed"]
+    rows = [row for row in rounds_merged(rows) if row.get("avg_ts") is not None]
     panels: dict = {}
     for row in rows:
         for is_reading, n_name, what in ((True, "n_prompt", "reading"), (False, "n_gen", "decoding")):

@@ -19,23 +19,31 @@ EQUAL_BYTES = 0.05  #: caches whose sizes differ by no more than this share coun
 
 @dataclass(frozen=True)
 class Kind:
-    group: tuple  #: fields that a cell shares with those it is compared with, beside the model
+    group: tuple  #: fields that a cell shares with those it is compared with, beside the model; all tables show them
+    also: tuple  #: more of those, which tables show where they differ
     unit: str  #: the field that names what is resampled
     figures: dict  #: figure -> 1 where more is better, -1 where less is
     main: str  #: the figure that verdicts are about
     pair: tuple = ("seed",)  #: what else has to be equal in a pair of rows
 
+    @property
+    def fields(self) -> tuple:
+        return self.group + self.also
+
 
 KINDS = {
     "fidelity": Kind(
         ("corpus", "n_ctx"),
+        ("stride",),
         "doc",
         dict(kl_mean=-1, kl_median=-1, kl_p99=-1, dloglik=1, same_top=1, rms_dp=-1),
         "kl_mean",
-        ("seed", "n_batch", "stride"),
+        ("doc_hash", "seed"),
     ),
-    "retrieval": Kind(("task", "haystack", "length", "mode"), "text", dict(score=1), "score"),
-    "longbench": Kind(("dataset", "metric", "mode"), "item", dict(score=1), "score"),
+    "retrieval": Kind(
+        ("task", "haystack", "length", "mode"), ("n_turns", "share", "depths", "demonstrated"), "text", dict(score=1), "score"
+    ),
+    "longbench": Kind(("dataset", "metric", "mode"), ("n_ctx", "prompts"), "item", dict(score=1), "score"),
 }
 
 
@@ -46,7 +54,7 @@ class Cell:
     kind: str
     model: str
     model_hash: str
-    group: dict  #: field of the kind's group -> value
+    group: dict  #: field of the kind -> value
     setup: str
     policy: str | None
     budget: int | None
@@ -73,9 +81,20 @@ class Cell:
         return self.bytes_total / self.bytes_full if self.bytes_full else nan
 
     @property
+    def where(self) -> str:
+        """Its group in words, without the fields that tables show only where they differ."""
+        group = self.group
+        if self.kind == "fidelity":
+            return f"{group['corpus']}, {group['n_ctx']} tokens"
+        if self.kind == "retrieval":
+            length = f"{group['length']} {'turns' if group['n_turns'] else 'tokens'}"
+            return f"{group['task']} in {group['haystack']}, {length}, {group['mode']}"
+        return ", ".join(text_of(group[name]) for name in KINDS[self.kind].group)
+
+    @property
     def place(self) -> tuple:
         """What tells its group from others; sortable."""
-        return (self.model, self.model_hash, *((str(type(v)), v) for v in self.group.values()))
+        return (self.model, self.model_hash, *(_sortable(value) for value in self.group.values()))
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,20 @@ class Comparison:
 def series_of(setup: str) -> str:
     """"capkv@512:q8_0" -> "capkv:q8_0"."""
     return re.sub(r"@[^:,]*", "", setup, count=1)
+
+
+def text_of(value) -> str:
+    """A field's value as a word: for tables, and where it has to be hashable."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _sortable(value) -> tuple:
+    return (0, value, "") if isinstance(value, (int, float)) else (1, 0, text_of(value))
+
+
+def group_of(row: dict) -> tuple:
+    """What a row's cell shares with those it is compared with."""
+    return (str(row.get("model_hash", "")), *(text_of(row.get(name)) for name in KINDS[row["kind"]].fields))
 
 
 def number(value) -> float:
@@ -132,13 +165,12 @@ def cells(rows: list[dict], kind: str) -> list[Cell]:
     found: dict = {}
     for row in rows:
         if row.get("kind") == kind:
-            key = (row.get("model_hash"), *(row.get(name) for name in spec.group), row["setup"])
-            found.setdefault(key, []).append(row)
+            found.setdefault((*group_of(row), row["setup"]), []).append(row)
     out = []
     for members in found.values():
         values: dict = {}
         for row in members:  # of two rows alike in all of this the later one counts
-            key = (row[spec.unit], *(row.get(name) for name in spec.pair))
+            key = (row[spec.unit], *(text_of(row.get(name)) for name in spec.pair))
             values.setdefault(key, {})[build_of(row)] = np.array([number(row.get(name)) for name in spec.figures])
         row = members[-1]
         out.append(
@@ -146,7 +178,7 @@ def cells(rows: list[dict], kind: str) -> list[Cell]:
                 kind=kind,
                 model=str(row.get("model", "")),
                 model_hash=str(row.get("model_hash", "")),
-                group={name: row.get(name) for name in spec.group},
+                group={name: row.get(name) for name in spec.fields},
                 setup=row["setup"],
                 policy=row.get("policy"),
                 budget=row.get("budget"),
@@ -162,7 +194,7 @@ def cells(rows: list[dict], kind: str) -> list[Cell]:
 
 
 def build_of(row: dict) -> str:
-    return json.dumps([row.get(name) for name in ("commit", "build", "pin", "n_threads", "device")], sort_keys=True)
+    return json.dumps([row.get(name) for name in ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device")], sort_keys=True)
 
 
 def compare(cell: Cell, other: Cell, figure: str | None = None, equal: str = "") -> Comparison:

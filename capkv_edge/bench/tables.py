@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from math import floor, isfinite, log10
 
 from .bootstrap import Interval
-from .notes import text_of
-from .summary import DEFAULT, Cell, Comparison, cells, comparisons, series_of
+from .summary import DEFAULT, KINDS, Cell, Comparison, cells, comparisons, series_of, text_of
 
 NOTHING = "-"
 
@@ -74,11 +73,11 @@ def _figure(name: str, **how) -> Callable:
 
 
 def _group(name: str) -> Callable:
-    return lambda thing: text_of(getattr(thing, "cell", thing).group[name])
+    return lambda cell: text_of(cell.group[name])
 
 
 def _differ(name: str) -> Callable:
-    return lambda things: len({text_of(thing.get(name)) for thing in things}) > 1
+    return lambda things: len({text_of((thing if isinstance(thing, dict) else thing.group).get(name)) for thing in things}) > 1
 
 
 def _has(name: str) -> Callable:
@@ -90,16 +89,27 @@ def model_of(thing) -> str:
 
 
 MODEL = Column("model", model_of, False, lambda cells: len({model_of(cell) for cell in cells}) > 1)
+NUMBERS = ("n_ctx", "length", "stride", "share")
+
+
+def _places(kind: str) -> list[Column]:
+    """The columns that say which group a cell is of."""
+    out = [MODEL]
+    for name in KINDS[kind].fields:
+        wanted = {} if name in KINDS[kind].group else dict(wanted=_differ(name))
+        out.append(Column(name, _group(name), name in NUMBERS, **wanted))
+    return out
+
+
 HELD = [
     Column("setup", lambda cell: cell.setup, False),
     Column("KV MiB", lambda cell: mib(cell.bytes_total)),
     Column("of f16", lambda cell: percent(cell.share)),
 ]
+SCORE = Column("score, %", _figure("score", scale=100, decimals=1))
 CELLS = {
     "fidelity": [
-        MODEL,
-        Column("corpus", _group("corpus"), False),
-        Column("n_ctx", _group("n_ctx")),
+        *_places("fidelity"),
         *HELD,
         Column("docs", lambda cell: str(cell.n)),
         Column("KLD", _figure("kl_mean")),
@@ -110,25 +120,13 @@ CELLS = {
         Column("RMS Δp, %", _figure("rms_dp", scale=100)),
     ],
     "retrieval": [
-        MODEL,
-        Column("task", _group("task"), False),
-        Column("haystack", _group("haystack"), False),
-        Column("length", _group("length")),
-        Column("mode", _group("mode"), False),
+        *_places("retrieval"),
         *HELD,
         Column("texts", lambda cell: str(cell.n)),
         Column("questions", lambda cell: str(cell.n_items)),
-        Column("score, %", _figure("score", scale=100, decimals=1)),
+        SCORE,
     ],
-    "longbench": [
-        MODEL,
-        Column("dataset", _group("dataset"), False),
-        Column("metric", _group("metric"), False),
-        Column("mode", _group("mode"), False),
-        *HELD,
-        Column("items", lambda cell: str(cell.n)),
-        Column("score, %", _figure("score", scale=100, decimals=1)),
-    ],
+    "longbench": [*_places("longbench"), *HELD, Column("items", lambda cell: str(cell.n)), SCORE],
 }
 SPEED = [
     Column("model", lambda row: row.get("model_type") or row.get("model") or NOTHING, False),
@@ -170,17 +168,17 @@ VERDICTS = [
 ]
 
 
+def _rate(row: dict) -> str:
+    if row.get("avg_ts") is None:
+        return "not measured"
+    return f"{row['avg_ts']:.2f} ± {row.get('stddev_ts') or 0:.2f}"
+
+
 def _of(row: dict, name: str, scale: float, form: str) -> str:
     value = row.get(name)
     if not isinstance(value, (int, float)) or (name == "evict_ms" and not row.get("n_evictions")):
         return NOTHING
     return f"{value * scale:{form}}"
-
-
-def _rate(row: dict) -> str:
-    if row.get("error"):
-        return "over the limit" if row.get("over_limit") else "failed"
-    return f"{_of(row, 'avg_ts', 1, '.2f')} ± {_of(row, 'stddev_ts', 1, '.2f')}"
 
 
 def _listed(value) -> str:
@@ -194,7 +192,7 @@ ABOUT = {
     "fidelity": "Mean over documents and its 95 % interval, against the logits of the full f16 cache. KLD: divergence from it, in "
     "nats; median and 99% are within a document. Δ log p: nats per token, negative is worse than the full cache.",
     "retrieval": "Mean over texts and its 95 % interval. blind: what was evicted was evicted before the question was known.",
-    "longbench": "Mean over items and its 95 % interval. blind: evicted before the question was known.",
+    "longbench": "Mean over items and its 95 % interval.",
     "speed": "KV MiB: all that the cache holds. evict %: share of the time that evictions took.",
 }
 TITLES = {
@@ -216,9 +214,8 @@ def cells_table(found: list[Cell], kind: str) -> Table:
 
 
 def verdicts_table(found: list[Comparison], kind: str, default: str = DEFAULT) -> Table:
-    groups = [column for column in CELLS[kind] if column.name in (*found[0].cell.group, "model")]
-    groups = [Column(c.name, c.value, c.right, lambda things, c=c: c.wanted([t.cell for t in things])) for c in groups]
-    groups = [Column(c.name, (lambda t, c=c: c.value(t.cell)), c.right, c.wanted) for c in groups]
+    groups = [c for c in _places(kind) if c.wanted([one.cell for one in found])]
+    groups = [Column(c.name, (lambda one, c=c: c.value(one.cell)), c.right) for c in groups]
     head, lines = _fill(groups + VERDICTS, found)
     name = _SHOWN.get(found[0].figure, (found[0].figure,))[0]
     about = f"Difference in {name} over the same units, {default} minus the other, and its 95 % interval; a tie is an interval "
@@ -231,6 +228,16 @@ def speed_table(rows: list[dict]) -> Table:
     return Table("speed", TITLES["speed"], head, lines, [series_of(row["setup"]) for row in rows], ABOUT["speed"])
 
 
+def rounds_merged(rows: list[dict]) -> list[dict]:
+    """Rows of speed, one for each test: those of its rounds as one."""
+    found = [row for row in rows if row.get("kind") == "speed"]
+    if any("round" in row for row in found):
+        from .speed import summary
+
+        found = summary(found)
+    return found
+
+
 def tables(rows: list[dict], default: str = DEFAULT) -> list[Table]:
     """All tables that the rows give, in the order of reading."""
     out = []
@@ -241,5 +248,5 @@ def tables(rows: list[dict], default: str = DEFAULT) -> list[Table]:
             paired = comparisons(found, default)
             if paired:
                 out.append(verdicts_table(paired, kind, default))
-    speed = [row for row in rows if row.get("kind") == "speed"]
+    speed = rounds_merged(rows)
     return out + ([speed_table(speed)] if speed else [])
