@@ -3,7 +3,16 @@
 import numpy as np
 
 #: divergence of a policy at a quarter of the full cache, as a multiple of capkv's
-EFFECT = {"capkv": 1.0, "snapkv": 1.12, "h2o": 1.6, "expected": 1.0, "keydiff": 2.4, "streaming": 3.2, "random": 4.5, "shift": 3.4}
+EFFECT = {
+    "capkv": 1.0,
+    "snapkv": 1.12,
+    "h2o": 1.6,
+    "expected": 1.0,
+    "keydiff": 2.4,
+    "streaming": 3.2,
+    "random": 4.5,
+    "shift": 3.4,
+}
 BUDGETS = (256, 512, 1024)
 FULL = 100 * 2**20  # bytes of the full f16 cache at 4096 tokens
 
@@ -56,7 +65,9 @@ def setups(policies=tuple(EFFECT), budgets=BUDGETS) -> list:
 
 
 def fidelity_row(setup: str, doc: str, kl: float, corpus="python-docs", n_ctx=4096, **changes) -> dict:
-    row = dict(COMMON, kind="fidelity", corpus=corpus, doc=doc, doc_hash=doc, score_from=n_ctx // 2, stride=1, n_scored=n_ctx // 2)
+    row = dict(
+        COMMON, kind="fidelity", corpus=corpus, doc=doc, doc_hash=doc, score_from=n_ctx // 2, stride=1, n_scored=n_ctx // 2
+    )
     row |= setup_fields(setup, n_ctx)
     row.update(kl_mean=kl, kl_median=kl / 3, kl_p99=8 * kl, dloglik=-0.6 * kl, same_top=float(np.exp(-1.2 * kl)))
     return row | dict(rms_dp=min(0.1 * kl**0.5, 1.0), n_evicted=0 if row["policy"] is None else 1000) | changes
@@ -99,7 +110,9 @@ def retrieval(n_texts=10, seed=0, names=None, tasks=("needle", "table"), lengths
                     for i in range(n_items):
                         depth = i / (n_items - 1)
                         score = float(hard[text, i] < (0.95 if task == "needle" else 0.55) * held ** (1.6 - depth))
-                        items.append(dict(depth=depth, question=f"q{i}?", expected=["4"], answer="4" if score else "5", score=score))
+                        items.append(
+                            dict(depth=depth, question=f"q{i}?", expected=["4"], answer="4" if score else "5", score=score)
+                        )
                     row = dict(COMMON, kind="retrieval", task=task, haystack="essays", length=length, mode=mode, text=text)
                     rows.append(row | fields | dict(items=items, score=float(np.mean([item["score"] for item in items]))))
     return rows
@@ -115,7 +128,9 @@ def speed(seed=0, names=("full", "q4_0", "capkv@1024", "snapkv@1024", "streaming
                 samples = [float(v) for v in fast / (1 + seen / 4096) * rng.normal(1, 0.01, 5)]
                 evicts = dict(evict_share=0.03, evict_ms=60.0, n_evictions=3) if fields["policy"] and depth else {}
                 row = dict(COMMON, kind="speed", **fields, test=f"{test} @ d{depth}" if depth else test, n_prompt=n_prompt)
-                row |= dict(n_gen=n_gen, n_depth=depth, avg_ts=float(np.mean(samples)), stddev_ts=float(np.std(samples, ddof=1)))
+                row |= dict(
+                    n_gen=n_gen, n_depth=depth, avg_ts=float(np.mean(samples)), stddev_ts=float(np.std(samples, ddof=1))
+                )
                 row |= dict(samples_ts=samples, n_ubatch=512, bytes_peak=fields["bytes_total"])
                 rows.append(row | dict(evict_share=0.0, evict_ms=0.0, n_evictions=0) | evicts)
     return rows
@@ -125,7 +140,9 @@ def longbench(n_items=8, seed=0, names=("full", "capkv@512", "streaming@512")) -
     rng, rows = np.random.default_rng(seed), []
     for setup in names:
         for item in range(n_items):
-            row = dict(COMMON, kind="longbench", dataset="qasper", item=item, length=3500, answer="x", metric="f1", mode="blind")
+            row = dict(
+                COMMON, kind="longbench", dataset="qasper", item=item, length=3500, answer="x", metric="f1", mode="blind"
+            )
             rows.append(row | setup_fields(setup, 4096) | dict(score=float(rng.uniform(0.2, 0.6))))
     return rows
 

@@ -44,4 +44,8 @@ def heat_maps(rows: list[dict], n_bins: int = 5) -> list[HeatMap]:
 
 
 def _key(model_hash: str, group: dict, setup: str) -> tuple:
-    return (model_hash, setup, *(text_of(group.get(name)) for name in KINDS["retrieval"].fields if name not in ("length", "n_turns")))
+    return (
+        model_hash,
+        setup,
+        *(text_of(group.get(name)) for name in KINDS["retrieval"].fields if name not in ("length", "n_turns")),
+    )

@@ -61,7 +61,9 @@ def _means(members: list, kind: str) -> list[str]:
         for (group, _), found in groups.items():
             starts.setdefault(group, set()).update(text_of(row.get("score_from")) for row in found)
         if any(len(found) > 1 for found in starts.values()):
-            out.append("fidelity: scored is what follows the first eviction, so setups of different size are scored on other tokens")
+            out.append(
+                "fidelity: scored is what follows the first eviction, so setups of different size are scored on other tokens"
+            )
     return out
 
 

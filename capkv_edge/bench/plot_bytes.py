@@ -20,7 +20,9 @@ def quality(rows: list[dict], default: str) -> Plot | None:
         ax.set_title(f"{members[0].where}, {max(cell.n for cell in members)} documents")
     label_axes(figure, axes, "bytes held, share of the full f16 cache", "mean KL divergence from the full cache, nats")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
-    caption = "Lower and further left is better. Bands are 95 % intervals over documents, diamonds full caches of quantized K and V."
+    caption = (
+        "Lower and further left is better. Bands are 95 % intervals over documents, diamonds full caches of quantized K and V."
+    )
     return Plot("quality", "Quality against bytes", caption, figure)
 
 
@@ -44,7 +46,9 @@ def retrieval(rows: list[dict], default: str, floor: float) -> Plot | None:
     label_axes(figure, axes, "bytes held, share of the full f16 cache", "score, %")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
     n_left = len({cell.place for cell in found}) - len(panels)
-    caption = "Higher and further left is better. Bands are 95 % intervals over texts, diamonds full caches of quantized K and V."
+    caption = (
+        "Higher and further left is better. Bands are 95 % intervals over texts, diamonds full caches of quantized K and V."
+    )
     if n_left:
         caption += f" Left out: {n_left} of {n_left + len(panels)} groups, where the full cache scores below {floor:.0%} or is missing."
     return Plot("retrieval", "Retrieval against bytes", caption, figure)
@@ -92,7 +96,9 @@ def _draw_lines(ax, found: list[Cell], name: str, looks: dict, scale: float = 1)
         ax.plot(x, y, label=series, gid=gid, **style.line)
         if len(points) > 1:
             alpha = 0.22 if style.is_default else 0.07
-            band = ax.fill_between(x, low, high, color=style.color, alpha=alpha, linewidth=0, zorder=1.5 + style.is_default / 10)
+            band = ax.fill_between(
+                x, low, high, color=style.color, alpha=alpha, linewidth=0, zorder=1.5 + style.is_default / 10
+            )
         else:
             band = ax.vlines(x, low, high, color=style.color, linewidth=1, zorder=style.order - 1)
         band.set_gid(gid)

@@ -55,7 +55,9 @@ def _looks(rows: list[dict], default: str) -> dict:
 def _draw(ax, members: list[dict], looks: dict) -> None:
     depths = sorted({row.get("n_depth") or 0 for row in members})
     for name in dict.fromkeys(row["setup"] for row in members):
-        points = sorted((row.get("n_depth") or 0, row["avg_ts"], row.get("stddev_ts") or 0) for row in members if row["setup"] == name)
+        points = sorted(
+            (row.get("n_depth") or 0, row["avg_ts"], row.get("stddev_ts") or 0) for row in members if row["setup"] == name
+        )
         style, gid = looks[name], series_class(series_of(name))
         x, y, spread = zip(*points)
         ax.plot(x, y, label=name, gid=gid, **style.line)

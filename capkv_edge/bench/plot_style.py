@@ -187,7 +187,12 @@ def add_legend(figure, axes, order, bold: bool = True) -> None:
         widest = max(map(len, names))
         columns = min(len(names), max(1, 110 // (widest + 7)))
         legend = figure.legend(
-            [found[name] for name in names], names, loc="outside lower center", ncols=columns, handlelength=2.8, columnspacing=1.6
+            [found[name] for name in names],
+            names,
+            loc="outside lower center",
+            ncols=columns,
+            handlelength=2.8,
+            columnspacing=1.6,
         )
         for name, handle, text in zip(names, legend.legend_handles, legend.get_texts()):
             gid = found[name].get_gid()

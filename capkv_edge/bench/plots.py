@@ -24,7 +24,12 @@ def plots(rows: list[dict], default: str = DEFAULT, floor: float = FLOOR) -> lis
     out = []
     with drawing():
         for (name, digest), members in sorted(models.items()):
-            found = [quality(members, default), retrieval(members, default, floor), *heat(members, default), speed(members, default)]
+            found = [
+                quality(members, default),
+                retrieval(members, default, floor),
+                *heat(members, default),
+                speed(members, default),
+            ]
             for plot in filter(None, found):
                 if len(models) > 1:
                     plot = replace(plot, name=f"{plot.name}-{digest[:8]}", title=f"{plot.title}: {name}")

@@ -1,32 +1,44 @@
 """The generated part of docs/results.md: tables and sentences between two marks, all of it from rows."""
 
+import os
 from pathlib import Path
 
 from .notes import notes
 from .output import markdown
+from .speed_text import speed_pivots, speed_sentences
 from .summary import DEFAULT, KINDS, Cell, cells, comparisons
-from .tables import NOTHING, TITLES, Table, interval, percent, rounds_merged, speed_table, text_of
+from .tables import NOTHING, TITLES, Table, interval, percent, rounds_merged, text_of
 from .verdicts import sentences
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
-def results(rows: list[dict], default: str = DEFAULT) -> str:
-    """The Markdown of all that the rows show."""
-    parts = [_about(rows)]
+def results(rows: list[dict], default: str = DEFAULT, images: dict | None = None) -> str:
+    """The Markdown of all that the rows show; images are links by the names of their plots."""
+    parts, images = [_about(rows)], images or {}
     for kind in KINDS:
         found = cells(rows, kind)
         if not found:
             continue
         parts += [f"### {TITLES[kind]}\n", _INTRO[kind] + "\n"]
         parts += ["".join(f"- {sentence}\n" for sentence in sentences(comparisons(found, default)))]
+        parts += _pictures(images, {"fidelity": "quality"}.get(kind, kind))
         parts += _fidelity(found) if kind == "fidelity" else _scores(found, kind)
-    speed = rounds_merged(rows)
+        parts += _pictures(images, "heat") if kind == "retrieval" else []
+    speed = [row for row in rounds_merged(rows) if row.get("avg_ts")]
     if speed:
-        parts += [f"### {TITLES['speed']}\n", _INTRO["speed"] + "\n", markdown(speed_table(speed))]
+        parts += [f"### {TITLES['speed']}\n", _INTRO["speed"] + "\n"]
+        parts += ["".join(f"- {sentence}\n" for sentence in speed_sentences(speed, default))]
+        parts += _pictures(images, "speed") + [
+            text for table in speed_pivots(speed) for text in (table.title + ":\n", markdown(table))
+        ]
     found = notes(rows)
     parts += ["Notes:\n", "".join(f"- {note}\n" for note in found)] if found else []
     return "\n".join(part for part in parts if part)
+
+
+def _pictures(images: dict, name: str) -> list[str]:
+    return [f"![{one}]({link})\n" for one, link in images.items() if one == name or one.startswith(name + "-")]
 
 
 _INTRO = {
@@ -36,7 +48,7 @@ _INTRO = {
     "retrieval": "Score in % with its 95 % bootstrap interval over texts. The best policy at each budget is bold.\n"
     "blind: what was evicted was evicted before the question was known; aware: after the question was read.",
     "longbench": "Score in % with its 95 % bootstrap interval over items. The best policy at each budget is bold.",
-    "speed": "Tokens per second, mean ± standard deviation; KV MiB is all that the cache holds.",
+    "speed": "Tokens per second after so many tokens, mean ± standard deviation.",
 }
 
 
@@ -50,7 +62,9 @@ def _about(rows: list[dict]) -> str:
 
 def _bold_best(texts: list[str], cells: list, figure: str, better: int) -> list[str]:
     """Texts of a column with the best policy's mean in bold, and every other that reads the same."""
-    known = [i for i, cell in enumerate(cells) if cell and cell.policy and cell.figures[figure].mean == cell.figures[figure].mean]
+    known = [
+        i for i, cell in enumerate(cells) if cell and cell.policy and cell.figures[figure].mean == cell.figures[figure].mean
+    ]
     if len(known) < 2:
         return texts
     best = texts[max(known, key=lambda i: better * cells[i].figures[figure].mean)].partition(" ")[0]
@@ -121,10 +135,12 @@ def _scores(found: list[Cell], kind: str) -> list[str]:
                 same = [cell if cell and cell.budget == budget else None for cell in column]
                 texts = _bold_best(texts, same, "score", 1)
             columns.append(texts)
-        where = members[0].where.replace(f"{members[0].group[task]} in ", "").replace(f"{members[0].group[task]}, ", "")
+        where = members[0].where.partition(" in ")[2] if kind == "retrieval" else members[0].group["mode"]
+        metrics = {cell.group[task]: f" ({cell.group['metric']})" for cell in members if kind == "longbench"}
+        names = [text_of(name) + metrics.get(name, "") for name in tasks]
         units = "texts" if kind == "retrieval" else "items"
         out.append(f"{f'{model}, ' if many else ''}{where}, {max(cell.n for cell in members)} {units}:\n")
-        out.append(markdown(Table(kind, "", [("setup", False), *((text_of(name), True) for name in tasks)], list(zip(*columns)))))
+        out.append(markdown(Table(kind, "", [("setup", False), *((name, True) for name in names)], list(zip(*columns)))))
     return out
 
 
@@ -140,12 +156,15 @@ def replace_part(text: str, part: str) -> str:
     return f"{head}{BEGIN}\n\n{part.strip()}\n\n{END}{rest.partition(END)[2]}"
 
 
-def write(rows: list[dict], document, default: str = DEFAULT) -> Path:
-    """Replace the generated part of a document by what the rows show; returns its path.
+def write(document, rows: list[dict], folder=None, default: str = DEFAULT) -> Path:
+    """Replace the generated part of a document by what the rows show; returns its path. Plots in the folder are linked.
 
     Raises:
         ValueError: the document does not have the two marks.
     """
     path = Path(document)
-    path.write_text(replace_part(path.read_text(encoding="utf-8"), results(rows, default)), encoding="utf-8")
+    found = sorted(Path(folder).glob("*.png")) if folder is not None else []
+    images = {one.stem: Path(os.path.relpath(one, path.parent)).as_posix() for one in found}
+    text = replace_part(path.read_text(encoding="utf-8"), results(rows, default, images))
+    path.write_text(text, encoding="utf-8")
     return path

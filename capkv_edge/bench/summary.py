@@ -119,7 +119,7 @@ class Comparison:
 
 
 def series_of(setup: str) -> str:
-    """"capkv@512:q8_0" -> "capkv:q8_0"."""
+    """ "capkv@512:q8_0" -> "capkv:q8_0"."""
     return re.sub(r"@[^:,]*", "", setup, count=1)
 
 
@@ -194,7 +194,9 @@ def cells(rows: list[dict], kind: str) -> list[Cell]:
 
 
 def build_of(row: dict) -> str:
-    return json.dumps([row.get(name) for name in ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device")], sort_keys=True)
+    return json.dumps(
+        [row.get(name) for name in ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device")], sort_keys=True
+    )
 
 
 def compare(cell: Cell, other: Cell, figure: str | None = None, equal: str = "") -> Comparison:
