@@ -12,8 +12,9 @@ for (const button of document.querySelectorAll("thead button")) {
       return { text, number, none: text === "-" || (head.classList.contains("r") && Number.isNaN(number)) };
     };
     const rows = [...body.rows].map(row => [value(row), row]);
-    rows.sort(([a], [b]) => a.none - b.none || (up ? 1 : -1) *
-      (Number.isNaN(a.number) || Number.isNaN(b.number) ? a.text.localeCompare(b.text, "en", { numeric: true }) : a.number - b.number));
+    const byWord = (a, b) => a.text.localeCompare(b.text, "en", { numeric: true });
+    const compare = (a, b) => Number.isNaN(a.number) || Number.isNaN(b.number) ? byWord(a, b) : a.number - b.number;
+    rows.sort(([a], [b]) => a.none - b.none || (up ? 1 : -1) * compare(a, b));
     body.append(...rows.map(([, row]) => row));
   });
 }

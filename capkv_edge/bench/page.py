@@ -13,9 +13,9 @@ from .verdicts import sentences
 NAME = "index.html"
 EVICTION = (
     "What was evicted is gone.",
-    "A budget bounds memory and keeps speed up at any length; it does not make recall longer. Each KV head keeps the first tokens, "
-    "the last ones and those that the policy scores highest. A question about anything else finds nothing to attend to, and the "
-    "answer may be wrong without a sign of it.",
+    "A budget bounds memory and keeps speed up at any length; it does not make recall longer. Each KV head keeps the first "
+    "tokens, the last ones and those that the policy scores highest. A question about anything else finds nothing to attend "
+    "to, and the answer may be wrong without a sign of it.",
 )
 RAN = {  # a row's field -> what it is called
     "model": "model",
@@ -122,10 +122,11 @@ def _boxes(rows: list, default: str) -> str:
 
 
 def _plots(rows: list, default: str, floor: float) -> list[str]:
-    return [
-        f"<figure>\n<h2>{_text(plot.title)}</h2>\n<figcaption>{_text(plot.caption)}</figcaption>\n{plot.svg(f'p{i}-')}\n</figure>"
-        for i, plot in enumerate(plots(rows, default, floor))
-    ]
+    out = []
+    for i, plot in enumerate(plots(rows, default, floor)):
+        head = f"<h2>{_text(plot.title)}</h2>\n<figcaption>{_text(plot.caption)}</figcaption>"
+        out.append(f"<figure>\n{head}\n{plot.svg(f'p{i}-')}\n</figure>")
+    return out
 
 
 def _table(table: Table, default: str) -> str:

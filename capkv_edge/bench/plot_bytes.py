@@ -1,9 +1,11 @@
-"""Quality and retrieval against the bytes that a cache holds: one line per policy over its budgets, one panel per text length."""
+"""Quality and retrieval against the bytes that a cache holds: a line per policy over its budgets, a panel per length."""
 
 import numpy as np
 
 from .plot_style import FULL, INK, Plot, add_legend, divergence_axis, label_axes, new_figure, series_class, share_axis, styles
 from .summary import Cell, cells
+
+DIAMONDS = "diamonds full caches of quantized K and V"
 
 
 def quality(rows: list[dict], default: str) -> Plot | None:
@@ -20,9 +22,7 @@ def quality(rows: list[dict], default: str) -> Plot | None:
         ax.set_title(f"{members[0].where}, {max(cell.n for cell in members)} documents")
     label_axes(figure, axes, "bytes held, share of the full f16 cache", "mean KL divergence from the full cache, nats")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
-    caption = (
-        "Lower and further left is better. Bands are 95 % intervals over documents, diamonds full caches of quantized K and V."
-    )
+    caption = f"Lower and further left is better. Bands are 95 % intervals over documents, {DIAMONDS}."
     return Plot("quality", "Quality against bytes", caption, figure)
 
 
@@ -46,16 +46,14 @@ def retrieval(rows: list[dict], default: str, floor: float) -> Plot | None:
     label_axes(figure, axes, "bytes held, share of the full f16 cache", "score, %")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
     n_left = len({cell.place for cell in found}) - len(panels)
-    caption = (
-        "Higher and further left is better. Bands are 95 % intervals over texts, diamonds full caches of quantized K and V."
-    )
+    caption = f"Higher and further left is better. Bands are 95 % intervals over texts, {DIAMONDS}."
     if n_left:
-        caption += f" Left out: {n_left} of {n_left + len(panels)} groups, where the full cache scores below {floor:.0%} or is missing."
+        caption += f" Left out: {n_left} of {n_left + len(panels)}, where the full cache is below {floor:.0%} or missing."
     return Plot("retrieval", "Retrieval against bytes", caption, figure)
 
 
 def _panels(found: list[Cell], height: float) -> tuple:
-    """The figure, its axes, and (axes, cells) of each group: lengths of text to the right where there are two or three of them."""
+    """The figure, its axes, and (axes, cells) of each group: lengths to the right where there are two or three."""
     places: dict = {}
     for cell in found:
         places.setdefault(cell.place, []).append(cell)

@@ -52,7 +52,9 @@ def _arrange(found: list[HeatMap], default: str) -> list[list[HeatMap]]:
 
 def _draw(ax, one: HeatMap, first: bool, last: bool):
     n_bins, n_lengths = one.scores.shape
-    image = ax.imshow(100 * one.scores, cmap="cividis", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+    x, y = np.arange(n_lengths + 1) - 0.5, np.arange(n_bins + 1) - 0.5
+    image = ax.pcolormesh(x, y, np.ma.masked_invalid(100 * one.scores), cmap="cividis", vmin=0, vmax=100)
+    ax.invert_yaxis()
     ax.set_gid(series_class(one.cell.series))
     ax.grid(False)
     ax.set_title(one.cell.setup, pad=3, fontsize=8)

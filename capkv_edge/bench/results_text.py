@@ -43,8 +43,9 @@ def _pictures(images: dict, name: str) -> list[str]:
 
 _INTRO = {
     "fidelity": "Mean KL divergence of the next token's distribution from that of the full f16 cache, in nats, with its 95 % "
-    "bootstrap interval over documents. The best policy of each column is bold.\nA verdict is on paired differences: a win or a "
-    "loss is an interval without zero; where two policies are truly equal, about one in twenty shows as a win or a loss by chance.",
+    "bootstrap interval over documents. The best policy of each column is bold.\n"
+    "A verdict is on paired differences: a win or a loss is an interval without zero; where two policies are truly equal, "
+    "about one in twenty shows as a win or a loss by chance.",
     "retrieval": "Score in % with its 95 % bootstrap interval over texts. The best policy at each budget is bold.\n"
     "blind: what was evicted was evicted before the question was known; aware: after the question was read.",
     "longbench": "Score in % with its 95 % bootstrap interval over items. The best policy at each budget is bold.",

@@ -1,4 +1,4 @@
-"""Speed as a small table, setups downwards and depths to the right, and in sentences: how many times as fast as the full cache."""
+"""Speed as small tables, setups downwards and depths to the right; and how many times as fast as the full cache."""
 
 from .summary import DEFAULT, series_of
 from .tables import NOTHING, Table

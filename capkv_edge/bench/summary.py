@@ -227,7 +227,7 @@ def _equal(cell: Cell, other: Cell) -> str | None:
 
 
 def comparisons(found: list[Cell], default: str = DEFAULT, figure: str | None = None) -> list[Comparison]:
-    """The default policy at each of its budgets against all setups of the same group with as large a budget or as many bytes."""
+    """The default policy at each budget against all setups of the same group with as large a budget or as many bytes."""
     out = []
     for cell in found:
         if cell.series.partition(":")[0] == default:

@@ -189,8 +189,8 @@ def _listed(value) -> str:
 # tables
 
 ABOUT = {
-    "fidelity": "Mean over documents and its 95 % interval, against the logits of the full f16 cache. KLD: divergence from it, in "
-    "nats; median and 99% are within a document. Δ log p: nats per token, negative is worse than the full cache.",
+    "fidelity": "Mean over documents and its 95 % interval, against the logits of the full f16 cache. KLD: divergence from it, "
+    "in nats; median and 99% are within a document. Δ log p: nats per token, negative is worse than the full cache.",
     "retrieval": "Mean over texts and its 95 % interval. blind: what was evicted was evicted before the question was known.",
     "longbench": "Mean over items and its 95 % interval.",
     "speed": "KV MiB: all that the cache holds. evict %: share of the time that evictions took.",

@@ -32,7 +32,8 @@ def _sentences(members: list[Comparison], how: str, code: str) -> list[str]:
         text = f"{how}, {what} over the same {units}: of {judged} {'comparison' if judged == 1 else 'comparisons'} "
         out.append(f"{text}{name} wins {count['wins']}, ties {count['ties']} and loses {count['loses']}.")
     if len(members) > judged:
-        out.append(f"{how}: {len(members) - judged} more have too few {units} for a verdict.")
+        more = "more " if judged else ""
+        out.append(f"{how}: {len(members) - judged} {more}without a verdict, for want of {units} or of figures.")
     others: dict = {}
     for one in members:
         if one.verdict in ("wins", "ties", "loses"):
