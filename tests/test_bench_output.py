@@ -110,7 +110,7 @@ def test_a_test_without_a_figure_stays_in_the_table_and_says_why():
     found = bench_rows.speed(names=("full",), depths=(0,))
     found[0] |= dict(avg_ts=None, stddev_ts=None, samples_ts=[], error="over the time limit of 5 s")
     text = output.render(found, "md")
-    assert "not measured" in text and "note: speed: full pp512: over the time limit of 5 s" in text
+    assert "failed" in text and "note: speed: full pp512: over the time limit of 5 s" in text
 
 
 def test_columns_that_say_nothing_are_left_out(rows):

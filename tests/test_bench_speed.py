@@ -173,8 +173,8 @@ def test_the_table_shows_what_failed_and_why(measured):
     dead = {**measured[1][1], "samples_ts": [], "avg_ts": None, "error": "no memory", "setup": "q4_0"}
     text = render(summary([measured[1][2], {**late, "over_limit": True}, dead]), "md")
     assert "| over the limit |" in " ".join(text.split()) and "| failed |" in " ".join(text.split())
-    assert "note: speed: full, pp96: over the time limit of 3 s: read none" in text
-    assert "note: speed: q4_0, tg40: no memory" in text
+    assert "note: speed: full pp96: over the time limit of 3 s: read none" in text
+    assert "note: speed: q4_0 tg40: no memory" in text
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):

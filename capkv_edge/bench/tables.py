@@ -170,7 +170,7 @@ VERDICTS = [
 
 def _rate(row: dict) -> str:
     if row.get("avg_ts") is None:
-        return "not measured"
+        return "over the limit" if row.get("over_limit") else "failed"
     return f"{row['avg_ts']:.2f} ± {row.get('stddev_ts') or 0:.2f}"
 
 
