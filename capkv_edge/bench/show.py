@@ -1,16 +1,23 @@
 """Work in progress, and what is left when it is done: bars on stderr, the table on stdout, plots in a folder."""
 
 import sys
+import time
 from contextlib import contextmanager, nullcontext
 
 from .options import FORMATS
+
+EVERY_S = 60
 
 nothing = nullcontext
 
 
 @contextmanager
 def bar(what: str):
-    """A progress bar on stderr with an estimate of the time left; gives the callback (done, total, label)."""
+    """A progress bar on stderr with an estimate of the time left; gives the callback (done, total, label). Where stderr is no
+    terminal, a line every minute."""
+    if not sys.stderr.isatty():
+        yield _lines(what)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -30,6 +37,20 @@ def bar(what: str):
             progress.update(task, completed=done, total=total, description=label)
 
         yield say
+
+
+def _lines(what: str):
+    start = last = time.monotonic()
+
+    def say(done, total, label):
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY_S:
+            last = now
+            left = f", about {(now - start) / done * (total - done) / 60:.0f} min left" if done else ""
+            print(f"{what}: {done:.0f} of {total}{left}: {label}", file=sys.stderr, flush=True)
+
+    return say
 
 
 def check(form: str, plot) -> None:
