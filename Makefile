@@ -7,7 +7,7 @@ DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test build tools check-off lint clean
+.PHONY: help demo test results build tools check-off lint clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -29,6 +29,10 @@ build: .venv/ready            ## libllama for development: build/dev/lib, from t
 
 tools: .venv/ready            ## llama-server, llama-cli, llama-bench and others with --kv-* options: build/tools/bin
 	scripts/build_tools.sh
+
+results: .venv/installed            ## measure docs/results.md: hours on a laptop; a run that was left goes on where it was
+	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/requirements.py essays)
+	$(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
 
 check-off: .venv/installed            ## show that without a budget nothing differs from llama.cpp as it is
 	$(BIN)/python scripts/check_off.py
