@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import fidelity, options, retrieval, show, speed, texts
@@ -14,50 +14,64 @@ PARTS = ("fidelity", "retrieval", "speed")
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One pass over the documents: setups as the options of the commands have them, and the contexts that are scored."""
+
+    contexts: tuple
+    policies: str
+    budgets: str
+    more: str = ""  #: further setups
+
+    @property
+    def setups(self) -> list:
+        return options.setups(self.policies, self.budgets, "f16", self.more)
+
+
+@dataclass(frozen=True)
 class Size:
-    """Arguments of the parts; policies, budgets and setups as the options of the commands have them."""
+    """Arguments of the parts."""
 
     corpora: tuple
     n_docs: int  #: of each corpus
-    contexts: tuple
-    budgets: str
-    policies: str
-    more: str  #: further setups
+    readings: tuple
     tasks: dict  #: {task: (lengths, questions to a text)}
+    task_setups: Reading
     n_items: int  #: questions of each task and length
-    task_budgets: str
     depths: tuple  #: of the speed
     rounds: int
-    speed_setups: str = "full;q8_0;q4_0;shift@1024;streaming@1024;capkv@1024;capkv@512;capkv@1024:q8_0"
+    speed_setups: str
     stride: int = 4
     n_turns: int = 20
-    seed: int = field(default=1)
+    seed: int = 1
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of a document."""
+        return max(max(reading.contexts) for reading in self.readings)
 
 
 SIZES = {
     "full": Size(
         corpora=("essays", "python-docs"),
         n_docs=8,
-        contexts=(2048, 4096, 8192),
-        budgets="128,512,2048",
-        policies="all",
-        more="q8_0;q4_0;capkv@=q8_0;capkv@=q4_0;streaming@=q4_0;capkv@256;capkv@1024;streaming@256;streaming@1024;capkv@512:q8_0",
-        tasks={"niah_multikey_1": ((2048, 4096), 10), "niah_multivalue": ((2048,), 10), "recall": ((20,), 10)},
+        readings=(
+            Reading((2048, 4096, 8192), "capkv,expected,snapkv,streaming", "128,512,2048", "q4_0;capkv@=q4_0;streaming@=q4_0"),
+            Reading((2048, 4096), "all", "128,512,2048", "q8_0;capkv@256;capkv@1024;streaming@256;streaming@1024;capkv@512:q8_0"),
+        ),
+        tasks={"niah_multikey_1": ((2048, 4096), 10), "recall": ((20,), 10)},
+        task_setups=Reading((), "all", "128,512,1024", "q8_0;q4_0"),
         n_items=50,
-        task_budgets="128,512,1024",
         depths=(0, 2048, 4096, 8192),
         rounds=3,
+        speed_setups="full;q8_0;q4_0;shift@1024;streaming@1024;capkv@1024;capkv@512;capkv@1024:q8_0",
     ),
     "short": Size(
         corpora=("python-docs",),
         n_docs=1,
-        contexts=(1536,),
-        budgets="128,512",
-        policies="capkv",
-        more="q8_0",
+        readings=(Reading((1536,), "capkv", "128,512", "q8_0"),),
         tasks={"niah_single_1": ((512,), 2)},
+        task_setups=Reading((), "capkv", "128"),
         n_items=2,
-        task_budgets="128",
         depths=(0, 512),
         rounds=1,
         speed_setups="full;capkv@256",
@@ -66,20 +80,27 @@ SIZES = {
 
 
 def _fidelity(engine, size: Size, store, progress):
-    # one document of each corpus in turn, so that a run that is cut short has as many of each
-    found = [texts.documents(engine, corpus, size.n_docs, size.contexts[-1]) for corpus in size.corpora]
+    # one document of each corpus in turn and all that is measured on it, so that a run that is cut short is balanced
+    found = [texts.documents(engine, corpus, size.n_docs, size.n_ctx) for corpus in size.corpora]
     documents = [document for together in zip(*found) for document in together]
-    setups = options.setups(size.policies, size.budgets, "f16", size.more)
-    plan = fidelity.Plan(documents, setups, list(size.contexts), size.stride, size.seed)
-    return fidelity.run(engine, plan, store, progress)
+    weights = [max(reading.contexts) * len(reading.setups) for reading in size.readings]
+    done, total = 0, len(documents) * sum(weights)
+    for document in documents:
+        for reading, weight in zip(size.readings, weights):
+            plan = fidelity.Plan([document], reading.setups, list(reading.contexts), size.stride, size.seed)
+
+            def say(n, of, label, done=done, weight=weight):
+                progress(done + weight * n / max(of, 1), total, label)
+
+            yield from fidelity.run(engine, plan, store, say)
+            done += weight
 
 
 def _retrieval(engine, size: Size, store, progress):
-    setups = options.setups(size.policies, size.task_budgets, "f16", size.more if size.n_items > 2 else "")
     for task, (lengths, share) in size.tasks.items():
         plan = retrieval.Plan(
             tasks=[task],
-            setups=[setup for setup in setups if not isinstance(setup.budget, str)],
+            setups=size.task_setups.setups,
             lengths=list(lengths),
             n_turns=size.n_turns,
             n_texts=-(-size.n_items // share),

@@ -19,12 +19,12 @@ def bar(what: str):
         yield _lines(what)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.fields[what]}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
@@ -48,7 +48,7 @@ def _lines(what: str):
         if now - last >= EVERY_S:
             last = now
             left = f", about {(now - start) / done * (total - done) / 60:.0f} min left" if done else ""
-            print(f"{what}: {done:.0f} of {total}{left}: {label}", file=sys.stderr, flush=True)
+            print(f"{what}: {done / max(total, 1):.0%}{left}: {label}", file=sys.stderr, flush=True)
 
     return say
 
