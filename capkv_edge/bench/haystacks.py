@@ -12,7 +12,7 @@ from . import texts
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 
 _MAX_PIECE = 600  # characters without the end of a sentence
-_SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*\s+|\n\s*\n|\Z)", re.DOTALL)
+_SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*\s+|\n\s*\n\s*|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)

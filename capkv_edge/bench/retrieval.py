@@ -55,6 +55,8 @@ class Plan:
     min_base: float = 0.0  #: mean score of the full cache below which the other setups are left out
 
     def __post_init__(self):
+        for name in self.tasks:
+            tasks.find(name)
         for mode in self.modes:
             if mode not in MODES:
                 raise ValueError(f"mode = {mode}: allowed are {', '.join(MODES)}")
