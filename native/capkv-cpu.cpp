@@ -187,6 +187,73 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
     }
 }
 
+static void capkv_gauss_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+    const ggml_tensor * k = dst->src[0];
+    const ggml_tensor * q = dst->src[1];
+
+    const int64_t d = k->ne[0];
+    const int64_t n = k->ne[1];
+    const int64_t m = q->ne[1];
+    const int64_t r = q->ne[2]/k->ne[2];
+
+    float args[2]; // scale of the logits, weight of the variance
+    memcpy(args, dst->src[2]->data, sizeof(args));
+
+    std::vector<float> tile(CAPKV_BLOCK*d);
+    std::vector<float> buf;
+
+    const int64_t n_blocks = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK;
+    const int64_t n_work   = k->ne[2]*n_blocks;
+
+    for (int64_t iw = n_work*ith/nth; iw < n_work*(ith + 1)/nth; ++iw) {
+        const int64_t hk = iw/n_blocks;
+        const int64_t i0 = iw%n_blocks*CAPKV_BLOCK;
+
+        capkv_load_tile(capkv_head(k, hk), d, n, i0, tile.data());
+
+        for (int64_t h = hk*r; h < (hk + 1)*r; ++h) {
+            // sums of the differences to the first query's logits: their squares do not cancel
+            capkv_vec first[CAPKV_TILE] = {};
+            capkv_vec sum  [CAPKV_TILE] = {};
+            capkv_vec sqr  [CAPKV_TILE] = {};
+
+            for (int64_t j0 = 0; j0 < m; j0 += CAPKV_COLS) {
+                const float * y = capkv_load_cols(capkv_head(q, h), d, m, j0, buf);
+
+                capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
+                capkv_dot_tile(tile.data(), y, d, d, acc);
+
+                for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
+                    for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+                        if (j0 + j == 0) {
+                            first[t] = acc[0][t];
+                        }
+                        capkv_vec x = acc[j][t];
+                        x += first[t]*-1.0f;
+
+                        sum[t] += x;
+                        sqr[t] += x*x;
+                    }
+                }
+            }
+
+            float f[CAPKV_BLOCK];
+            float s[CAPKV_BLOCK];
+            float s2[CAPKV_BLOCK];
+            memcpy(f,  first, sizeof(f));
+            memcpy(s,  sum,   sizeof(s));
+            memcpy(s2, sqr,   sizeof(s2));
+
+            float * out = (float *) ((char *) dst->data + h*dst->nb[2]) + i0;
+            for (int64_t l = 0; l < std::min(CAPKV_BLOCK, n - i0); ++l) {
+                const float mean = s[l]/m;
+                const float var  = std::max(0.0f, s2[l]/m - mean*mean);
+                out[l] = args[0]*(f[l] + mean) + args[1]*args[0]*args[0]*var;
+            }
+        }
+    }
+}
+
 static void capkv_sqnorm_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     const ggml_tensor * v     = dst->src[0];
     const ggml_tensor * l_inv = dst->src[1];
@@ -323,6 +390,16 @@ ggml_tensor * capkv_build_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, 
     ggml_tensor * args[] = { k, q, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale), n_vis };
 
     return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, n_vis ? 4 : 3, capkv_mean_softmax_op, GGML_N_TASKS_MAX, nullptr);
+}
+
+ggml_tensor * capkv_build_gauss_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, float scale, float spread) {
+    capkv_check_f32(k);
+    capkv_check_f32(q);
+
+    ggml_tensor * par = ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale);
+    ggml_tensor * args[] = { k, q, ggml_concat(ctx, par, ggml_fill(ctx, par, spread), 0) };
+
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, 3, capkv_gauss_op, GGML_N_TASKS_MAX, nullptr);
 }
 
 ggml_tensor * capkv_build_sqnorm_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * l_inv) {

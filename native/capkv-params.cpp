@@ -41,7 +41,7 @@ static const capkv_option capkv_options[] = {
     { "tau",      "LLAMA_ARG_KV_TAU",      "X",    "5.0",
       "0 to 100",
       "sharpness of the policy capkv-ref" },
-    { "novelty",  "LLAMA_ARG_KV_NOVELTY",  "X",    "0.5",
+    { "novelty",  "LLAMA_ARG_KV_NOVELTY",  "X",    "0.25",
       "0 to 100",
       "weight of key novelty in the policy capkv" },
     { "seed",     "LLAMA_ARG_KV_SEED",     "N",    "1",

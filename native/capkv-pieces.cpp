@@ -89,15 +89,20 @@ ggml_tensor * capkv_build_uniform(const capkv_score_ctx & sc) {
     return ggml_fill(sc.ctx, ggml_new_tensor_3d(sc.ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head), 1.0f/sc.n);
 }
 
+// queries asked at pos, as the cached keys are stored: [d_k, n_head, m] -> [d_k, m, n_head]
+static ggml_tensor * capkv_build_queries(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos) {
+    q = sc.k_rot(sc.rope->apply(sc.ctx, q, sc.inputs.add_i32(sc.ctx, sc.rope->pos_data(pos))));
+
+    return ggml_cont(sc.ctx, ggml_permute(sc.ctx, q, 0, 2, 1, 3));
+}
+
 ggml_tensor * capkv_build_attention(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, bool causal) {
     ggml_context * ctx = sc.ctx;
 
     const int64_t m = pos.size();
     const int64_t r = sc.n_head/sc.n_head_kv;
 
-    q = sc.rope->apply(ctx, q, sc.inputs.add_i32(ctx, sc.rope->pos_data(pos))); // [d_k, n_head, m]
-    q = sc.k_rot(q);
-    q = ggml_cont(ctx, ggml_permute(ctx, q, 0, 2, 1, 3));                      // [d_k, m, n_head]
+    q = capkv_build_queries(sc, q, pos);
 
     ggml_tensor * n_vis = nullptr;
     if (causal) {
@@ -119,6 +124,29 @@ ggml_tensor * capkv_build_attention(capkv_score_ctx & sc, ggml_tensor * q, const
     kq = ggml_soft_max_ext(ctx, kq, nullptr, scale, 0.0f);
 
     return ggml_scale(ctx, capkv_build_sum1(ctx, kq), 1.0f/m);
+}
+
+ggml_tensor * capkv_build_expected_attention(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, float spread) {
+    ggml_context * ctx = sc.ctx;
+
+    q = capkv_build_queries(sc, q, pos);
+
+    ggml_tensor * x;
+
+    if (capkv_use_kernels(sc.on_host)) {
+        x = capkv_build_gauss_cpu(ctx, sc.k, q, sc.kq_scale, spread);
+    } else {
+        const float m = pos.size();
+
+        ggml_tensor * kq   = ggml_scale(ctx, capkv_build_dot(ctx, sc.k, q), sc.kq_scale);   // [n, m, n_head]
+        ggml_tensor * mean = ggml_scale(ctx, capkv_build_sum1(ctx, kq), 1.0f/m);            // [n, 1, n_head]
+        ggml_tensor * var  = capkv_build_sum1(ctx, ggml_sqr(ctx, ggml_sub(ctx, kq, mean)));
+
+        x = ggml_add(ctx, mean, ggml_scale(ctx, var, spread/m));
+    }
+
+    // a weight that f32 does not hold would leave an entry nothing to be ranked by
+    return ggml_scale_bias(ctx, ggml_soft_max(ctx, x), 1.0f, 1e-20f);
 }
 
 ggml_tensor * capkv_build_mean_rotation(capkv_score_ctx & sc, int64_t n_future) {

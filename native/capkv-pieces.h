@@ -19,6 +19,10 @@ ggml_tensor * capkv_build_uniform(const capkv_score_ctx & sc);
 //   causal: a query sees the entries up to its own position (one that sees none any more: the first), else all of them
 ggml_tensor * capkv_build_attention(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, bool causal);
 
+// attention that queries distributed like those at pos can be expected to pay: softmax_i(mean_j a_ij + spread var_j a_ij) of the
+// logits a_ij = q_j . k_i kq_scale (spread 1/2: E exp(a) of a normal a), no weight below 1e-20: [n, 1, n_head]
+ggml_tensor * capkv_build_expected_attention(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, float spread);
+
 // mean of the RoPE rotations at the next n_future positions, as cached keys are stored: [d_k, d_k], columns are rotated unit
 // vectors; NULL if there is none
 ggml_tensor * capkv_build_mean_rotation(capkv_score_ctx & sc, int64_t n_future);

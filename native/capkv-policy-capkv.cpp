@@ -1,17 +1,21 @@
-// capkv: statistical leverage under attention weights of sampled queries, and key novelty
+// capkv: statistical leverage under the attention that sampled queries let expect, and key novelty
 //
 // Yang, Tang, Zhen, Lv, "Rethinking KV Cache Eviction via a Unified Information-Theoretic Objective" (arXiv 2604.25975)
 // Park et al., "KeyDiff" (arXiv 2504.15364): the novelty term
 //
-//   w_i   = mean_j softmax_i(q_j . k_i kq_scale)                over all entries, q_j the reservoir's queries
-//   A     = lambda tr(M)/d_v I + M, M = sum_i w_i v_i v_i^T
-//   s_i   = w_i v_i^T A^-1 v_i                                  averaged over the query heads of the group
+//   a_ij  = q_j.k_i kq_scale                                  q_j the reservoir's queries at future positions
+//   w_i   = softmax_i(mean_j a_ij + 3/4 var_j a_ij)           over all entries
+//   A     = lambda tr(M)/d_v I + M, M = sum_i w_i v_i v_i^T, lambda 1
+//   s_i   = w_i v_i^T A^-1 v_i                                averaged over the query heads of the group
 //   score = z(log s_i) + novelty z(-cos(k_i, mean_j k_j/|k_j|)) z: standardised over the entries of the KV head
 //
 // Departures from the paper:
-//   1. w comes from a sample of real queries, not from exp(tau <k, mean query>)
+//   1. w comes from a sample of real queries, not from exp(tau <k, mean query>): what queries of their mean and variance are
+//      expected to attend to (Expected Attention, arXiv 2510.00636, without its covariance of d_k^2 floats); the variance counts
+//      half as much again as for a normal distribution: entries that few queries look at, but those sharply, are what a later
+//      question needs
 //   2. the ridge is relative to M: w sums to one, next to which an absolute ridge of 1 would be all there is
-//   3. leverage alone keeps what attention looks at now; novelty keeps what a later question may need
+//   3. novelty: keys unlike the others, for the questions that no sampled query resembles
 //
 // Cost per layer: about 2 n d n_res + 4 n d^2 flops per query head
 
@@ -21,7 +25,10 @@
 
 #include <cmath>
 
-static constexpr int64_t CAPKV_N_RES = 64;
+static constexpr int64_t CAPKV_N_RES  = 48;    // in f16 6 % of the cells' bytes for an 8B model at budget 1024
+static constexpr float   CAPKV_SPREAD = 0.75f; // weight of the variance
+
+static constexpr capkv_ridge CAPKV_RIDGE = { 0.0f, 1.0f };
 
 // w: F32 [n, 1, n_head], sums to one over the entries
 static ggml_tensor * capkv_build_future_attention(capkv_score_ctx & sc) {
@@ -34,14 +41,14 @@ static ggml_tensor * capkv_build_future_attention(capkv_score_ctx & sc) {
         pos[j] = sc.next_pos + capkv_res_offset(sc.params.seed, j);
     }
 
-    return capkv_build_attention(sc, sc.q_res.q, pos, /*causal =*/ false);
+    return capkv_build_expected_attention(sc, sc.q_res.q, pos, CAPKV_SPREAD);
 }
 
 static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * w = capkv_build_future_attention(sc);
-    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, 0.0f, 0, capkv_build_ridge(sc, CAPKV_RIDGE_REL))); // [n, n_head_kv]
+    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, 0.0f, 0, capkv_build_ridge(sc, CAPKV_RIDGE))); // [n, n_head_kv]
 
     sc.weights.w = w;
 
@@ -53,7 +60,7 @@ static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {
 
 extern const capkv_policy capkv_policy_capkv = {
     /*.name    =*/ "capkv",
-    /*.help    =*/ "leverage under the attention of sampled queries, plus key novelty",
+    /*.help    =*/ "leverage under the attention expected of queries like a sample of 48, plus key novelty",
     /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_N_RES, /*.n_last =*/ 0 },
     /*.score   =*/ capkv_score_capkv,
     /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 2*CAPKV_N_RES + 3*d_v + d_k; },

@@ -6,6 +6,7 @@ k [n_head_kv, n, d_k] after RoPE, v [n_head_kv, n, d_v], queries before RoPE. Sc
 import numpy as np
 
 N_RES_OFFSET = 256
+SPREAD = 0.75  # weight of the variance of a logit
 MASK = (1 << 64) - 1
 
 
@@ -98,14 +99,14 @@ def zscore(x):
     return (x - x.mean()) / np.sqrt(x.var() + 1e-10)
 
 
-def capkv(*args, novelty=0.5, **kwargs):
+def capkv(*args, novelty=0.25, **kwargs):
     """k, v, q_res [n_res, n_head, d_k] or None, next_pos, base, neox."""
     log_lev, cos = capkv_terms(*args, **kwargs)
     return np.array([zscore(a) - novelty * zscore(b) for a, b in zip(log_lev, cos)])
 
 
 def future_attention(k, q_res, next_pos, base, neox, seed=1, scale=None, k_rot=as_is, rotation=None):
-    """Mean attention weights of the sampled queries at their future positions: [n_head, n]; equal ones without queries."""
+    """Attention expected of queries like the sampled ones at future positions: [n_head, n]; equal weights without queries."""
     n_head_kv, n, d_k = k.shape
     if q_res is None:
         return np.full((n_head_kv, n), 1 / n)
@@ -115,12 +116,13 @@ def future_attention(k, q_res, next_pos, base, neox, seed=1, scale=None, k_rot=a
     out = np.zeros((q.shape[1], n))
     for h in range(q.shape[1]):
         logits = q[:, h] @ k[h * n_head_kv // q.shape[1]].T * (scale or 1 / np.sqrt(d_k))
-        p = np.exp(logits - logits.max(-1, keepdims=True))
-        out[h] = (p / p.sum(-1, keepdims=True)).mean(0)
+        x = logits.mean(0) + SPREAD * logits.var(0)
+        p = np.exp(x - x.max())
+        out[h] = p / p.sum() + 1e-20
     return out
 
 
-def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=0.1, scale=None, k_rot=as_is, rotation=None):
+def capkv_terms(k, v, q_res, next_pos, base, neox, seed=1, ridge=1.0, scale=None, k_rot=as_is, rotation=None):
     """The two terms before they are standardised: log leverage and cosine to the mean key, [n_head_kv, n] each."""
     k, v = np.asarray(k, np.float64), np.asarray(v, np.float64)
     w = future_attention(k, q_res, next_pos, base, neox, seed, scale, k_rot, rotation)

@@ -21,7 +21,7 @@ def test_options_are_those_of_the_design():
         "recent": "64",
         "headroom": "auto",
         "tau": "5.0",
-        "novelty": "0.5",
+        "novelty": "0.25",
         "seed": "1",
     }
     assert all(option.help and option.range and option.metavar for option in options().values())
@@ -35,7 +35,7 @@ def test_policies_have_a_line_of_help():
 def test_defaults_are_off():
     config = CapkvConfig()
     assert not config.on
-    assert config.as_dict() == dict(budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.5, seed=1)
+    assert config.as_dict() == dict(budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, seed=1)
 
 
 @pytest.mark.parametrize("budget", [256, "256", "256MiB", "10%", "1.5GiB", "0.5%"])
