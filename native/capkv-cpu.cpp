@@ -1,5 +1,7 @@
 #include "capkv-cpu.h"
 
+#include "capkv-cpu-tile.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -11,64 +13,6 @@ bool capkv_cpu_has_kernels() {
 #else
     return false;
 #endif
-}
-
-static constexpr int64_t CAPKV_LANES = 16; // entries side by side in a vector
-static constexpr int64_t CAPKV_TILE  = 2;  // vectors of entries in a tile
-static constexpr int64_t CAPKV_COLS  = 8;  // columns that a tile is multiplied with at once
-static constexpr int64_t CAPKV_BLOCK = CAPKV_LANES*CAPKV_TILE;
-
-#if defined(__GNUC__)
-typedef float capkv_vec __attribute__ ((vector_size (CAPKV_LANES*sizeof(float))));
-#else
-struct capkv_vec {
-    float v[CAPKV_LANES];
-
-    capkv_vec & operator+=(const capkv_vec & o) { for (int l = 0; l < CAPKV_LANES; ++l) { v[l] += o.v[l]; } return *this; }
-};
-static inline capkv_vec operator*(const capkv_vec & a, float s) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*s; } return r; }
-static inline capkv_vec operator*(const capkv_vec & a, const capkv_vec & b) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*b.v[l]; } return r; }
-#endif
-
-// entries [i0, i0 + CAPKV_BLOCK) of x [d, n], transposed: [CAPKV_BLOCK, d]; zero past the last one
-static void capkv_load_tile(const float * x, int64_t d, int64_t n, int64_t i0, float * tile) {
-    const int64_t nb = std::min(CAPKV_BLOCK, n - i0);
-
-    for (int64_t l = 0; l < CAPKV_BLOCK; ++l) {
-        for (int64_t k = 0; k < d; ++k) {
-            tile[k*CAPKV_BLOCK + l] = l < nb ? x[(i0 + l)*d + k] : 0.0f;
-        }
-    }
-}
-
-// products of a tile with CAPKV_COLS columns y [d, CAPKV_COLS], over the first nd dimensions
-static inline void capkv_dot_tile(const float * tile, const float * y, int64_t d, int64_t nd, capkv_vec acc[CAPKV_COLS][CAPKV_TILE]) {
-    capkv_vec sum[CAPKV_COLS][CAPKV_TILE] = {};
-
-    for (int64_t k = 0; k < nd; ++k) {
-        capkv_vec x[CAPKV_TILE];
-        memcpy(x, tile + k*CAPKV_BLOCK, sizeof(x));
-
-        for (int64_t j = 0; j < CAPKV_COLS; ++j) {
-            for (int64_t t = 0; t < CAPKV_TILE; ++t) {
-                sum[j][t] += x[t]*y[j*d + k];
-            }
-        }
-    }
-
-    memcpy(acc, sum, sizeof(sum));
-}
-
-// columns of y [d, m] from j0 on, CAPKV_COLS of them: zero past the last one
-static const float * capkv_load_cols(const float * y, int64_t d, int64_t m, int64_t j0, std::vector<float> & buf) {
-    if (j0 + CAPKV_COLS <= m) {
-        return y + j0*d;
-    }
-
-    buf.assign(CAPKV_COLS*d, 0.0f);
-    std::copy(y + j0*d, y + m*d, buf.begin());
-
-    return buf.data();
 }
 
 // e^x for x <= 0 to 2 ulp, in a form that compilers vectorize: 2^k times a polynomial on [-ln2/2, ln2/2]

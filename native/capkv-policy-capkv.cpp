@@ -4,16 +4,15 @@
 // Park et al., "KeyDiff" (arXiv 2504.15364): the novelty term
 //
 //   a_ij  = q_j.k_i kq_scale                                  q_j the reservoir's queries at future positions
-//   w_i   = softmax_i(mean_j a_ij + 3/4 var_j a_ij)           over all entries
+//   w_i   = softmax_i(mean_j a_ij + 1/2 var_j a_ij)           over all entries
 //   A     = lambda tr(M)/d_v I + M, M = sum_i w_i v_i v_i^T, lambda 1
 //   s_i   = w_i v_i^T A^-1 v_i                                averaged over the query heads of the group
 //   score = z(log s_i) + novelty z(-cos(k_i, mean_j k_j/|k_j|)) z: standardised over the entries of the KV head
 //
 // Departures from the paper:
-//   1. w comes from a sample of real queries, not from exp(tau <k, mean query>): what queries of their mean and variance are
-//      expected to attend to (Expected Attention, arXiv 2510.00636, without its covariance of d_k^2 floats); the variance counts
-//      half as much again as for a normal distribution: entries that few queries look at, but those sharply, are what a later
-//      question needs
+//   1. w comes from a sample of real queries, not from exp(tau <k, mean query>): what normally distributed queries of their
+//      mean and spread can be expected to attend to, as in Expected Attention (arXiv 2510.00636), without a covariance of d_k^2
+//      floats; next to the mean attention of the sample it favours entries that few queries look at, but those sharply
 //   2. the ridge is relative to M: w sums to one, next to which an absolute ridge of 1 would be all there is
 //   3. novelty: keys unlike the others, for the questions that no sampled query resembles
 //
@@ -25,8 +24,8 @@
 
 #include <cmath>
 
-static constexpr int64_t CAPKV_N_RES  = 48;    // in f16 6 % of the cells' bytes for an 8B model at budget 1024
-static constexpr float   CAPKV_SPREAD = 0.75f; // weight of the variance
+static constexpr int64_t CAPKV_N_RES  = 48;   // in f16 6 % of the cells' bytes for an 8B model at budget 1024
+static constexpr float   CAPKV_SPREAD = 0.5f; // weight of the variance: E exp(a) of a normal a
 
 static constexpr capkv_ridge CAPKV_RIDGE = { 0.0f, 1.0f };
 

@@ -6,7 +6,7 @@ k [n_head_kv, n, d_k] after RoPE, v [n_head_kv, n, d_v], queries before RoPE. Sc
 import numpy as np
 
 N_RES_OFFSET = 256
-SPREAD = 0.75  # weight of the variance of a logit
+SPREAD = 0.5  # weight of the variance of a logit
 MASK = (1 << 64) - 1
 
 
