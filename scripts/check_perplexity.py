@@ -57,7 +57,9 @@ def ours(args, text: str) -> tuple:
             document = Document("file", str(i), chunk, "")
             plan = fidelity.Plan([document], [setup], [args.ctx])
             if plan.window(setup, args.ctx)[0] != args.ctx // 2:
-                raise ValueError(f"--ctx = {args.ctx}: allowed is at least twice the cells of {args.setup}, {2 * setup.n_cells}")
+                raise ValueError(
+                    f"--ctx = {args.ctx}: allowed is at least twice the cells of {args.setup}, {2 * setup.n_cells}"
+                )
             base = fidelity.Base(engine, plan, document)
             found.append([fidelity.measure(engine, plan, document, setup, base)[0][args.ctx]])
             for at in range(len(base.rows)):

@@ -104,7 +104,19 @@ def test_a_row_has_what_is_needed_to_repeat_it(engine):
     row = next(fidelity.run(engine, plan_of(engine, ["capkv@100,novelty=0"], 1), Store()))
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert row["options"] == {"novelty": "0"} and row["model_hash"] == engine.hash and row["pin"].startswith("llama_cpp_python")
-    for name in ("commit", "lib", "build", "device", "backends", "n_threads", "seed", "stride", "doc_hash", "n_batch", "version"):
+    for name in (
+        "commit",
+        "lib",
+        "build",
+        "device",
+        "backends",
+        "n_threads",
+        "seed",
+        "stride",
+        "doc_hash",
+        "n_batch",
+        "version",
+    ):
         assert name in row
 
 
@@ -118,7 +130,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 def test_equal_bytes_are_of_the_whole_text(engine):
     rows = list(fidelity.run(engine, plan_of(engine, ["capkv@=q8_0"], 1, (1024, 2048)), Store()))
     assert [row["n_ctx"] for row in rows] == [2048]
-    assert rows[0]["bytes_kv"] <= 2048 * engine.bytes_per_token("q8_0") < rows[0]["bytes_kv"] + 256 * engine.bytes_per_token("f16")
+    assert (
+        rows[0]["bytes_kv"] <= 2048 * engine.bytes_per_token("q8_0") < rows[0]["bytes_kv"] + 256 * engine.bytes_per_token("f16")
+    )
 
 
 # --- documents ---

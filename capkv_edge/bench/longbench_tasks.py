@@ -42,9 +42,7 @@ TASKS = {
         128,
         _around("Below is a story, a novel or the script of a film, and a question.", _SHORT, "Story: ", _QUESTION),
     ),
-    "qasper": Task(
-        "qa_f1", 128, _around("Below is a scientific article and a question.", _PAPER, "Article: ", _QUESTION)
-    ),
+    "qasper": Task("qa_f1", 128, _around("Below is a scientific article and a question.", _PAPER, "Article: ", _QUESTION)),
     "multifieldqa_en": Task(
         "qa_f1",
         64,
@@ -60,7 +58,9 @@ TASKS = {
     "2wikimqa": Task("qa_f1", 32, _PASSAGES),
     "musique": Task("qa_f1", 32, _PASSAGES),
     "dureader": Task(
-        "rouge_zh", 128, "请根据下面的文章回答问题。\n\n文章：{context}\n\n请根据上面的文章回答这个问题。\n\n问题：{input}\n回答："
+        "rouge_zh",
+        128,
+        "请根据下面的文章回答问题。\n\n文章：{context}\n\n请根据上面的文章回答这个问题。\n\n问题：{input}\n回答：",
     ),
     "gov_report": Task(
         "rouge",

@@ -1,12 +1,12 @@
 """What is compared: a full cache, a quantized one, llama.cpp's context shift, or a policy at a budget; each has a short name.
 
-    full                 the full cache in f16: the base of every comparison
-    q8_0                 the full cache, K and V stored in that type
-    capkv@512            a policy that keeps 512 tokens
-    capkv@512:q8_0       the same with a quantized cache
-    capkv@=q4_0          as many tokens as fit in the bytes of a full cache in that type
-    shift@512            llama.cpp's context shift, in as many cells
-    capkv@512,novelty=0  an option of the KV table beside it
+full                 the full cache in f16: the base of every comparison
+q8_0                 the full cache, K and V stored in that type
+capkv@512            a policy that keeps 512 tokens
+capkv@512:q8_0       the same with a quantized cache
+capkv@=q4_0          as many tokens as fit in the bytes of a full cache in that type
+shift@512            llama.cpp's context shift, in as many cells
+capkv@512,novelty=0  an option of the KV table beside it
 """
 
 import dataclasses

@@ -85,7 +85,9 @@ def documents(engine, corpus: str, n_docs: int, n_tokens: int) -> list:
         if len(body) < n_body:
             body = engine.tokenize(whole[at:end])
         if len(body) < n_body:
-            raise ValueError(f"docs = {n_docs}: {corpus} has no {n_docs} documents of {n_tokens} tokens, as one would have {len(body)}")
+            raise ValueError(
+                f"docs = {n_docs}: {corpus} has no {n_docs} documents of {n_tokens} tokens, as one would have {len(body)}"
+            )
         tokens = np.array(head + body[:n_body], dtype=np.int32)
         name = texts[int(np.searchsorted(ends, at, side="right"))][0]
         digest = hashlib.blake2b(tokens.tobytes(), digest_size=8).hexdigest()

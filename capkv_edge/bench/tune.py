@@ -46,7 +46,9 @@ class Plan:
         if not self.max_kl > 0:
             raise ValueError(f"max-kl = {self.max_kl}: allowed is a number of nats above 0")
         if not self.budgets:
-            raise ValueError(f"ctx = {self.n_ctx}: allowed is a context that leaves text after a budget of {LEAST}: 512 or more")
+            raise ValueError(
+                f"ctx = {self.n_ctx}: allowed is a context that leaves text after a budget of {LEAST}: 512 or more"
+            )
 
     @property
     def budgets(self) -> range:
@@ -76,7 +78,9 @@ def _loss(engine, plan: Plan, setup: Setup, store, bases: dict, say) -> tuple:
     rows = [
         row
         for row in store.rows("fidelity")
-        if row["setup"] == setup.name and row["doc_hash"] in hashes and (row["n_ctx"], row["stride"]) == (plan.n_ctx, plan.stride)
+        if row["setup"] == setup.name
+        and row["doc_hash"] in hashes
+        and (row["n_ctx"], row["stride"]) == (plan.n_ctx, plan.stride)
     ]
     rows = list({row["doc_hash"]: row for row in rows if row["model_hash"] == engine.hash}.values())
     interval = intervals(np.array([[row["kl_mean"]] for row in rows]))[0]
@@ -131,7 +135,9 @@ def report(found: list, plan: Plan, model: str) -> list:
         return lines
     best = min(good, key=lambda one: (one.share, one.kl.mean))
     if best.kl.known and best.kl.hi > plan.max_kl:
-        lines.append("The interval reaches over the limit: other text like this may lose more. More documents make it narrower.")
+        lines.append(
+            "The interval reaches over the limit: other text like this may lose more. More documents make it narrower."
+        )
     kind = f" --cache-type-k {plan.type} --cache-type-v {plan.type}" if plan.type != "f16" else ""
     policy = "" if best.policy == "capkv" else f" --policy {best.policy}"
     lines.append("")
