@@ -86,9 +86,10 @@ def test_more_is_better_for_a_score():
 
 def test_pairs_are_the_units_that_both_have():
     rows = one_group()
-    rows = [row for row in rows if not (row["setup"] == PAIR[0] and row["doc"] in ("doc-00", "doc-01"))]
+    missing = {(PAIR[0], "doc-00"), (PAIR[0], "doc-01"), (PAIR[1], "doc-05")}
+    rows = [row for row in rows if (row["setup"], row["doc"]) not in missing]
     (found,) = compared(rows)
-    assert (found.cell.n, found.other.n, found.difference.n) == (10, 12, 10)
+    assert (found.cell.n, found.other.n, found.difference.n) == (10, 11, 9)
     assert any("some groups have more docs for other setups than for capkv@512" in note for note in notes(rows))
 
 
