@@ -113,7 +113,7 @@ def test_retrieval_is_shown_only_where_the_full_cache_can_do_it(rows):
     all_of_them = drawn(rows, "retrieval", floor=0.0)
     assert len([ax for ax in all_of_them.figure.axes if ax.axison]) == 4 and "Left out" not in all_of_them.caption
     needles = drawn(rows, "retrieval", floor=0.8)
-    assert [ax.get_title(loc="left").split()[0] for ax in needles.figure.axes if ax.axison] == ["needle", "needle"]
+    assert [ax.get_title(loc="left").split(",")[0] for ax in needles.figure.axes if ax.axison] == ["needle", "needle"]
     assert "Left out: 2 of 4, where the full cache is below 80% or missing" in needles.caption
     assert drawn(rows, "retrieval", floor=1.01) is None
 

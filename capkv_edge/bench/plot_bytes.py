@@ -1,10 +1,13 @@
 """Quality and retrieval against the bytes that a cache holds: a line per policy over its budgets, a panel per length."""
 
+from textwrap import fill
+
 import numpy as np
 
 from .plot_style import FULL, INK, Plot, add_legend, divergence_axis, label_axes, new_figure, series_class, share_axis, styles
 from .summary import Cell, cells
 
+MAX_BANDS = 6  #: with more lines than that, only the default policy has its band: others would hide each other
 DIAMONDS = "diamonds full caches of quantized K and V"
 
 
@@ -16,13 +19,13 @@ def quality(rows: list[dict], default: str) -> Plot | None:
     figure, axes, panels = _panels(found, 3.4)
     for ax, members in panels:
         divergence_axis(ax)
-        _draw_lines(ax, members, "kl_mean", looks)
+        _draw_lines(ax, members, "kl_mean", looks, default)
         _draw_quantized(ax, members, "kl_mean")
         share_axis(ax, [cell.share for cell in found])
-        ax.set_title(f"{members[0].where}, {max(cell.n for cell in members)} documents")
-    label_axes(figure, axes, "bytes held, share of the full f16 cache", "mean KL divergence from the full cache, nats")
+        ax.set_title(fill(f"{members[0].where}, n = {max(cell.n for cell in members)}", 102 // axes.shape[1]))
+    label_axes(figure, axes, "bytes held, % of the full f16 cache", "mean KL divergence from the full cache, nats")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
-    caption = f"Lower and further left is better. Bands are 95 % intervals over documents, {DIAMONDS}."
+    caption = f"Lower and further left is better. {_bands(looks, default)} are 95 % intervals over n documents, {DIAMONDS}."
     return Plot("quality", "Quality against bytes", caption, figure)
 
 
@@ -38,18 +41,22 @@ def retrieval(rows: list[dict], default: str, floor: float) -> Plot | None:
     for ax, members in panels:
         line = ax.axhline(100 * full[members[0].place].figures["score"].mean, label="full cache", zorder=2)
         line.set(color=FULL.color, linestyle=FULL.dash, linewidth=FULL.width, gid=series_class("full"))
-        _draw_lines(ax, members, "score", looks, 100)
+        _draw_lines(ax, members, "score", looks, default, 100)
         _draw_quantized(ax, members, "score", 100)
         share_axis(ax, [cell.share for cell in shown])
         ax.set_ylim(-3, 106)
-        ax.set_title(members[0].where)
-    label_axes(figure, axes, "bytes held, share of the full f16 cache", "score, %")
+        ax.set_title(fill(members[0].where.replace(" in ", ", "), 102 // axes.shape[1]))
+    label_axes(figure, axes, "bytes held, % of the full f16 cache", "score, %")
     add_legend(figure, [ax for ax, _ in panels], [default, *looks])
     n_left = len({cell.place for cell in found}) - len(panels)
-    caption = f"Higher and further left is better. Bands are 95 % intervals over texts, {DIAMONDS}."
+    caption = f"Higher and further left is better. {_bands(looks, default)} are 95 % intervals over texts, {DIAMONDS}."
     if n_left:
         caption += f" Left out: {n_left} of {n_left + len(panels)}, where the full cache is below {floor:.0%} or missing."
     return Plot("retrieval", "Retrieval against bytes", caption, figure)
+
+
+def _bands(looks: dict, default: str) -> str:
+    return "Bands" if len(looks) <= MAX_BANDS or default not in looks else f"Bands (of {default} alone)"
 
 
 def _panels(found: list[Cell], height: float) -> tuple:
@@ -82,7 +89,7 @@ def _without(cell: Cell, length: str) -> tuple:
     return tuple(str(value) for name, value in cell.group.items() if name not in (length, "n_turns"))
 
 
-def _draw_lines(ax, found: list[Cell], name: str, looks: dict, scale: float = 1) -> None:
+def _draw_lines(ax, found: list[Cell], name: str, looks: dict, default: str, scale: float = 1) -> None:
     lines: dict = {}
     for cell in sorted(found, key=lambda cell: cell.share):
         if cell.policy is not None:
@@ -92,6 +99,8 @@ def _draw_lines(ax, found: list[Cell], name: str, looks: dict, scale: float = 1)
         x = np.array([cell.share for cell in points])
         y, low, high = scale * np.array([[getattr(cell.figures[name], k) for k in ("mean", "lo", "hi")] for cell in points]).T
         ax.plot(x, y, label=series, gid=gid, **style.line)
+        if len(looks) > MAX_BANDS and default in looks and series != default:
+            continue
         if len(points) > 1:
             alpha = 0.22 if style.is_default else 0.07
             band = ax.fill_between(
@@ -103,11 +112,11 @@ def _draw_lines(ax, found: list[Cell], name: str, looks: dict, scale: float = 1)
 
 
 def _draw_quantized(ax, found: list[Cell], name: str, scale: float = 1) -> None:
-    for cell in found:
-        if cell.policy is None and cell.type_k != "f16":
-            shown, gid = cell.figures[name], series_class(cell.series)
-            x, y = cell.share, scale * shown.mean
-            ax.vlines(x, scale * shown.lo, scale * shown.hi, color=INK, linewidth=1, zorder=4).set_gid(gid)
-            ax.plot(x, y, "D", color=INK, markersize=5, zorder=5, gid=gid)
-            text = ax.annotate(cell.setup, (x, y), (5, -11), textcoords="offset points", fontsize=8, zorder=6)
-            text.set_gid(gid)
+    whole = sorted((cell for cell in found if cell.policy is None and cell.type_k != "f16"), key=lambda cell: cell.share)
+    for cell in whole:
+        shown, gid = cell.figures[name], series_class(cell.series)
+        x, y = cell.share, scale * shown.mean
+        ax.vlines(x, scale * shown.lo, scale * shown.hi, color=INK, linewidth=1, zorder=4).set_gid(gid)
+        ax.plot(x, y, "D", color=INK, markersize=5, zorder=5, gid=gid)
+        side = dict(xytext=(5, -11)) if cell is whole[-1] else dict(xytext=(-5, -11), ha="right")
+        ax.annotate(cell.setup, (x, y), textcoords="offset points", fontsize=8, zorder=6, **side).set_gid(gid)

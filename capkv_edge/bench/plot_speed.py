@@ -32,7 +32,7 @@ def speed(rows: list[dict], default: str) -> Plot | None:
         ax.set_title(f"{title}; {place[1]}, {place[2]} threads" if len(devices) > 1 else title)
         used.append(ax)
     label_axes(figure, axes, "tokens read before", "tokens per second")
-    add_legend(figure, used, [default, *sorted(looks, key=lambda name: (not name.startswith(default), name))], bold=False)
+    add_legend(figure, used, sorted(looks, key=lambda name: series_of(name) != default), bold=False)
     caption = "Higher is better. Bands are one standard deviation of the repetitions."
     return Plot("speed", "Speed against depth", caption, figure)
 

@@ -211,8 +211,8 @@ def share_axis(ax, shares) -> None:
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
-    ax.set_xlim(low * 0.8, 1.15)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.{1 if x < 0.2 else 0}f}"))
+    ax.set_xlim(low * 0.8, max(1.15, *(1.1 * share for share in shares)))
 
 
 def divergence_axis(ax) -> None:

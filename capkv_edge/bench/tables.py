@@ -73,7 +73,7 @@ def _figure(name: str, **how) -> Callable:
 
 
 def _group(name: str) -> Callable:
-    return lambda cell: text_of(cell.group[name])
+    return lambda cell: NOTHING if cell.group[name] is None else text_of(cell.group[name])
 
 
 def _differ(name: str) -> Callable:
@@ -89,7 +89,7 @@ def model_of(thing) -> str:
 
 
 MODEL = Column("model", model_of, False, lambda cells: len({model_of(cell) for cell in cells}) > 1)
-NUMBERS = ("n_ctx", "length", "stride", "share")
+NUMBERS = ("n_ctx", "length", "n_turns", "stride", "share")
 
 
 def _places(kind: str) -> list[Column]:
