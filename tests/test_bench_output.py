@@ -212,3 +212,20 @@ def test_speed_is_told_as_a_multiple_of_the_full_cache():
         at["full", 8192, n_gen]["avg_ts"] = 100.0
     text = results_text.results(rows)
     assert "- After 8192 tokens `capkv@1024` reads 3.00 and decodes 1.00 times as fast as the full cache." in text
+
+
+def test_a_headroom_that_all_have_is_no_part_of_a_name():
+    rows = bench_rows.speed(names=("full", "capkv@1024"), depths=(4096,))
+    named = [row | dict(setup="capkv@1024,headroom=512") if row["policy"] else row for row in rows]
+    assert tables.rounds_merged(named) == rows
+    assert "`capkv@1024` reads" in results_text.results(named)
+    two = [*named, *(row for row in rows if row["policy"])]
+    assert {row["setup"] for row in tables.rounds_merged(two)} == {"full", "capkv@1024", "capkv@1024,headroom=512"}
+
+
+def test_rounds_of_one_test_are_one_line():
+    rows = [
+        row | dict(round=i, avg_ts=10.0 * i, samples_ts=[10.0 * i]) for row in bench_rows.speed(names=("full",)) for i in (1, 2)
+    ]
+    found = tables.rounds_merged(rows)
+    assert len(found) == len(rows) // 2 and {row["avg_ts"] for row in found} == {15.0}

@@ -7,7 +7,7 @@ from .notes import notes
 from .plot_style import series_class
 from .plots import FLOOR, plots
 from .summary import DEFAULT, KINDS, cells, comparisons, series_of, text_of
-from .tables import TITLES, Table, tables
+from .tables import TITLES, Table, rounds_merged, tables
 from .verdicts import sentences
 
 NAME = "index.html"
@@ -106,7 +106,8 @@ def _verdicts(rows: list, default: str) -> list[str]:
 
 
 def _boxes(rows: list, default: str) -> str:
-    names = sorted({series_of(str(row["setup"])) for row in rows if row.get("setup")}, key=lambda name: (name != default, name))
+    shown = [row for row in rows if row.get("kind") in KINDS] + rounds_merged(rows)
+    names = sorted({series_of(row["setup"]) for row in shown}, key=lambda name: (name != default, name))
     if not names:
         return ""
     boxes = [

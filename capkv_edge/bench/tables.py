@@ -3,6 +3,7 @@
 Names are llama.cpp's where they mean the same: those of llama-bench for speed, those of llama-perplexity for fidelity.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import floor, isfinite, log10
@@ -229,13 +230,17 @@ def speed_table(rows: list[dict]) -> Table:
 
 
 def rounds_merged(rows: list[dict]) -> list[dict]:
-    """Rows of speed, one for each test: those of its rounds as one."""
+    """Rows of speed, one for each test: those of its rounds as one, setups without a headroom that tells nothing apart."""
     found = [row for row in rows if row.get("kind") == "speed"]
     if any("round" in row for row in found):
         from .speed import summary
 
         found = summary(found)
-    return found
+    short: dict = {}
+    for row in found:
+        short.setdefault(re.sub(r",headroom=\d+", "", row["setup"]), set()).add(row["setup"])
+    names = {full: name for name, same in short.items() for full in same if len(same) == 1}
+    return [row | dict(setup=names.get(row["setup"], row["setup"])) for row in found]
 
 
 def tables(rows: list[dict], default: str = DEFAULT) -> list[Table]:
