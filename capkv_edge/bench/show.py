@@ -83,8 +83,10 @@ def finish(rows: list, form: str, plot, command: str = "") -> None:
 def collect(work, store, rows_file) -> bool:
     """Run a generator of rows to its end; False when it was interrupted: what was measured by then is in the store."""
     try:
-        for _ in work:
-            pass
+        for row in work:
+            if row["kind"] == "skipped":
+                what = " ".join(str(row[name]) for name in ("task", "length", "mode"))
+                print(f"{what}: the full cache scores {row['score']:.0%}, below {row['min_base']:.0%}: left out", file=sys.stderr)
         return True
     except KeyboardInterrupt:
         kept = f"the same command goes on from there: {rows_file}" if rows_file else "--rows FILE would have kept them"
