@@ -162,12 +162,16 @@ def test_a_row_says_what_was_measured():
     assert item["question"].startswith("What is the magic number for ")
 
 
-def test_a_file_as_haystack_is_named_without_its_folder(tmp_path):
-    path = tmp_path / "deep" / "book.txt"
-    path.parent.mkdir()
-    path.write_text("It was a dark night. " * 30)
-    (row,) = run(FakeEngine(solve), plan(["niah_multikey_1"], [FULL], n_texts=1, haystack=str(path)), Store())
-    assert row["haystack"] == "book.txt" and row["score"] == 1
+def test_a_file_as_haystack_is_named_by_its_text_without_its_folder(tmp_path):
+    names = []
+    for folder, said in (("a", "dark"), ("b", "bright"), ("c", "dark")):
+        path = tmp_path / folder / "book.txt"
+        path.parent.mkdir()
+        path.write_text(f"It was a {said} night. " * 30)
+        (row,) = run(FakeEngine(solve), plan(["niah_multikey_1"], [FULL], n_texts=1, haystack=str(path)), Store())
+        assert row["haystack"].startswith("book.txt#") and row["score"] == 1
+        names.append(row["haystack"])
+    assert names[0] == names[2] != names[1]
 
 
 def test_a_dialogue_counts_turns_and_gets_the_context_that_it_needs():

@@ -1,5 +1,6 @@
 """Long texts to hide something in: repeated noise, a corpus, or the user's own files, from any start, cut to a number of tokens."""
 
+import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def _ends_sentence(piece: str) -> bool:
 
 @cache
 def load(name: str) -> Haystack:
-    """A haystack by name: "noise", or what texts.load() takes.
+    """A haystack by name: "noise", or what texts.load() takes; of files the result's name has a digest of their text.
 
     Raises:
         OSError, ValueError: as texts.load().
@@ -91,7 +92,9 @@ def load(name: str) -> Haystack:
     text = "\n\n".join(text for _, text in texts.load(name))
     if name == "essays":  # lines of one length, and paragraphs that lost what stood between them
         text = " ".join(re.sub(r"(?<=[a-z)][.?!])(?=[A-Z])", " ", text).split())
-    return Haystack(name if name in texts.CORPORA else Path(name).name, split(text))
+    if name not in texts.CORPORA:
+        name = f"{Path(name).name}#{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+    return Haystack(name, split(text))
 
 
 def split(text: str) -> tuple:

@@ -8,9 +8,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
 
-from . import tasks
+from . import haystacks, tasks
 from .about import about
 from .draft import Item, Text
 from .rows import key_of
@@ -193,15 +192,15 @@ class _Unit:
     def __init__(self, engine, reader, plan, cell, index, setup):
         self.engine, self.reader, self.plan = engine, reader, plan
         self.cell, self.index, self.setup = cell, index, setup
-        turns = tasks.find(cell.task).turns
+        task = tasks.find(cell.task)
+        turns = task.turns
         self._text = make_text(reader, plan, cell, index) if turns else None
         self.n_ctx = -(-reader.size(self._text) // _N_PAD) * _N_PAD if turns else cell.length
         resolved = setup.for_context(self.n_ctx, engine.bytes_per_token)
-        own = cell.haystack in (task.haystack for task in tasks.TASKS.values())
         self.row = dict(
             kind="retrieval",
             task=cell.task,
-            haystack=cell.haystack if own else Path(cell.haystack).name,
+            haystack=cell.haystack if task.own else haystacks.load(cell.haystack).name,
             length=cell.length,
             mode=cell.mode,
             share=cell.share,
