@@ -114,3 +114,11 @@ def test_text_goes_through_the_tokenizer_and_back(engine):
     text = "In dunkler Nacht, 42 mal: naïve <s>"
     assert engine.detokenize(engine.tokenize(text)).replace("▁", " ") == text  # the tiny vocabulary writes blanks so
     assert "[user]hi" in engine.chat([{"role": "user", "content": "hi"}])
+
+
+def test_prompts_do_not_depend_on_the_day_nor_leave_room_to_think(engine, monkeypatch):
+    template = "{{ date_string if date_string is defined else strftime_now('%d') }} {{ enable_thinking }}{{ messages[0].content }}"
+    monkeypatch.setattr(engine, "_formatter", None)
+    monkeypatch.setattr(engine.model, "metadata", lambda: {"tokenizer.chat_template": template})
+    assert engine.chat([{"role": "user", "content": "!"}]) == "1 Jan 2026 False!"
+    monkeypatch.setattr(engine, "_formatter", None)

@@ -14,6 +14,10 @@ from .setups import Setup
 from .stream import Stream
 
 
+#: what chat templates ask for: answers without thinking first, and the same prompt on any day
+_TEMPLATE = dict(enable_thinking=False, date_string="1 Jan 2026")
+
+
 class Engine:
     """A loaded model.
 
@@ -91,7 +95,7 @@ class Engine:
                 Jinja2ChatFormatter(template, eos_token=eos, bos_token=bos, add_generation_prompt=add) for add in (False, True)
             ]
         try:
-            return self._formatter[add_generation_prompt](messages=messages).prompt
+            return self._formatter[add_generation_prompt](messages=messages, **_TEMPLATE).prompt
         except Exception as err:  # whatever a template may do wrong, or refuse by raise_exception()
             raise ValueError(f"the model's chat template failed: {err}") from None
 

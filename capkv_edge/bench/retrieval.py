@@ -206,6 +206,7 @@ class _Unit:
             share=cell.share,
             depths=list(plan.depths),
             n_turns=cell.length if turns else None,
+            wording=tasks.WORDING,
             seed=plan.seed,
             text=index,
             setup=setup.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 KEY_FIELDS = {
     "fidelity": ("model_hash", "corpus", "doc", "doc_hash", "n_ctx", "score_from", "stride", "setup", "n_batch"),
     "retrieval": (
-        *("model_hash", "task", "haystack", "length", "mode", "share", "depths", "n_turns", "demonstrated"),
+        *("model_hash", "task", "haystack", "length", "mode", "share", "depths", "n_turns", "wording"),
         *("seed", "text", "setup", "n_batch"),
     ),
     "longbench": ("model_hash", "dataset", "item", "prompts", "mode", "n_ctx", "setup", "n_batch"),

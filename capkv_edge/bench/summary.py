@@ -41,7 +41,7 @@ KINDS = {
         ("doc_hash", "seed"),
     ),
     "retrieval": Kind(
-        ("task", "haystack", "length", "mode"), ("n_turns", "share", "depths", "demonstrated"), "text", dict(score=1), "score"
+        ("task", "haystack", "length", "mode"), ("n_turns", "share", "depths", "wording"), "text", dict(score=1), "score"
     ),
     "longbench": Kind(("dataset", "metric", "mode"), ("n_ctx", "prompts"), "item", dict(score=1), "score"),
 }

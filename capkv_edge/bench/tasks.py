@@ -22,6 +22,9 @@ class Task:
     turns: bool = False  #: length counts turns of a conversation, not tokens
 
 
+#: one more whenever the words of a task change: rows of other words are not the same measurement
+WORDING = 1
+
 TASKS = {
     task.name: task
     for task in (
