@@ -8,7 +8,7 @@
 #include <map>
 
 capkv_cache::capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint32_t n_ctx_seq) :
-    kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_ctx_seq(n_ctx_seq) {
+    kv(kv), params(params), policy(*capkv_policy_find(params.policy)), obs(policy.observe), n_ctx_seq(n_ctx_seq) {
 
     for (size_t ikv = 0; ikv < kv.layers.size(); ++ikv) {
         const uint32_t il = kv.layers[ikv].il;
@@ -38,6 +38,9 @@ capkv_cache::capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint3
                 "': no layer has full attention, the sliding windows bound its cache (allowed: 0)");
     }
 
+    for (const auto & l : layers) {
+        obs = obs.fit(l.d_k);
+    }
     init_obs();
 
     targets.assign(kv.n_stream, 0);
@@ -65,7 +68,7 @@ void capkv_cache::init_obs() {
     std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctx_map;
 
     for (auto & l : layers) {
-        if (!policy.observe.any()) {
+        if (!obs.any()) {
             break;
         }
 
@@ -75,16 +78,16 @@ void capkv_cache::init_obs() {
             ctx.reset(ggml_init(init));
         }
 
-        if (policy.observe.mean) {
+        if (obs.mean) {
             l.q_sum = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.n_head, n_stream);
             ggml_format_name(l.q_sum, "cache_q_sum_l%d", l.il);
         }
-        if (policy.observe.cov) {
+        if (obs.cov) {
             l.q_cov = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.d_k*l.n_head, n_stream);
             ggml_format_name(l.q_cov, "cache_q_cov_l%d", l.il);
         }
-        if (policy.observe.n_rows() > 0) {
-            l.q_rows = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, l.d_k*l.n_head, policy.observe.n_rows()*n_stream);
+        if (obs.n_rows() > 0) {
+            l.q_rows = ggml_new_tensor_2d(ctx.get(), obs.type, l.d_k*l.n_head, obs.n_rows()*n_stream);
             ggml_format_name(l.q_rows, "cache_q_rows_l%d", l.il);
         }
     }
@@ -122,7 +125,7 @@ uint32_t capkv_cache::n_used(llama_seq_id seq_id) const {
 void capkv_cache::reset(stream & st) const {
     st = {};
     st.pos_mid.resize(layers.size());
-    st.slots.assign(policy.observe.n_rows(), { -1, 0 });
+    st.slots.assign(obs.n_rows(), { -1, 0 });
     st.cap.resize(layers.size());
 }
 

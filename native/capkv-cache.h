@@ -42,7 +42,7 @@ public:
 
         ggml_tensor * q_sum  = nullptr; // F32 [d_k*n_head, n_stream]
         ggml_tensor * q_cov  = nullptr; // F32 [d_k*d_k*n_head, n_stream] sum of outer products
-        ggml_tensor * q_rows = nullptr; // F16 [d_k*n_head, n_rows*n_stream] reservoir, then the last ones
+        ggml_tensor * q_rows = nullptr; // obs.type [d_k*n_head, n_rows*n_stream] reservoir, then the last ones
 
         // as seen in the last graph
         capkv_rope rope;
@@ -193,6 +193,7 @@ private:
 
     const capkv_params   params;
     const capkv_policy & policy;
+    capkv_observe        obs; // what of it fits the model
     const uint32_t       n_ctx_seq;
 
     std::vector<layer>  layers;

@@ -73,8 +73,6 @@ static std::vector<int32_t> capkv_filled(const capkv_cache::stream & st, int64_t
 void capkv_cache::score_queries(capkv_score_ctx & sc, const stream & st, uint32_t s, const layer & l, int64_t head0) const {
     ggml_context * ctx = sc.ctx;
 
-    const auto & obs = policy.observe;
-
     if (l.q_sum && (st.n_sum > 0 || !reserved)) {
         const float scale = 1.0f/std::max<uint64_t>(st.n_sum, 1);
 
@@ -103,7 +101,7 @@ void capkv_cache::score_queries(capkv_score_ctx & sc, const stream & st, uint32_
                 res.pos.push_back(std::max(st.slots[j].pos, 0));
                 j += s*obs.n_rows();
             }
-            ggml_tensor * q = ggml_view_2d(ctx, l.q_rows, l.d_k*sc.n_head, l.q_rows->ne[1], l.q_rows->nb[1], head0*l.d_k*sizeof(ggml_fp16_t));
+            ggml_tensor * q = ggml_view_2d(ctx, l.q_rows, l.d_k*sc.n_head, l.q_rows->ne[1], l.q_rows->nb[1], ggml_row_size(obs.type, head0*l.d_k));
             res.q = ggml_reshape_3d(ctx, ggml_get_rows(ctx, q, sc.inputs.add_i32(ctx, idx)), l.d_k, sc.n_head, idx.size());
         }
         return res;

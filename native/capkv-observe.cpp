@@ -130,8 +130,6 @@ static int64_t capkv_res_slot(const std::vector<capkv_cache::slot> & slots, int6
 }
 
 capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch, bool warmup) const {
-    const auto & obs = policy.observe;
-
     observe_plan plan;
 
     if (obs.mean) {
@@ -198,7 +196,7 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
 
 void capkv_cache::commit_observe(const observe_plan & plan) {
     for (const auto & item : plan.rows) {
-        streams[item.s].slots[item.dst % policy.observe.n_rows()] = item.new_slot;
+        streams[item.s].slots[item.dst % obs.n_rows()] = item.new_slot;
     }
 
     const size_t n_tokens = plan.sum.size()/streams.size();
@@ -265,7 +263,7 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
         memcpy(l.rope.params, rope->op_params, sizeof(l.rope.params));
     }
 
-    if (!policy.observe.any()) {
+    if (!obs.any()) {
         return;
     }
 
@@ -275,8 +273,6 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
 
     const int64_t n_tokens = q->ne[2];
     const int64_t n_stream = streams.size();
-
-    const auto & obs = policy.observe;
 
     auto * inp = capkv_find_input(g, *this);
 

@@ -24,7 +24,7 @@
 
 #include <cmath>
 
-static constexpr int64_t CAPKV_N_RES  = 48;   // in f16 6 % of the cells' bytes for an 8B model at budget 1024
+static constexpr int64_t CAPKV_N_RES  = 90;   // in q8_0 6 % of the bytes of an 8B model's cells at budget 1024 in f16
 static constexpr float   CAPKV_SPREAD = 0.5f; // weight of the variance: E exp(a) of a normal a
 
 static constexpr capkv_ridge CAPKV_RIDGE = { 0.0f, 1.0f };
@@ -59,8 +59,8 @@ static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {
 
 extern const capkv_policy capkv_policy_capkv = {
     /*.name    =*/ "capkv",
-    /*.help    =*/ "leverage under the attention expected of queries like a sample of 48, plus key novelty",
-    /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_N_RES, /*.n_last =*/ 0 },
+    /*.help    =*/ "leverage under the attention expected of queries like a sample of 90, plus key novelty",
+    /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_N_RES, /*.n_last =*/ 0, /*.type =*/ GGML_TYPE_Q8_0 },
     /*.score   =*/ capkv_score_capkv,
     /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 2*CAPKV_N_RES + 3*d_v + d_k; },
 };

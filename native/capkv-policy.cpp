@@ -45,6 +45,17 @@ const capkv_policy_info * capkv_get_policy(size_t i) {
     return i < infos.size() ? &infos[i] : nullptr;
 }
 
+capkv_observe capkv_observe::fit(int64_t d_k) const {
+    capkv_observe res = *this;
+
+    if (d_k % ggml_blck_size(type) != 0) {
+        res.type  = GGML_TYPE_F16;
+        res.n_res = n_res*ggml_type_size(type)/ggml_blck_size(type)/sizeof(ggml_fp16_t);
+    }
+
+    return res;
+}
+
 //
 // inputs
 //

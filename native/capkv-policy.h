@@ -17,8 +17,13 @@ struct capkv_observe {
     int64_t n_res;  // reservoir: a seeded uniform sample of so many
     int64_t n_last; // the last so many
 
+    ggml_type type = GGML_TYPE_F16; // of the rows of both; see fit()
+
     int64_t n_rows() const { return n_res + n_last; }
     bool    any()    const { return mean || n_rows() > 0; }
+
+    // the same for heads of size d_k: where they are not whole blocks of the type, f16 and a sample of as many bytes
+    capkv_observe fit(int64_t d_k) const;
 };
 
 static constexpr capkv_observe CAPKV_OBSERVE_NONE = { false, false, 0, 0 };

@@ -8,7 +8,7 @@
 #include <cstring>
 
 static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
-static constexpr uint32_t CAPKV_STATE_VERSION = 2;
+static constexpr uint32_t CAPKV_STATE_VERSION = 3;
 static constexpr uint32_t CAPKV_STATE_END     = 0x444e4543; // "CEND"
 
 [[noreturn]] static void capkv_state_refuse(const std::string & why) {
@@ -105,9 +105,10 @@ void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) c
     capkv_write(io, CAPKV_STATE_MAGIC);
     capkv_write(io, CAPKV_STATE_VERSION);
     capkv_write(io, params);
-    for (const uint32_t val : capkv_observed(policy.observe)) {
+    for (const uint32_t val : capkv_observed(obs)) {
         capkv_write(io, val);
     }
+    capkv_write(io, (uint32_t) obs.type);
     capkv_write(io, (uint32_t) layers.size());
 
     for (const auto & l : layers) {
@@ -148,8 +149,13 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
     }
     capkv_expect(saved.n_sink, params.n_sink, "its kv_sink");
     capkv_expect(saved.seed,   params.seed,   "its kv_seed");
-    for (const uint32_t val : capkv_observed(policy.observe)) {
+    for (const uint32_t val : capkv_observed(obs)) {
         capkv_expect(capkv_read<uint32_t>(io), val, "what its policy observes");
+    }
+    const auto type = capkv_read<uint32_t>(io);
+    if (type != (uint32_t) obs.type) {
+        capkv_state_refuse("its observed queries are " + std::string(type < GGML_TYPE_COUNT ? ggml_type_name((ggml_type) type) : "of no known type") +
+                ", here they are " + ggml_type_name(obs.type));
     }
     capkv_expect(capkv_read<uint32_t>(io), layers.size(), "its number of layers");
 

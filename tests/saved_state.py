@@ -16,7 +16,7 @@ from reference import MASK, splitmix64
 from capkv_edge import _lib
 
 TAG = b"\x05\0\0\0capkv"
-MAGIC, VERSION, END = 0x564B5043, 2, 0x444E4543
+MAGIC, VERSION, END = 0x564B5043, 3, 0x444E4543
 FRAME_VERSION = 1
 
 
@@ -46,6 +46,7 @@ class Sequence:
     n_mid: int = 0
     n_sum: int = 0
     n_res: int = 0
+    q_type: int = None  # of the stored rows of res and last
     res_pos: np.ndarray = None  # [n_res] position of each slot of the sample, -1 = free
     last_pos: np.ndarray = None  # [n_last] and of the last queries
     layers: list = field(default_factory=list)
@@ -88,7 +89,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
 
     assert r.ints("II") == (MAGIC, VERSION)
     r.take(_lib.load()[0].sizeof("struct capkv_params"))
-    mean, cov, seq.n_res, n_last, n_layer = r.ints("IIIII")
+    mean, cov, seq.n_res, n_last, seq.q_type, n_layer = r.ints("IIIIII")
     seq.layers = [Layer(*r.ints("IIII")) for _ in range(n_layer)]
     assert r.ints("I") == 1  # sequences
 
@@ -127,15 +128,20 @@ def _read_cells(r, tensors, seq, has_ext):
                 continue
             layer = next(layers)
             rows = np.frombuffer(tensors.take(n * size), np.uint8).reshape(n, size)
-            rows = gguf.quants.dequantize(_native(rows, kind), gguf.GGMLQuantizationType(kind))
-            setattr(layer, part, rows[order].reshape(n, layer.n_head_kv, -1).swapaxes(0, 1))
+            setattr(layer, part, _dequantize(rows, kind)[order].reshape(n, layer.n_head_kv, -1).swapaxes(0, 1))
             layer.type_k = kind if part == "k" else layer.type_k
     return order
 
 
-def _native(rows, kind):
+def _dequantize(rows, kind):
     # gguf takes these two as arrays of their own type
-    return rows.view({0: np.float32, 1: np.float16}[kind]) if kind in (0, 1) else rows
+    rows = rows.view({0: np.float32, 1: np.float16}[kind]) if kind in (0, 1) else rows
+    return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind))
+
+
+def _row_size(n, kind):
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+    return n // block * size
 
 
 def _read_queries(tensors, seq, layer, mean, cov, slots):
@@ -146,13 +152,34 @@ def _read_queries(tensors, seq, layer, mean, cov, slots):
         total = tensors.array("<f4", layer.n_head, layer.d_k, layer.d_k)
         layer.q_cov = total.astype(np.float64) / seq.n_sum if seq.n_sum else None
     if len(slots):
-        rows = tensors.array("<f2", len(slots), layer.n_head, layer.d_k).astype(np.float64)
+        rows = tensors.array("u1", len(slots), _row_size(layer.n_head * layer.d_k, seq.q_type))
+        rows = _dequantize(rows, seq.q_type).astype(np.float64).reshape(len(slots), layer.n_head, layer.d_k)
         layer.q_res = rows[: seq.n_res][seq.res_pos >= 0]
         last = np.argsort(seq.last_pos)
         layer.q_last = rows[seq.n_res :][last[seq.last_pos[last] >= 0]]
 
 
-def sampled_positions(end, seed=1, n_sink=4, n_res=64):
+def fnv1a(data):
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 & MASK
+    return struct.pack("<Q", value)
+
+
+def with_query_type(data: bytes, kind: int) -> bytes:
+    """The state, made up to hold observed queries of another type."""
+    data = bytearray(data)
+    head = data.index(TAG) + len(TAG)
+    meta = head + 40
+    (n_meta,) = struct.unpack_from("<Q", data, head + 8)
+    at = meta + 8 + _lib.load()[0].sizeof("struct capkv_params") + 16
+    struct.pack_into("<I", data, at, kind)
+    data[head + 24 : head + 32] = fnv1a(data[meta : meta + n_meta])
+    data[head + 32 : meta] = data[-8:] = fnv1a(data[head : head + 32])
+    return bytes(data)
+
+
+def sampled_positions(end, seed=1, n_sink=4, n_res=90):
     """Positions in [n_sink, end) of which the sample of queries consists: those of the lowest keys."""
     base = splitmix64(seed)
     return set(sorted(range(n_sink, end), key=lambda pos: splitmix64((base + pos) & MASK))[:n_res])

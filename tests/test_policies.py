@@ -1,5 +1,6 @@
 """Every policy in a running cache: what stays is what its reference picks, and the capacity retained is NumPy's."""
 
+import gguf
 import numpy as np
 import pytest
 import saved_state
@@ -72,6 +73,18 @@ def test_capacity_is_whole_until_something_is_evicted_and_is_saved(make_llama, t
 def test_only_what_a_policy_declares_is_allocated(make_llama, tiny_llama, policy):
     n_layer, n_head, d = 2, 4, 32
     rows, sums = 64 * d * n_head * 2, d * n_head * 4
-    want = {"capkv": rows * 48 // 64, "h2o": rows, "snapkv": rows, "tova": rows // 64, "capkv-ref": sums, "expected": sums * (1 + d)}
+    sample = 90 * d * n_head * 34 // 32  # in q8_0
+    want = {"capkv": sample, "h2o": rows, "snapkv": rows, "tova": rows // 64, "capkv-ref": sums, "expected": sums * (1 + d)}
     llm = make_llama(tiny_llama, kv_budget=BUDGET, n_batch=32, kv_policy=policy)
     assert llm.kv_stats().bytes_obs == n_layer * want.get(policy, 0)
+
+
+def test_heads_that_are_not_whole_blocks_have_fewer_queries_in_as_many_bytes(make_llama, tmp_path):
+    n_layer, n_head, d = 2, 4, 24
+    tiny_models.write_llama(tmp_path / "model.gguf", n_embd=n_head * d)
+    llm = make_llama(tmp_path / "model.gguf", kv_budget=BUDGET, n_batch=32)
+    assert llm.kv_stats().bytes_obs == n_layer * 47 * d * n_head * 2
+    llm.eval(text(400))
+    seq = saved_state.parse(saved_state.save(llm.ctx))
+    assert seq.q_type == gguf.GGMLQuantizationType.F16
+    assert set(seq.res_pos) == saved_state.sampled_positions(400, n_res=47)

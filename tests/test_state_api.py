@@ -1,6 +1,7 @@
 """llama_state_* of a context with a budget, through llama.cpp's own C API: whole or one sequence, in memory or as a file."""
 
 import pytest
+import saved_state
 from bare_context import N_SEQ
 from driving import files_of_at_most, text
 
@@ -87,6 +88,17 @@ def test_a_refused_state_leaves_the_context_as_it_was(make_context, seq):
     for i in range(N_SEQ):
         assert one.end(i) == (0 if seq in (None, i) else 300)
         one.read(text(300, seed=i), i)
+
+
+def test_queries_observed_in_another_type_are_refused_by_its_name(make_context):
+    one = make_context("capkv")
+    one.read(text(300))
+    data, want = one.get(0), one.positions(0)
+    assert one.set(saved_state.with_query_type(data, 8), 0) == len(data)  # q8_0, as it is
+    for kind, name in ((2, "q4_0"), (1, "f16"), (1 << 20, "of no known type")):
+        assert one.set(saved_state.with_query_type(data, kind), 0) == 0
+        assert f"its observed queries are {name}, here they are q8_0" in _lib.last_error()
+    assert one.set(data, 0) == len(data) and one.positions(0) == want
 
 
 @pytest.mark.parametrize("seq", [None, 0])
