@@ -105,6 +105,18 @@ def test_the_reference_would_keep_the_same(make_llama, model, policy):
     assert evict_and_compare(llm, policy, attention_of, has_ext="M-RoPE" in name) < 0.01
 
 
+def test_heads_that_are_scored_one_after_the_other_look_at_queries_of_their_own(make_llama, tmp_path):
+    """So many entries that the work of two heads would be too much at once."""
+    tiny_models.write_llama(tmp_path / "model.gguf", n_ctx=8192, n_layer=1)
+    llm = make(make_llama, tmp_path / "model.gguf", "capkv", n_ctx=8192, n_batch=512, kv_budget=6400)
+    llm.eval(text(6000))
+    before = saved_state.parse(saved_state.save(llm.ctx))
+    assert llm.compress(512) == 6000 - 512
+    score = scores("capkv", before, before.layers[0], NORM)
+    for head in (0, 1):
+        check_kept(llm.kv_positions(0, head), before.layers[0].pos[head], score[head], 512, SINK, RECENT)
+
+
 def test_what_is_observed_is_the_sample_that_the_seed_names(make_llama, tiny_llama):
     llm = make(make_llama, tiny_llama, "capkv", kv_seed=7)
     llm.eval(text(200))
