@@ -65,3 +65,9 @@ def about(engine) -> dict:
         build=build,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def about_setup(engine, setup, n_ctx: int) -> dict:
+    """Fields of a row on what it measured: the setup with its budget in tokens for a context of n_ctx, and the model."""
+    resolved = setup.for_context(n_ctx, engine.bytes_per_token)
+    return dict(setup.fields, budget=resolved.budget or None, n_batch=resolved.n_batch, model_hash=engine.hash)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import divergence
-from .about import about
+from .about import about, about_setup
 from .setups import Setup
 from .texts import Document
 
@@ -93,16 +93,9 @@ def _row(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> di
         n_ctx=n_ctx,
         score_from=plan.window(resolved, n_ctx)[0],
         stride=plan.stride,
-        setup=setup.name,
-        policy=setup.policy,
-        budget=resolved.budget or None,
-        type_k=setup.type,
-        type_v=setup.type,
-        options=dict(setup.options),
-        n_batch=resolved.n_batch,
         n_read=plan.n_ctx,
         seed=plan.seed,
-        model_hash=engine.hash,
+        **about_setup(engine, setup, plan.n_ctx),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from . import longbench_metrics as metrics
-from .about import about
+from .about import about, about_setup
 from .longbench_tasks import TASKS, Task
 
 MODES = ("blind", "aware")
@@ -213,7 +213,6 @@ class Plan:
 
 
 def _row(engine, plan: Plan, dataset: Dataset, item: dict, setup, mode: str) -> dict:
-    resolved = setup.for_context(plan.n_ctx, engine.bytes_per_token)
     return dict(
         kind="longbench",
         dataset=dataset.name,
@@ -223,16 +222,9 @@ def _row(engine, plan: Plan, dataset: Dataset, item: dict, setup, mode: str) -> 
         metric=dataset.task.metric,
         prompts=dataset.prompts,
         n_max=dataset.task.n_max,
-        setup=setup.name,
-        policy=setup.policy,
-        budget=resolved.budget or None,
-        type_k=setup.type,
-        type_v=setup.type,
-        options=dict(setup.options),
         n_ctx=plan.n_ctx,
-        n_batch=resolved.n_batch,
         seed=plan.seed,
-        model_hash=engine.hash,
+        **about_setup(engine, setup, plan.n_ctx),
     )
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import product
 
 from . import haystacks, tasks
-from .about import about
+from .about import about, about_setup
 from .draft import Item, Text
 from .rows import key_of
 from .setups import Setup
@@ -196,7 +196,6 @@ class _Unit:
         turns = task.turns
         self._text = make_text(reader, plan, cell, index) if turns else None
         self.n_ctx = -(-reader.size(self._text) // _N_PAD) * _N_PAD if turns else cell.length
-        resolved = setup.for_context(self.n_ctx, engine.bytes_per_token)
         self.row = dict(
             kind="retrieval",
             task=cell.task,
@@ -209,15 +208,8 @@ class _Unit:
             wording=tasks.WORDING,
             seed=plan.seed,
             text=index,
-            setup=setup.name,
-            policy=setup.policy,
-            budget=resolved.budget or None,
-            type_k=setup.type,
-            type_v=setup.type,
-            options=dict(setup.options),
             n_ctx=self.n_ctx,
-            n_batch=resolved.n_batch,
-            model_hash=engine.hash,
+            **about_setup(engine, setup, self.n_ctx),
         )
 
     def measure(self) -> dict:

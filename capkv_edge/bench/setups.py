@@ -88,6 +88,12 @@ class Setup:
         """Cells that a budget or a shift may use; 0 for a full cache."""
         return self.budget + self.n_batch if self.policy else 0
 
+    @property
+    def fields(self) -> dict:
+        """What a row says of it."""
+        kinds = dict(type_k=self.type, type_v=self.type)
+        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options))
+
     def config(self) -> CapkvConfig:
         """The options of the KV table. Raises ValueError where they clash."""
         given = {"headroom": self.n_batch, **dict(self.options)}

@@ -149,8 +149,7 @@ class _Cells:
         """{test: row} without figures."""
         known = self.cells[f"{setup.name} {depth}"]
         n_ctx = depth + max(self.plan.sizes.values())
-        common = dict(kind="speed", setup=setup.name, policy=setup.policy, budget=known.get("budget"), round=i_round)
-        common |= dict(type_k=setup.type, type_v=setup.type, options=dict(setup.options), flash_attn=True, n_ctx=n_ctx)
+        common = dict(setup.fields, kind="speed", budget=known.get("budget"), round=i_round, flash_attn=True, n_ctx=n_ctx)
         common |= dict(n_batch=known.get("n_batch"), n_ubatch=known.get("n_ubatch"), n_depth=depth, seed=self.plan.seed)
         common |= dict(text=self.plan.text, limit_s=self.plan.limit_s, **self.about)
         out = {}
