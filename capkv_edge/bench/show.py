@@ -67,10 +67,6 @@ def finish(rows: list, form: str, plot, command: str = "") -> None:
     """Print rows in a format; write the plots and the page of them into the folder `plot`, if one is given."""
     from .output import render
 
-    if form == "md":
-        from .speed import summary
-
-        rows = [row for row in rows if row["kind"] != "speed"] + summary([row for row in rows if row["kind"] == "speed"])
     sys.stdout.write(render(rows, form))
     if plot is not None:
         from .page import write
