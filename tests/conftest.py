@@ -33,6 +33,15 @@ def tiny_llama(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def engine(tiny_llama):
+    """A bench Engine on the tiny llama, on one thread."""
+    from capkv_edge.bench.engine import Engine
+
+    with Engine(tiny_llama, n_threads=1) as engine:
+        yield engine
+
+
 @pytest.fixture
 def make_llama():
     """A Llama on one thread, quiet, closed after the test; keywords as the constructor's."""

@@ -8,19 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capkv_edge.bench import divergence, fidelity, texts, tune
-from capkv_edge.bench.engine import Engine
 from capkv_edge.bench.rows import Store
 from capkv_edge.bench.setups import Setup
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    import tiny_models
-
-    path = tmp_path_factory.mktemp("models") / "tiny-llama.gguf"
-    tiny_models.write_llama(path)
-    with Engine(path, n_threads=1) as engine:
-        yield engine
 
 
 def plan_of(engine, setups, n_docs=2, contexts=(512, 1024), **more):

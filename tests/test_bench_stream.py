@@ -9,16 +9,6 @@ from capkv_edge.bench.setups import Setup
 TOKENS = np.random.default_rng(3).integers(3, 259, 700)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    import tiny_models
-
-    path = tmp_path_factory.mktemp("models") / "tiny-llama.gguf"
-    tiny_models.write_llama(path)
-    with Engine(path, n_threads=1) as engine:
-        yield engine
-
-
 def rows_of(stream, tokens, scored):
     found = {}
     stream.read(tokens, scored, lambda indices, rows: found.update(zip(indices.tolist(), rows.copy())))
