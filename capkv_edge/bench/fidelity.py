@@ -6,6 +6,7 @@ context: [max(n_ctx / 2, cap), n_ctx), so that the contexts of one document shar
 """
 
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +60,17 @@ class Base:
         self._file.close()
 
 
+@contextmanager
+def bases():
+    """A dict {(document's hash, stride): Base} for several runs, closed at the end."""
+    kept = {}
+    try:
+        yield kept
+    finally:
+        for base in kept.values():
+            base.close()
+
+
 def measure(engine, plan: Plan, document: Document, setup: Setup, base: Base) -> dict:
     """{n_ctx: per-token figures} of one setup on one document, and the memory that it held at the end."""
     setup = setup.for_context(plan.n_ctx, engine.bytes_per_token)
@@ -69,7 +81,7 @@ def measure(engine, plan: Plan, document: Document, setup: Setup, base: Base) ->
         found.append(divergence.compare(base.rows[at], divergence.log_softmax(rows), document.tokens[indices + 1]))
 
     first = min(plan.window(setup, n_ctx)[0] for n_ctx in plan.contexts)
-    scored = base.indices[base.indices >= first]
+    scored = base.indices[(base.indices >= first) & (base.indices < plan.n_ctx - 1)]
     with engine.open(setup, plan.n_ctx) as stream:
         stream.read(document.tokens[: plan.n_ctx], scored, use)
         memory = stream.memory()
@@ -102,8 +114,8 @@ def _row(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> di
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bases=None):
     """Measure what is not in the store yet and yield its rows, one per (document, setup, context); document after document.
 
-    progress is called with (units done, all units, what is being measured), a unit being a document read by a setup. `bases` is a
-    dict that keeps the Base of each document for further runs of the same contexts and stride; the caller closes them.
+    progress is called with (units done, all units, what is being measured), a unit being a document read by a setup. `bases` keeps
+    the full cache's figures of each document for further runs, whose contexts lie within those of the first.
 
     Raises:
         ValueError, RuntimeError: a setup that the model cannot have, or whose decoding failed.
@@ -123,9 +135,10 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bas
             progress(n, total, document.name)
             continue
         progress(n - 1, total, f"{document.name}: full")
-        base = (bases or {}).get(document.hash) or Base(engine, plan, document)
+        key = (document.hash, plan.stride)
+        base = (bases or {}).get(key) or Base(engine, plan, document)
         if bases is not None:
-            bases[document.hash] = base
+            bases[key] = base
         try:
             for setup, rows in todo:
                 progress(n, total, f"{document.name}: {setup.name}")

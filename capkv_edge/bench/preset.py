@@ -54,11 +54,10 @@ SIZES = {
     "full": Size(
         corpora=("essays", "python-docs"),
         n_docs=8,
-        readings=(
-            Reading((2048, 4096, 8192), "capkv,expected,snapkv,streaming", "128,512,2048", "q4_0;capkv@=q4_0;streaming@=q4_0"),
-            Reading(
-                (2048, 4096), "all", "128,512,2048", "q8_0;capkv@256;capkv@1024;streaming@256;streaming@1024;capkv@512:q8_0"
-            ),
+        readings=(  # the longest first: the full cache's reading serves the others
+            Reading((2048, 4096, 8192), "all", "512", "capkv@1024;capkv@2048;snapkv@2048;streaming@2048"),
+            Reading((2048, 4096), "all", "2048", "capkv@256"),
+            Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
         ),
         tasks={"niah_single_2": ((2048, 4096), 10), "instruction_shown": ((20,), 10)},
         task_setups=Reading((), "all", "256,1024", "q8_0;q4_0;capkv@512"),
@@ -88,14 +87,15 @@ def _fidelity(engine, size: Size, store, progress):
     weights = [max(reading.contexts) * len(reading.setups) for reading in size.readings]
     done, total = 0, len(documents) * sum(weights)
     for document in documents:
-        for reading, weight in zip(size.readings, weights):
-            plan = fidelity.Plan([document], reading.setups, list(reading.contexts), size.stride, size.seed)
+        with fidelity.bases() as bases:
+            for reading, weight in zip(size.readings, weights):
+                plan = fidelity.Plan([document], reading.setups, list(reading.contexts), size.stride, size.seed)
 
-            def say(n, of, label, done=done, weight=weight):
-                progress(done + weight * n / max(of, 1), total, label)
+                def say(n, of, label, done=done, weight=weight):
+                    progress(done + weight * n / max(of, 1), total, label)
 
-            yield from fidelity.run(engine, plan, store, say)
-            done += weight
+                yield from fidelity.run(engine, plan, store, say, bases)
+                done += weight
 
 
 def _retrieval(engine, size: Size, store, progress):

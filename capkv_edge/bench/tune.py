@@ -1,7 +1,6 @@
 """The smallest budget that keeps the loss under a limit on a user's own text, for each policy."""
 
 import shlex
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,16 +58,6 @@ class Plan:
         return range(LEAST, top + 1, STEP)
 
 
-@contextmanager
-def _bases():
-    kept = {}
-    try:
-        yield kept
-    finally:
-        for base in kept.values():
-            base.close()
-
-
 def _loss(engine, plan: Plan, setup: Setup, store, bases: dict, say) -> tuple:
     """(Interval of the mean KL over the documents, share of the full cache's bytes) of one setup."""
     todo = fidelity.Plan(plan.documents, [setup], [plan.n_ctx], plan.stride, plan.seed)
@@ -94,7 +83,7 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
     """
     n_trials = len(plan.budgets).bit_length() + 1
     total = n_trials * len(plan.policies)
-    with _bases() as bases:
+    with fidelity.bases() as bases:
         for i, policy in enumerate(plan.policies):
             results = {}
 
