@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from capkv_edge.bench.dialogues import RULES
 from capkv_edge.bench.ruler_other import N_COMMON, N_FREQUENT
 from capkv_edge.bench.setups import Setup
@@ -14,7 +16,7 @@ BOS, EOG = 0, 1
 class FakeEngine:
     """`reply` is a function from the text that a stream has read to what it says next."""
 
-    path, type, hash, n_threads, n_gpu_layers, n_vocab = Path("fake.gguf"), "fake", "f00", 1, 0, 1000
+    path, type, hash, n_threads, n_gpu_layers, n_vocab = Path("fake.gguf"), "fake", "f00", 1, 0, 20000
     bos = BOS
 
     def __init__(self, reply=lambda text: "", system=True):
@@ -64,10 +66,17 @@ class FakeStream:
         self.is_open = False
 
     @property
+    def n_tokens(self):
+        return len(self.tokens)
+
+    @property
     def text(self):
         return self.engine.detokenize(self.tokens)
 
-    def read(self, tokens):
+    def read(self, tokens, scored=(), use=None):
+        """All words are equally likely next, where logits are asked for."""
+        if len(scored):
+            use(np.array(scored), np.zeros((len(scored), self.engine.n_vocab), np.float32))
         self.tokens += tokens
         self.n_most = max(self.n_most, len(self.tokens))
         self.log.append(self.engine.detokenize(tokens))

@@ -2,10 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 from fake_engine import BOS, FakeEngine, solve
 
-from capkv_edge.bench import retrieval, tasks
+from capkv_edge.bench import divergence, retrieval, tasks
 from capkv_edge.bench.draft import Item, Text
 from capkv_edge.bench.retrieval import Plan, Reader, run
 from capkv_edge.bench.rows import Store
@@ -57,7 +58,7 @@ def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
     engine = FakeEngine(solve)
     (row,) = run(engine, plan(setups=[SMALL], n_texts=1, share=3), Store())
     (stream,) = engine.streams
-    assert row["share"] == len(row["items"]) == stream.log.count("back") + 1 == 3
+    assert row["share"] == len(row["items"]) == 3 and stream.log.count("back") == 5  # to ask, and to read the answers
     assert sum("Some magic numbers" in read for read in stream.log) == 1  # the text was read once
     assert stream.text.count("What is the magic number") == 1
     assert len({item["expected"][0] for item in row["items"]}) == 3
@@ -193,6 +194,31 @@ def test_an_answer_ends_once_its_score_is_settled(reply, n):
     stream.read(engine.tokenize("What?"))
     said = retrieval.answer(stream, Item("What?", ("42",), 40))
     assert len(engine.tokenize(said)) == n and reply.startswith(said)
+
+
+def test_the_loss_of_the_expected_answer_is_that_of_its_tokens_one_by_one(engine):
+    rng = np.random.default_rng(3)
+    text, opening, expected = (rng.integers(3, engine.n_vocab, n).tolist() for n in (600, 20, 5))
+    with engine.open(Setup.parse("capkv@128"), 1024) as stream:
+        stream.read(text)
+        stream.compress()
+        mark = stream.mark()
+        found = retrieval.nll_of(stream, opening, expected)
+        stream.back(mark)
+        stream.read(opening)
+        losses = []
+        for token in expected:
+            losses.append(-divergence.log_softmax(stream.last()[None])[0, token])
+            stream.read([token])
+    assert found == pytest.approx(np.mean(losses), rel=1e-3) and np.std(losses) > 0
+
+
+def test_answers_of_one_string_have_a_loss_and_others_none():
+    names = ("niah_single_1", "niah_multivalue", "recall", "instruction")
+    for row in run(FakeEngine(solve), plan(names, [FULL], share=2, haystack="python-docs", lengths=[1200]), Store()):
+        known = row["task"] in ("niah_single_1", "recall")
+        for found in (row, *row["items"]):
+            assert found["nll"] == (pytest.approx(np.log(FakeEngine.n_vocab)) if known else None)
 
 
 def test_a_begin_of_sequence_that_the_template_has_is_not_doubled():

@@ -33,6 +33,11 @@ class Item:
     def score(self, answer: str) -> float:
         return self.check(answer, self.expected)
 
+    @property
+    def has_one_answer(self) -> bool:
+        """Whether there is one string to expect."""
+        return self.check is match_all and len(self.expected) == 1
+
     def is_settled(self, answer: str) -> bool:
         """Whether no word that is added can change the score."""
         return self.check is match_all and match_all(answer, self.expected) == 1

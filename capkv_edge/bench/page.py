@@ -6,7 +6,7 @@ from pathlib import Path
 from .notes import notes
 from .plot_style import series_class
 from .plots import FLOOR, plots
-from .summary import DEFAULT, KINDS, cells, comparisons, series_of, text_of
+from .summary import DEFAULT, KINDS, cells, all_comparisons, series_of, text_of
 from .tables import TITLES, Table, rounds_merged, tables
 from .verdicts import sentences
 
@@ -99,7 +99,7 @@ def _ran(rows: list, command: str) -> str:
 def _verdicts(rows: list, default: str) -> list[str]:
     out = []
     for kind in KINDS:
-        said = sentences(comparisons(cells(rows, kind), default), code="")
+        said = [text for found in all_comparisons(cells(rows, kind), default) for text in sentences(found, code="")]
         if said:
             out.append(f"<h3>{TITLES[kind]}</h3>\n<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in said) + "</ul>")
     return [f"<h2>Where {_text(default)} wins, ties and loses</h2>", *out] if out else []

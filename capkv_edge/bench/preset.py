@@ -60,7 +60,7 @@ SIZES = {
             Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
         ),
         tasks={"niah_single_2": ((2048, 4096), 10), "instruction_shown": ((20,), 10)},
-        task_setups=Reading((), "all", "256,1024", "q8_0;q4_0;capkv@512"),
+        task_setups=Reading((), "all", "256,1024", "q4_0"),
         n_items=50,
         depths=(0, 2048, 4096, 8192),
         rounds=3,

@@ -1,12 +1,13 @@
 """The generated part of docs/results.md: tables and sentences between two marks, all of it from rows."""
 
 import os
+from math import isfinite, nan
 from pathlib import Path
 
 from .notes import notes
 from .output import markdown
 from .speed_text import speed_pivots, speed_sentences
-from .summary import DEFAULT, KINDS, Cell, cells, comparisons
+from .summary import DEFAULT, KINDS, Cell, all_comparisons, cells
 from .tables import NOTHING, TITLES, Table, interval, percent, rounds_merged, text_of
 from .verdicts import sentences
 
@@ -21,7 +22,8 @@ def results(rows: list[dict], default: str = DEFAULT, images: dict | None = None
         if not found:
             continue
         parts += [f"### {TITLES[kind]}\n", _INTRO[kind] + "\n"]
-        parts += ["".join(f"- {sentence}\n" for sentence in sentences(comparisons(found, default)))]
+        said = [sentence for paired in all_comparisons(found, default) for sentence in sentences(paired)]
+        parts += ["".join(f"- {sentence}\n" for sentence in said)]
         parts += _pictures(images, {"fidelity": "quality"}.get(kind, kind))
         parts += _fidelity(found) if kind == "fidelity" else _scores(found, kind)
         parts += _pictures(images, "heat") if kind == "retrieval" else []
@@ -124,25 +126,34 @@ def _scores(found: list[Cell], kind: str) -> list[str]:
         groups.setdefault((cell.model, cell.model_hash, rest), []).append(cell)
     out, many = [], len({key[:2] for key in groups}) > 1
     for (model, _, _), members in groups.items():
-        tasks = list(dict.fromkeys(cell.group[task] for cell in members))
-        at = {(cell.setup, cell.group[task]): cell for cell in members}
-        setups = {cell.setup: cell for cell in members}
-        setups = sorted(setups, key=lambda one: setups[one].budget or 0)
-        columns = [[f"`{setup}`" for setup in setups]]
-        for name in tasks:
-            column = [at.get((setup, name)) for setup in setups]
-            texts = [interval(cell.figures["score"], scale=100, decimals=0) if cell else NOTHING for cell in column]
-            for budget in sorted({cell.budget for cell in column if cell and cell.budget}):
-                same = [cell if cell and cell.budget == budget else None for cell in column]
-                texts = _bold_best(texts, same, "score", 1)
-            columns.append(texts)
         where = members[0].where.partition(" in ")[2] if kind == "retrieval" else members[0].group["mode"]
-        metrics = {cell.group[task]: f" ({cell.group['metric']})" for cell in members if kind == "longbench"}
-        names = [text_of(name) + metrics.get(name, "") for name in tasks]
         units = "texts" if kind == "retrieval" else "items"
         out.append(f"{f'{model}, ' if many else ''}{where}, {max(cell.n for cell in members)} {units}:\n")
-        out.append(markdown(Table(kind, "", [("setup", False), *((name, True) for name in names)], list(zip(*columns)))))
+        out.append(_score_table(members, kind, "score", 100, 0))
+        known = [cell for cell in members if isfinite(getattr(cell.figures.get("nll"), "mean", nan))]
+        if known:
+            out += ["The expected answer, nats per token (less is better):\n", _score_table(known, kind, "nll", 1, None)]
     return out
+
+
+def _score_table(members: list[Cell], kind: str, figure: str, scale: float, decimals) -> str:
+    """Setups downwards by budget, tasks or data sets to the right."""
+    task, better = KINDS[kind].group[0], KINDS[kind].figures[figure]
+    tasks = list(dict.fromkeys(cell.group[task] for cell in members))
+    at = {(cell.setup, cell.group[task]): cell for cell in members}
+    setups = {cell.setup: cell for cell in members}
+    setups = sorted(setups, key=lambda one: setups[one].budget or 0)
+    columns = [[f"`{setup}`" for setup in setups]]
+    for name in tasks:
+        column = [at.get((setup, name)) for setup in setups]
+        texts = [interval(cell.figures[figure], scale=scale, decimals=decimals) if cell else NOTHING for cell in column]
+        for budget in sorted({cell.budget for cell in column if cell and cell.budget}):
+            same = [cell if cell and cell.budget == budget else None for cell in column]
+            texts = _bold_best(texts, same, figure, better)
+        columns.append(texts)
+    metrics = {cell.group[task]: f" ({cell.group['metric']})" for cell in members if kind == "longbench"}
+    names = [text_of(name) + metrics.get(name, "") for name in tasks]
+    return markdown(Table(kind, "", [("setup", False), *((name, True) for name in names)], list(zip(*columns))))
 
 
 def replace_part(text: str, part: str) -> str:

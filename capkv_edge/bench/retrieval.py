@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 
-from . import haystacks, tasks
+import numpy as np
+
+from . import divergence, haystacks, tasks
 from .about import about, about_setup
 from .draft import Item, Text
 from .rows import key_of
@@ -164,22 +166,41 @@ def answer(stream, item: Item) -> str:
     return engine.detokenize(out)
 
 
+def nll_of(stream, opening: list, expected: list) -> float:
+    """Mean negative log probability of the expected tokens after the opening, in nats: what a score of right or wrong does not
+    see where an answer is nearly right, or far from it."""
+    first, found = stream.n_tokens + len(opening) - 1, []
+
+    def use(indices, rows):
+        found.append(divergence.log_softmax(rows)[np.arange(len(indices)), np.asarray(expected)[indices - first]])
+
+    stream.read(opening + expected[:-1], range(first, first + len(expected)), use)
+    return -float(np.concatenate(found).mean())
+
+
 def ask(stream, reader: Reader, text: Text, mode: str) -> tuple:
-    """([{depth, question, expected, answer, score}], what memory() said after the eviction) of a text and an empty stream."""
+    """([{depth, question, expected, answer, score, nll}], what memory() said after the eviction) of a text and an empty stream.
+
+    nll is None where the answer is not one string that is known beforehand.
+    """
     stream.read(reader.prefix(text))
     if mode == "aware":
         stream.read(reader.question(text.items[0]))
     stream.compress()
     memory = stream.memory()
-    mark = stream.mark() if len(text.items) > 1 else None
+    mark = stream.mark()
     out = []
     for i, item in enumerate(text.items):
         if i:
             stream.back(mark)
-        stream.read(([] if mode == "aware" else reader.question(item)) + reader.opening(text, item))
-        said = answer(stream, item)
+        opening = ([] if mode == "aware" else reader.question(item)) + reader.opening(text, item)
+        stream.read(opening)
+        said, nll = answer(stream, item), None
+        if item.has_one_answer:
+            stream.back(mark)
+            nll = nll_of(stream, opening, reader.engine.tokenize(" " + item.expected[0]))
         asked = dict(depth=item.depth, question=item.question.strip(), expected=list(item.expected))
-        out.append({**asked, "answer": said, "score": item.score(said)})
+        out.append({**asked, "answer": said, "score": item.score(said), "nll": nll})
     return out, memory
 
 
@@ -216,8 +237,11 @@ class _Unit:
         text = self._text or make_text(self.reader, self.plan, self.cell, self.index)
         with self.engine.open(self.setup, self.n_ctx) as stream:
             items, memory = ask(stream, self.reader, text, self.cell.mode)
-        score = sum(item["score"] for item in items) / len(items)
-        return {**self.row, **memory, "n_tokens": self.reader.size(text), "score": score, "items": items}
+        means = {}
+        for name in ("score", "nll"):
+            found = [item[name] for item in items]
+            means[name] = None if None in found else sum(found) / len(found)
+        return {**self.row, **memory, "n_tokens": self.reader.size(text), **means, "items": items}
 
 
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None):

@@ -25,6 +25,7 @@ class Kind:
     figures: dict  #: figure -> 1 where more is better, -1 where less is
     main: str  #: the figure that verdicts are about
     pair: tuple = ("seed",)  #: what else has to be equal in a pair of rows
+    more: tuple = ()  #: further figures with verdicts, where rows have them
 
     @property
     def fields(self) -> tuple:
@@ -41,7 +42,12 @@ KINDS = {
         ("doc_hash", "seed"),
     ),
     "retrieval": Kind(
-        ("task", "haystack", "length", "mode"), ("n_turns", "share", "depths", "wording"), "text", dict(score=1), "score"
+        ("task", "haystack", "length", "mode"),
+        ("n_turns", "share", "depths", "wording"),
+        "text",
+        dict(score=1, nll=-1),
+        "score",
+        more=("nll",),
     ),
     "longbench": Kind(("dataset", "metric", "mode"), ("n_ctx", "prompts"), "item", dict(score=1), "score"),
 }
@@ -224,6 +230,15 @@ def _equal(cell: Cell, other: Cell) -> str | None:
     if sizes[0] > 0 and sizes[1] / sizes[0] <= 1 + EQUAL_BYTES:
         return "bytes"
     return None
+
+
+def all_comparisons(found: list[Cell], default: str = DEFAULT) -> list[list[Comparison]]:
+    """comparisons() of each figure of the kind that has verdicts, the main one first."""
+    out = []
+    for figure in (KINDS[found[0].kind].main, *KINDS[found[0].kind].more) if found else ():
+        known = [cell for cell in found if not out or cell.figures[figure].mean == cell.figures[figure].mean]
+        out.append(comparisons(known, default, figure))
+    return [paired for paired in out if paired]
 
 
 def comparisons(found: list[Cell], default: str = DEFAULT, figure: str | None = None) -> list[Comparison]:

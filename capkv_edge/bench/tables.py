@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import floor, isfinite, log10
 
 from .bootstrap import Interval
-from .summary import DEFAULT, KINDS, Cell, Comparison, cells, comparisons, series_of, text_of
+from .summary import DEFAULT, KINDS, Cell, Comparison, all_comparisons, cells, series_of, text_of
 
 NOTHING = "-"
 
@@ -73,6 +73,10 @@ def _figure(name: str, **how) -> Callable:
     return lambda cell: interval(cell.figures[name], **how)
 
 
+def _is_known(found: Interval) -> bool:
+    return isfinite(found.mean)
+
+
 def _group(name: str) -> Callable:
     return lambda cell: NOTHING if cell.group[name] is None else text_of(cell.group[name])
 
@@ -126,6 +130,7 @@ CELLS = {
         Column("texts", lambda cell: str(cell.n)),
         Column("questions", lambda cell: str(cell.n_items)),
         SCORE,
+        Column("NLL", _figure("nll"), True, lambda cells: any(_is_known(cell.figures["nll"]) for cell in cells)),
     ],
     "longbench": [*_places("longbench"), *HELD, Column("items", lambda cell: str(cell.n)), SCORE],
 }
@@ -147,7 +152,7 @@ SPEED = [
     Column("test", lambda row: text_of(row.get("test"))),
     Column("t/s", lambda row: _rate(row)),
 ]
-_SHOWN = dict(kl_mean=("KLD", {}), score=("score, %", dict(scale=100, decimals=1)))  # the figures that verdicts are about
+_SHOWN = dict(kl_mean=("KLD", {}), nll=("NLL", {}), score=("score, %", dict(scale=100, decimals=1)))  # the figures that verdicts are about
 
 
 def against(comparison: Comparison) -> str:
@@ -192,7 +197,8 @@ def _listed(value) -> str:
 ABOUT = {
     "fidelity": "Mean over documents and its 95 % interval, against the logits of the full f16 cache. KLD: divergence from it, "
     "in nats; median and 99% are within a document. Δ log p: nats per token, negative is worse than the full cache.",
-    "retrieval": "Mean over texts and its 95 % interval. blind: what was evicted was evicted before the question was known.",
+    "retrieval": "Mean over texts and its 95 % interval. blind: what was evicted was evicted before the question was known. "
+    "NLL: of the expected answer, nats per token, where there is one; less is better.",
     "longbench": "Mean over items and its 95 % interval.",
     "speed": "KV MiB: all that the cache holds. evict %: share of the time that evictions took.",
 }
@@ -221,7 +227,9 @@ def verdicts_table(found: list[Comparison], kind: str, default: str = DEFAULT) -
     name = _SHOWN.get(found[0].figure, (found[0].figure,))[0]
     about = f"Difference in {name} over the same units, {default} minus the other, and its 95 % interval; a tie is an interval "
     about += "with zero in it. Of setups that are truly equal, about one in twenty shows as a win or a loss by chance."
-    return Table(f"{kind}-verdicts", f"{TITLES[kind]}: {default} against", head, lines, [c.other.series for c in found], about)
+    figure, more = found[0].figure, found[0].figure != KINDS[kind].main
+    title = f"{TITLES[kind]}{f', {name}' if more else ''}: {default} against"
+    return Table(f"{kind}-verdicts{f'-{figure}' if more else ''}", title, head, lines, [c.other.series for c in found], about)
 
 
 def speed_table(rows: list[dict]) -> Table:
@@ -250,8 +258,6 @@ def tables(rows: list[dict], default: str = DEFAULT) -> list[Table]:
         found = cells(rows, kind)
         if found:
             out.append(cells_table(found, kind))
-            paired = comparisons(found, default)
-            if paired:
-                out.append(verdicts_table(paired, kind, default))
+            out += [verdicts_table(paired, kind, default) for paired in all_comparisons(found, default)]
     speed = rounds_merged(rows)
     return out + ([speed_table(speed)] if speed else [])

@@ -5,7 +5,8 @@ from collections import Counter
 from .summary import Comparison, series_of
 
 HOW = {"budget": "At equal budget", "bytes": "At equal bytes (within 5 %)", "": "Against the full cache"}
-WHAT = {"fidelity": ("mean KL divergence", "documents"), "retrieval": ("score", "texts"), "longbench": ("score", "items")}
+WHAT = {"kl_mean": "mean KL divergence", "score": "score", "nll": "nats per token of the expected answer"}
+UNITS = {"fidelity": "documents", "retrieval": "texts", "longbench": "items"}
 MOST = 12  #: places that a sentence names
 
 
@@ -24,7 +25,7 @@ def sentences(found: list[Comparison], code: str = "`") -> list[str]:
 
 def _sentences(members: list[Comparison], how: str, code: str) -> list[str]:
     count = Counter(one.verdict for one in members)
-    what, units = WHAT[members[0].cell.kind]
+    what, units = WHAT[members[0].figure], UNITS[members[0].cell.kind]
     name = f"{code}{series_of(members[0].cell.setup).partition(':')[0]}{code}"
     judged = sum(count[verdict] for verdict in ("wins", "ties", "loses"))
     out = []
