@@ -165,6 +165,18 @@ def test_too_few_documents_are_said_to_be_too_few():
     ]
 
 
+def test_the_loss_of_the_expected_answer_is_shown_and_judged_where_rows_have_it():
+    rows = bench_rows.retrieval(8, names=("full", "capkv@512", "snapkv@512"), tasks=("needle",), lengths=(2048,))
+    assert "nats per token" not in results_text.results(rows) and "NLL |" not in output.render(rows, "md")
+    for row in rows:
+        row["nll"] = {None: 0.1, "capkv": 0.5, "snapkv": 0.9}[row["policy"]] + 0.01 * row["text"]
+    text = results_text.results(rows)
+    assert "At equal budget, nats per token of the expected answer over the same texts: of 1 comparison `capkv` wins 1" in text
+    assert "The expected answer, nats per token (less is better)" in text and "**0.535**" in text
+    shown = output.render(rows, "md")
+    assert "NLL |" in shown and "Retrieval, NLL: capkv against" in shown
+
+
 def test_the_best_policy_of_a_column_is_bold_and_the_full_cache_never_is(rows):
     text = results_text.results(rows)
     bold = {line.split("|")[1].strip() for line in lines_of(text) if "**" in line}
