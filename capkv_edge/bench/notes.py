@@ -48,7 +48,10 @@ def _means(members: list, kind: str) -> list[str]:
     if n_replaced:
         out.append(f"{kind}: {n_replaced} rows were measured again; the later ones count")
     for name in spec.figures:
-        bad = sorted({row["setup"] for row in members if not isfinite(number(row.get(name)))})
+        expected = members
+        if name in spec.more:  # what not every group has
+            expected = [row for found in groups.values() if any(row.get(name) is not None for row in found) for row in found]
+        bad = sorted({row["setup"] for row in expected if not isfinite(number(row.get(name)))})
         if bad:
             out.append(f"{kind}: {name} is not a number in rows of {_few(bad)}: no mean is given there")
     sizes = {key: len({text_of(row.get(spec.unit)) for row in found}) for key, found in groups.items()}
