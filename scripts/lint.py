@@ -53,7 +53,8 @@ def check_files() -> list[str]:
         limit = MAX_LINES.get(path.suffix)
         if limit and text.count("\n") > limit:
             faults.append(f"{name}: {text.count(chr(10))} lines, at most {limit}")
-        if name != "LLAMA_CPP_VERSION" and path.suffix != ".md" and version in text:
+        # documents and rows say which version was measured
+        if name != "LLAMA_CPP_VERSION" and path.suffix not in (".md", ".jsonl") and version in text:
             faults.append(f"{name}: says {version}, which only LLAMA_CPP_VERSION may")
     return faults
 
