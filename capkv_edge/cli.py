@@ -52,6 +52,7 @@ def _app() -> typer.Typer:
         headroom: Annotated[str | None, _table_option(table["headroom"])] = None,
         tau: Annotated[str | None, _table_option(table["tau"])] = None,
         novelty: Annotated[str | None, _table_option(table["novelty"])] = None,
+        untested: Annotated[bool, typer.Option("--untested", help=table["untested"].help)] = False,
         cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
         cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as for K")] = "f16",
         ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = "0",
@@ -99,6 +100,7 @@ def _app() -> typer.Typer:
                 kv_tau=tau,
                 kv_novelty=novelty,
                 kv_seed=seed,
+                kv_untested=untested or None,
             ),
             dict(
                 system=system,

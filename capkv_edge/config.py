@@ -25,6 +25,11 @@ class Option:
         """The environment variable that sets it."""
         return "LLAMA_ARG_KV_" + self.name.upper().replace("-", "_")
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether command lines take it without a value; True and False are 1 and 0."""
+        return not self.metavar
+
 
 def _text(chars) -> str:
     return load()[0].string(chars).decode("utf-8")
@@ -53,6 +58,10 @@ def _number(text: str):
         except ValueError:
             pass
     return text
+
+
+def _option_text(name: str, value) -> str:
+    return str(int(value)) if options()[name].is_switch and isinstance(value, bool) else str(value)
 
 
 def _set(params, name: str, value: str) -> None:
@@ -87,7 +96,7 @@ class CapkvConfig:
         unknown = [name for name in given if name not in options()]
         if unknown:
             raise TypeError(f"unknown option kv_{unknown[0]}: allowed are " + ", ".join("kv_" + name for name in options()))
-        values = {name: str(value) for name, value in given.items() if value is not None}
+        values = {name: _option_text(name, value) for name, value in given.items() if value is not None}
         params = ffi.new("struct capkv_params *", lib.capkv_default_params())
         for name, value in values.items():
             _set(params, name, value)

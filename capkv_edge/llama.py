@@ -40,6 +40,7 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
             None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
         kv_policy, kv_sink, kv_recent, kv_headroom, kv_tau, kv_novelty, kv_seed: see CapkvConfig; None is the
             environment, then the default.
+        kv_untested: True runs an architecture that was never tried with evictions.
 
     With a budget, flash attention is on by itself, n_ctx left out is the model's trained length, and logits_all=True keeps
     the logits of the last 64 tokens, enough for `logprobs` of what is generated.
@@ -66,6 +67,7 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
         kv_tau=None,
         kv_novelty=None,
         kv_seed=None,
+        kv_untested=None,
         **upstream,
     ):
         mine = inspect.signature(Llama.__init__).parameters
@@ -80,6 +82,7 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
             tau=kv_tau,
             novelty=kv_novelty,
             seed=kv_seed,
+            untested=kv_untested,
         )
         wanted = CapkvConfig.from_env(**self._kv_given)
         if wanted.on:

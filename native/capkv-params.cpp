@@ -3,12 +3,13 @@
 #include "capkv-policy.h"
 
 #include <algorithm>
-#include <cerrno>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <locale>
+#include <sstream>
 
 // the last error is kept per thread, as errno is
 static thread_local std::string g_last_error;
@@ -18,10 +19,12 @@ static thread_local bool         g_next_set = false;
 
 static constexpr uint32_t CAPKV_UNSET     = UINT32_MAX;
 static constexpr uint32_t CAPKV_N_MAX     = 1u << 31;
-static constexpr uint32_t CAPKV_N_SINK    = 4;
 static constexpr uint32_t CAPKV_N_RECENT  = 64;
 
-// the one declaration of every option
+// saved states hold the struct as it is: what is added has to fit into it
+static_assert(sizeof(capkv_params) == 80, "the size of capkv_params is a part of the format of saved states");
+
+// the one declaration of every option; capkv_default_params() has the same defaults as numbers
 static const capkv_option capkv_options[] = {
     { "budget",   "LLAMA_ARG_KV_BUDGET",   "N",    "0",
       "0 (off), a number of tokens below 2147483648, a memory size (256MiB) or a share of the context (10%)",
@@ -47,6 +50,9 @@ static const capkv_option capkv_options[] = {
     { "seed",     "LLAMA_ARG_KV_SEED",     "N",    "1",
       "0 to 4294967295",
       "of the sample of queries and of the policy random" },
+    { "untested", "LLAMA_ARG_KV_UNTESTED", "",     "0",
+      "0 or 1",
+      "run architectures that were never tried with evictions" },
 };
 
 size_t capkv_n_options(void) {
@@ -80,23 +86,64 @@ static std::string capkv_policy_names() {
     throw capkv_error("kv_" + std::string(opt.name) + " = " + value + ": allowed is " + range);
 }
 
+// length of the decimal number that a text begins with, 0 if there is none
+static size_t capkv_number_length(const std::string & text) {
+    auto digits = [&](size_t i) {
+        while (i < text.size() && text[i] >= '0' && text[i] <= '9') {
+            ++i;
+        }
+        return i;
+    };
+    auto sign = [&](size_t i) { return i < text.size() && (text[i] == '+' || text[i] == '-') ? i + 1 : i; };
+
+    const size_t beg = sign(0);
+
+    size_t end = digits(beg);
+    size_t n   = end - beg;
+    if (end < text.size() && text[end] == '.') {
+        const size_t frac = end + 1;
+        end = digits(frac);
+        n  += end - frac;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    if (end < text.size() && (text[end] == 'e' || text[end] == 'E')) {
+        const size_t exp = sign(end + 1);
+        if (digits(exp) > exp) {
+            end = digits(exp);
+        }
+    }
+    return end;
+}
+
+// the process's locale may have a decimal comma: numbers are read and written without it
 static double capkv_parse_number(const capkv_option & opt, const std::string & value, std::string & unit) {
-    const char * beg = value.c_str();
-    char       * end = nullptr;
+    const size_t n = capkv_number_length(value);
 
-    errno = 0;
-    const double res = strtod(beg, &end);
+    std::istringstream in(value.substr(0, n));
+    in.imbue(std::locale::classic());
 
-    unit = end;
+    double res = 0.0;
+    in >> res;
 
-    // strtod also reads hexadecimal, inf and nan
-    const bool plain = value.find_first_not_of("+-.0123456789eE") >= (size_t) (end - beg);
+    // too large or too small for a double, and not just zero
+    const bool out_of_range = !std::isnormal(res) && value.substr(0, value.find_first_of("eE")).find_first_of("123456789") < n;
 
-    if (end == beg || errno != 0 || !plain || !std::isfinite(res)) {
+    if (n == 0 || in.fail() || out_of_range) {
         capkv_refuse(opt, value.empty() ? "''" : value, opt.range);
     }
 
+    unit = value.substr(n);
+
     return res;
+}
+
+static std::string capkv_format_number(double value) {
+    std::ostringstream out;
+    out.imbue(std::locale::classic());
+    out << value;
+    return out.str();
 }
 
 static uint32_t capkv_parse_uint(const capkv_option & opt, const std::string & value, double max) {
@@ -186,18 +233,21 @@ void capkv_params_set_or_throw(capkv_params & params, const std::string & name, 
         params.novelty = capkv_parse_float(opt, value);
     } else if (name == "seed") {
         params.seed = capkv_parse_uint(opt, value, (double) UINT32_MAX);
+    } else if (name == "untested") {
+        params.untested = capkv_parse_uint(opt, value, 1);
     }
 }
 
 capkv_params capkv_default_params(void) {
     capkv_params res = {};
 
-    for (const auto & opt : capkv_options) {
-        capkv_params_set_or_throw(res, opt.name, opt.default_value);
-    }
-
-    // unless given, the window follows a small budget
-    res.n_recent = CAPKV_UNSET;
+    strcpy(res.policy, "capkv");
+    res.n_sink     = 4;
+    res.n_recent   = CAPKV_UNSET; // unless given, the window follows a small budget
+    res.n_headroom = CAPKV_UNSET;
+    res.tau        = 5.0f;
+    res.novelty    = 0.25f;
+    res.seed       = 1;
 
     return res;
 }
@@ -216,13 +266,16 @@ void capkv_params_check_or_throw(const capkv_params & params) {
         capkv_refuse(capkv_find_option("budget"), std::to_string(params.n_budget), capkv_find_option("budget").range);
     }
     if (!(params.budget_share >= 0.0f && params.budget_share <= 1.0f)) {
-        capkv_refuse(capkv_find_option("budget"), std::to_string(params.budget_share*100) + "%", "above 0% and at most 100%");
+        capkv_refuse(capkv_find_option("budget"), capkv_format_number(params.budget_share*100) + "%", "above 0% and at most 100%");
     }
     if (!(params.tau >= 0.0f && params.tau <= 100.0f)) {
-        capkv_refuse(capkv_find_option("tau"), std::to_string(params.tau), capkv_find_option("tau").range);
+        capkv_refuse(capkv_find_option("tau"), capkv_format_number(params.tau), capkv_find_option("tau").range);
     }
     if (!(params.novelty >= 0.0f && params.novelty <= 100.0f)) {
-        capkv_refuse(capkv_find_option("novelty"), std::to_string(params.novelty), capkv_find_option("novelty").range);
+        capkv_refuse(capkv_find_option("novelty"), capkv_format_number(params.novelty), capkv_find_option("novelty").range);
+    }
+    if (params.untested > 1) {
+        capkv_refuse(capkv_find_option("untested"), std::to_string(params.untested), capkv_find_option("untested").range);
     }
     if (params.n_budget > 0) {
         const uint64_t n_recent = params.n_recent == CAPKV_UNSET ? std::min(CAPKV_N_RECENT, params.n_budget/2) : params.n_recent;
@@ -292,8 +345,12 @@ capkv_params capkv_params_take_next() {
     return res;
 }
 
-void capkv_set_last_error(const std::string & msg) {
-    g_last_error = msg;
+void capkv_set_last_error(const char * msg) noexcept {
+    try {
+        g_last_error = msg;
+    } catch (const std::bad_alloc &) {
+        g_last_error.clear();
+    }
 }
 
 //
@@ -305,44 +362,44 @@ const char * capkv_last_error(void) {
 }
 
 bool capkv_params_set(capkv_params * params, const char * name, const char * value) {
-    try {
+    return capkv_guard(false, [&] {
         if (!params || !name || !value) {
             throw capkv_error("capkv_params_set: NULL is not allowed");
         }
         capkv_params_set_or_throw(*params, name, value);
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return false;
-    }
-    return true;
+        return true;
+    });
 }
 
 bool capkv_set_env(const char * name, const char * value) {
-    capkv_params params = capkv_default_params();
+    return capkv_guard(false, [&] {
+        if (!name || !value) {
+            throw capkv_error("capkv_set_env: NULL is not allowed");
+        }
+        capkv_params params = capkv_default_params();
+        capkv_params_set_or_throw(params, name, value);
 
-    if (!capkv_params_set(&params, name, value)) {
-        return false;
-    }
-
-    const char * env = capkv_find_option(name).env;
+        const char * env = capkv_find_option(name).env;
 #ifdef _WIN32
-    return _putenv_s(env, value) == 0;
+        const int err = _putenv_s(env, value);
 #else
-    return setenv(env, value, 1) == 0;
+        const int err = setenv(env, value, 1);
 #endif
+        if (err != 0) {
+            throw capkv_error("capkv_set_env: the environment variable " + std::string(env) + " cannot be set");
+        }
+        return true;
+    });
 }
 
 bool capkv_params_check(const capkv_params * params) {
-    try {
+    return capkv_guard(false, [&] {
         if (!params) {
             throw capkv_error("capkv_params_check: NULL is not allowed");
         }
         capkv_params_check_or_throw(*params);
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return false;
-    }
-    return true;
+        return true;
+    });
 }
 
 void capkv_set_next_params(const capkv_params * params) {

@@ -2,6 +2,7 @@
 
 #include "capkv.h"
 
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -11,6 +12,9 @@ struct capkv_error : public std::runtime_error {
 };
 
 bool capkv_params_on(const capkv_params & params);
+
+// whether the tests run an architecture with evictions
+bool capkv_arch_tested(const std::string & name);
 
 // throws capkv_error
 void capkv_params_set_or_throw  (      capkv_params & params, const std::string & name, const std::string & value);
@@ -25,4 +29,23 @@ capkv_params capkv_params_take_next();
 //   bytes_per_tok: K and V of one token in the layers that the budget governs
 void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_batch, size_t bytes_per_tok);
 
-void capkv_set_last_error(const std::string & msg);
+void capkv_set_last_error(const char * msg) noexcept;
+
+static inline void capkv_set_last_error(const std::string & msg) noexcept {
+    capkv_set_last_error(msg.c_str());
+}
+
+// the body of a function of the C API, which no exception may leave: it becomes the last error, and `failed` is returned
+template <typename T, typename F>
+T capkv_guard(T failed, F && body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        capkv_set_last_error("out of memory");
+    } catch (const std::exception & err) {
+        capkv_set_last_error(err.what());
+    } catch (...) {
+        capkv_set_last_error("unknown error");
+    }
+    return failed;
+}

@@ -34,15 +34,17 @@ size_t capkv_n_policies(void) {
 }
 
 const capkv_policy_info * capkv_get_policy(size_t i) {
-    static const auto infos = [] {
-        std::vector<capkv_policy_info> res;
-        for (const auto * policy : capkv_policies) {
-            res.push_back({ policy->name, policy->help });
-        }
-        return res;
-    }();
+    return capkv_guard<const capkv_policy_info *>(nullptr, [&] {
+        static const auto infos = [] {
+            std::vector<capkv_policy_info> res;
+            for (const auto * policy : capkv_policies) {
+                res.push_back({ policy->name, policy->help });
+            }
+            return res;
+        }();
 
-    return i < infos.size() ? &infos[i] : nullptr;
+        return i < infos.size() ? &infos[i] : nullptr;
+    });
 }
 
 capkv_observe capkv_observe::fit(int64_t d_k) const {

@@ -40,7 +40,10 @@ bool capkv_get_params(const llama_context * ctx, capkv_params * params) {
 }
 
 bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * stats) {
-    try {
+    return capkv_guard(false, [&] {
+        if (!stats) {
+            throw capkv_error("capkv_get_stats: NULL is not allowed");
+        }
         const auto & cache = capkv_of_or_throw(ctx, std::max(seq_id, 0));
 
         *stats = {};
@@ -57,15 +60,12 @@ bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * st
             }
         }
         stats->capacity = cap.share();
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return false;
-    }
-    return true;
+        return true;
+    });
 }
 
 int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
-    try {
+    return capkv_guard(-1, [&]() -> int32_t {
         auto & cache = const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id));
         const auto & params = cache.get_params();
 
@@ -90,10 +90,7 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
             throw capkv_error("compress: the eviction failed, the cache is as it was");
         }
         return (int32_t) (n_used - n_target);
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return -1;
-    }
+    });
 }
 
 int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_max) {
@@ -103,24 +100,21 @@ int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_
     }
 
     const int32_t n = (int32_t) cache->get_layers().size();
-    for (int32_t i = 0; i < std::min(n, n_max); ++i) {
+    for (int32_t i = 0; layers && i < std::min(n, n_max); ++i) {
         layers[i] = cache->get_layers()[i].il;
     }
     return n;
 }
 
 int32_t capkv_get_capacity(const llama_context * ctx, int32_t seq_id, float * share, int32_t n_max) {
-    try {
+    return capkv_guard(-1, [&] {
         const auto & cap = capkv_of_or_throw(ctx, seq_id).get_stream(seq_id).cap;
 
-        for (int32_t i = 0; i < std::min<int32_t>(cap.size(), n_max); ++i) {
+        for (int32_t i = 0; share && i < std::min<int32_t>(cap.size(), n_max); ++i) {
             share[i] = cap[i].share();
         }
         return (int32_t) cap.size();
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return -1;
-    }
+    });
 }
 
 int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {
@@ -131,7 +125,7 @@ int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {
 }
 
 int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max) {
-    try {
+    return capkv_guard(-1, [&] {
         const auto & cache = capkv_of_or_throw(ctx, seq_id);
         const auto * l     = capkv_find_layer(cache, il);
 
@@ -144,11 +138,10 @@ int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t i
         }
 
         const auto res = cache.positions(seq_id, *l, head_kv);
-        std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), pos);
+        if (pos) {
+            std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), pos);
+        }
 
         return (int32_t) res.size();
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return -1;
-    }
+    });
 }

@@ -13,7 +13,7 @@ N_TOO_MANY = 2**31
 
 
 def test_options_are_those_of_the_design():
-    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "seed"]
+    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "seed", "untested"]
     assert {name: option.default for name, option in options().items()} == {
         "budget": "0",
         "policy": "capkv",
@@ -23,8 +23,10 @@ def test_options_are_those_of_the_design():
         "tau": "5.0",
         "novelty": "0.25",
         "seed": "1",
+        "untested": "0",
     }
-    assert all(option.help and option.range and option.metavar for option in options().values())
+    assert all(option.help and option.range for option in options().values())
+    assert [name for name, option in options().items() if option.is_switch] == ["untested"]
 
 
 def test_policies_have_a_line_of_help():
@@ -35,10 +37,19 @@ def test_policies_have_a_line_of_help():
 def test_defaults_are_off():
     config = CapkvConfig()
     assert not config.on
-    assert config.as_dict() == dict(budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, seed=1)
+    assert config.as_dict() == dict(
+        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, seed=1, untested=0
+    )
 
 
-@pytest.mark.parametrize("budget", [256, "256", "256MiB", "10%", "1.5GiB", "0.5%"])
+def test_a_switch_takes_true_and_false():
+    assert [CapkvConfig(untested=value).untested for value in (True, False, "1", 0)] == [1, 0, 1, 0]
+    assert CapkvConfig(untested=True).params.untested == 1
+
+
+@pytest.mark.parametrize(
+    "budget", [256, "256", "256MiB", "10%", "1.5GiB", "0.5%", "+256", "256.", "1e3", "2.5E+2", "1e2B", "5000000B", ".5MB"]
+)
 def test_budget_takes_tokens_memory_and_shares(budget):
     assert CapkvConfig(budget=budget).on
 
@@ -70,6 +81,15 @@ def test_none_is_the_default():
         ("tau", "nan", ["kv_tau = nan", "0 to 100"]),
         ("tau", 1e9, ["kv_tau = 1000000000.0"]),
         ("novelty", -0.5, ["kv_novelty = -0.5"]),
+        ("untested", 2, ["kv_untested = 2", "0 or 1"]),
+        ("untested", "yes", ["kv_untested = yes"]),
+        ("tau", "1,5", ["kv_tau = 1,5"]),
+        ("tau", "0x1", ["kv_tau = 0x1"]),
+        ("tau", "1e-400", ["kv_tau = 1e-400"]),
+        ("tau", " 1", ["kv_tau =  1"]),
+        ("budget", "1e999", ["kv_budget = 1e999"]),
+        ("budget", "1EiB", ["kv_budget = 1EiB", "256MiB"]),
+        ("budget", "256 MiB", ["kv_budget = 256 MiB"]),
         ("seed", 2**32, ["kv_seed = 4294967296", "4294967295"]),
     ],
 )

@@ -18,8 +18,16 @@ static inline std::string capkv_arg_flag(size_t i) {
     return std::string("--kv-") + capkv_get_option(i)->name;
 }
 
+// given without a value
+static inline bool capkv_arg_is_switch(size_t i) {
+    return capkv_get_option(i)->metavar[0] == '\0';
+}
+
 static inline std::string capkv_arg_help(size_t i) {
     const auto * opt = capkv_get_option(i);
+    if (capkv_arg_is_switch(i)) {
+        return std::string("KV cache budget: ") + opt->help;
+    }
     return std::string("KV cache budget: ") + opt->help + " (default: " + opt->default_value + ")\nallowed: " + opt->range;
 }
 
@@ -36,25 +44,32 @@ static void capkv_add_opts(F && add_opt) {
         if (I < capkv_n_options()) {
             static const std::string flag = capkv_arg_flag(I);
 
-            add_opt(arg_t({ flag.c_str() }, capkv_get_option(I)->metavar, capkv_arg_help(I),
-                [](params_t &, const std::string & value) { capkv_arg_set(I, value); }).set_env(capkv_get_option(I)->env));
+            if (capkv_arg_is_switch(I)) {
+                add_opt(arg_t({ flag.c_str() }, capkv_arg_help(I),
+                    [](params_t &) { capkv_arg_set(I, "1"); }).set_env(capkv_get_option(I)->env));
+            } else {
+                add_opt(arg_t({ flag.c_str() }, capkv_get_option(I)->metavar, capkv_arg_help(I),
+                    [](params_t &, const std::string & value) { capkv_arg_set(I, value); }).set_env(capkv_get_option(I)->env));
+            }
 
             capkv_add_opts<arg_t, params_t, I + 1>(std::forward<F>(add_opt));
         }
     }
 }
 
-// for parsers of their own: true if argv[i] was one of the options; takes its value, exits if that is missing or not allowed
+// for parsers of their own: true if argv[i] was one of the options; takes its value if it has one, exits if that is missing or not
+// allowed
 static inline bool capkv_parse_arg(int argc, char ** argv, int & i) {
     for (size_t j = 0; j < capkv_n_options(); ++j) {
         if (capkv_arg_flag(j) != argv[i]) {
             continue;
         }
-        if (++i >= argc) {
+        const bool is_switch = capkv_arg_is_switch(j);
+        if (!is_switch && ++i >= argc) {
             fprintf(stderr, "error: %s needs a value: %s\n", argv[i - 1], capkv_get_option(j)->range);
             exit(1);
         }
-        if (!capkv_set_env(capkv_get_option(j)->name, argv[i])) {
+        if (!capkv_set_env(capkv_get_option(j)->name, is_switch ? "1" : argv[i])) {
             fprintf(stderr, "error: %s\n", capkv_last_error());
             exit(1);
         }
@@ -66,6 +81,7 @@ static inline bool capkv_parse_arg(int argc, char ** argv, int & i) {
 static inline void capkv_print_args() {
     for (size_t j = 0; j < capkv_n_options(); ++j) {
         const auto * opt = capkv_get_option(j);
-        printf("  %-43s %s (default: %s)\n", (capkv_arg_flag(j) + " <" + opt->metavar + ">").c_str(), opt->help, opt->default_value);
+        const std::string value = capkv_arg_is_switch(j) ? "" : std::string(" <") + opt->metavar + ">";
+        printf("  %-43s %s (default: %s)\n", (capkv_arg_flag(j) + value).c_str(), opt->help, opt->default_value);
     }
 }

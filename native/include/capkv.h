@@ -47,6 +47,7 @@ struct capkv_params {
     float    tau;          // sharpness of capkv-ref
     float    novelty;      // weight of key novelty in capkv
     uint32_t seed;         // of the query reservoir and of the policy `random`
+    uint32_t untested;     // 1 = run architectures that were never tried with evictions
 };
 
 // one option, as it is called everywhere: --kv-NAME in llama.cpp's tools, kv_NAME in Python, LLAMA_ARG_KV_NAME in the
@@ -54,7 +55,7 @@ struct capkv_params {
 struct capkv_option {
     const char * name;          // "budget"
     const char * env;           // "LLAMA_ARG_KV_BUDGET"
-    const char * metavar;       // "N"
+    const char * metavar;       // "N"; empty for a switch, which the command lines take without a value
     const char * default_value; // as text
     const char * range;         // what is allowed, as text
     const char * help;          // one line, lower case
@@ -107,7 +108,7 @@ struct capkv_score_input {
 
     int32_t next_pos;   // position of the next token
     float   kq_scale;   // scale of the attention logits, 0 = 1/sqrt(d_k)
-    int32_t rope_type;  // enum llama_rope_type, -1 = no RoPE
+    int32_t rope_type;  // LLAMA_ROPE_TYPE_NORM, LLAMA_ROPE_TYPE_NEOX or -1 = no RoPE
     int32_t n_rot;      // rotated dimensions
     float   freq_base;
 
@@ -119,6 +120,8 @@ struct capkv_score_input {
 
 // --- options ---
 
+// no exception leaves a function; a pointer that may not be NULL is refused with an error where the function can return one
+
 struct capkv_params capkv_default_params(void);
 
 size_t                      capkv_n_options(void);
@@ -126,6 +129,10 @@ const struct capkv_option * capkv_get_option(size_t i);
 
 size_t                           capkv_n_policies(void);
 const struct capkv_policy_info * capkv_get_policy(size_t i);
+
+// architectures that the tests run with evictions, by llama.cpp's names; any other needs `untested`
+size_t       capkv_n_archs(void);
+const char * capkv_get_arch(size_t i);
 
 // set one option from text ("1024", "256MiB", "10%" for the budget); false and capkv_last_error() if the value is not allowed
 bool capkv_params_set(struct capkv_params * params, const char * name, const char * value);
@@ -141,26 +148,31 @@ const char * capkv_last_error(void);
 
 // --- contexts ---
 
-// use these for the next context that this thread makes with llama_init_from_model, and for that one only; NULL takes it back
+// use these for the next call of llama_init_from_model on this thread, and for that one only, whether it succeeds or not; NULL
+// takes it back
 // without such a call the environment decides (LLAMA_ARG_KV_BUDGET and so on)
 void capkv_set_next_params(const struct capkv_params * params);
 
 // the parameters in force, all resolved (n_budget in tokens); false if the context has no budget
 bool capkv_get_params(const struct llama_context * ctx, struct capkv_params * params);
 
+// false and capkv_last_error() if the context has no budget or no such sequence
 bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct capkv_stats * stats);
 
 // evict now, down to n_budget tokens (0 = the context's own budget)
 // returns the number of tokens that each KV head dropped, 0 if the sequence is no longer than that, -1 and capkv_last_error() on failure
 int32_t capkv_compress(struct llama_context * ctx, int32_t seq_id, uint32_t n_budget);
 
-// layers that the budget governs, ascending; returns their number, writes at most n_max of them
+// of an array that is written to, NULL asks for the number alone
+
+// layers that the budget governs, ascending; returns their number (0 without a budget), writes at most n_max of them
 int32_t capkv_get_layers(const struct llama_context * ctx, int32_t * layers, int32_t n_max);
 
 // share of the capacity that the last eviction retained, for each of these layers; returns their number, writes at most n_max
 // -1 and capkv_last_error() if there is no such sequence
 int32_t capkv_get_capacity(const struct llama_context * ctx, int32_t seq_id, float * share, int32_t n_max);
 
+// 0 if the budget does not govern the layer
 int32_t capkv_n_head_kv(const struct llama_context * ctx, int32_t il);
 
 // positions of the tokens that a KV head of a layer holds, ascending; returns their number, writes at most n_max of them
