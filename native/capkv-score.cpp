@@ -28,6 +28,9 @@ static void capkv_check_input(const capkv_score_input & in) {
     if (in.q && in.n_q <= 0) {
         throw capkv_error("capkv_score: n_q = " + std::to_string(in.n_q) + ": allowed is at least 1");
     }
+    if (in.rope_type != LLAMA_ROPE_TYPE_NONE && in.rope_type != LLAMA_ROPE_TYPE_NORM && in.rope_type != LLAMA_ROPE_TYPE_NEOX) {
+        throw capkv_error("capkv_score: rope_type = " + std::to_string(in.rope_type) + ": allowed is -1 (none), 0 (norm) or 2 (neox)");
+    }
     if (in.rope_type >= 0 && (in.n_rot <= 0 || in.n_rot > in.d_k || in.n_rot % 2 != 0)) {
         throw capkv_error("capkv_score: n_rot = " + std::to_string(in.n_rot) + ": allowed is an even number up to d_k = " + std::to_string(in.d_k));
     }
@@ -60,6 +63,10 @@ static void capkv_set_n_threads(ggml_backend_t backend) {
     if (fn) {
         fn(backend, std::max(1u, std::thread::hardware_concurrency()));
     }
+}
+
+static bool capkv_is_view(const ggml_tensor * node) {
+    return node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
 }
 
 static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, const capkv_params & params, const capkv_score_input & in, float * scores) {
@@ -147,10 +154,10 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         ggml_cgraph * gf = ggml_new_graph_custom(sc.ctx, n_nodes/2, false);
         ggml_build_forward_expand(gf, score);
 
-        // everything that can run on the device does
+        // everything that can run on the device does; a view stays where its data is, so that an input on the host is copied
         for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
             ggml_tensor * node = ggml_graph_node(gf, i);
-            if (ggml_backend_supports_op(backend, node)) {
+            if (!capkv_is_view(node) && ggml_backend_supports_op(backend, node)) {
                 ggml_backend_sched_set_tensor_backend(sched.get(), node, backend);
             }
         }
@@ -177,7 +184,7 @@ const char * capkv_get_device(size_t i) {
 }
 
 bool capkv_score(const char * device, const capkv_params * params, const capkv_score_input * input, float * scores) {
-    try {
+    return capkv_guard(false, [&] {
         if (!device || !params || !input || !scores) {
             throw capkv_error("capkv_score: NULL is not allowed");
         }
@@ -198,13 +205,16 @@ bool capkv_score(const char * device, const capkv_params * params, const capkv_s
         if (ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) {
             cpu.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
         }
+        ggml_backend_t backend_cpu = cpu ? cpu.get() : backend.get();
 
-        capkv_set_n_threads(cpu ? cpu.get() : backend.get());
+        if (!backend || !backend_cpu) {
+            throw capkv_error("capkv_score: the device " + std::string(device) + " cannot be started");
+        }
 
-        capkv_score_run(backend.get(), cpu ? cpu.get() : backend.get(), *params, *input, scores);
-    } catch (const std::exception & err) {
-        capkv_set_last_error(err.what());
-        return false;
-    }
-    return true;
+        capkv_set_n_threads(backend_cpu);
+
+        capkv_score_run(backend.get(), backend_cpu, *params, *input, scores);
+
+        return true;
+    });
 }
