@@ -45,6 +45,7 @@ public:
         ggml_tensor * q_rows = nullptr; // obs.type [d_k*n_head, n_rows*n_stream] reservoir, then the last ones
 
         // as seen in the last graph
+        bool       observed = false;
         capkv_rope rope;
         float      kq_scale = 0.0f;
     };
@@ -84,6 +85,9 @@ public:
 
     capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint32_t n_ctx_seq);
     ~capkv_cache();
+
+    // the sequences were to share the cells of one context, before each got a stream of its own
+    bool was_unified = false;
 
     // the capkv_cache of a memory module, NULL if it has none
     static capkv_cache * of(const llama_memory_i * mem);

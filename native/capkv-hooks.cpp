@@ -1,5 +1,6 @@
 #include "capkv-hooks.h"
 
+#include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-kv-cache-iswa.h"
 #include "llama-memory-hybrid-iswa.h"
@@ -11,6 +12,7 @@
 // the budget of the context that this thread is making
 struct capkv_pending {
     bool         on = false;
+    bool         was_unified = false;
     capkv_params params;
     uint32_t     n_batch   = 0;
     uint32_t     n_ctx_seq = 0;
@@ -61,6 +63,22 @@ static void capkv_check_model(const llama_model & model) {
     }
 }
 
+// the draft of a context whose sequences got streams of their own: it holds what it would have held without a budget
+static void capkv_follow(const llama_model & model, llama_context_params & params) {
+    const auto * other = params.ctx_other;
+    const auto * cache = other ? capkv_cache::of(other->get_memory()) : nullptr;
+
+    // this one looks into the cells of the other, so it has to have the same streams
+    if (!cache || model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
+        return;
+    }
+
+    if (cache->was_unified && params.n_ctx == llama_n_ctx(other) && params.n_seq_max == llama_n_seq_max(other)) {
+        params.n_ctx      = llama_n_ctx_seq(other);
+        params.kv_unified = true;
+    }
+}
+
 //
 // capkv_scope
 //
@@ -70,6 +88,7 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
 
     // speculative and MTP contexts share or mirror another one: the budget is the main context's
     if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other != nullptr || model.hparams.vocab_only) {
+        capkv_follow(model, params);
         return;
     }
 
@@ -88,14 +107,13 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         capkv_throw("flash attention = off: allowed with kv_budget is on or auto");
     }
-    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-
     const uint32_t n_ctx = params.n_ctx == 0 ? model.hparams.n_ctx_train : params.n_ctx;
 
     // each sequence has a stream of its own; when they were to share the cells, each may still be as long as the context
     if (params.kv_unified && params.n_seq_max > 1) {
         LLAMA_LOG_INFO("%s: kv_unified is off with a KV budget: %u sequences of up to %u tokens\n", __func__, params.n_seq_max, n_ctx);
         params.n_ctx = n_ctx*params.n_seq_max;
+        g_pending.was_unified = true;
     }
     params.kv_unified = false;
 
@@ -116,9 +134,44 @@ capkv_scope::~capkv_scope() {
 }
 
 void capkv_scope::check(const llama_memory_i * mem) const {
-    if (g_pending.on && !capkv_cache::of(mem)) {
+    if (!g_pending.on) {
+        return;
+    }
+    if (!capkv_cache::of(mem)) {
         capkv_refuse_arch(model, "its memory is of a kind that entries cannot be taken from");
     }
+    if (!g_pending.params.untested && !capkv_arch_tested(model.arch_name())) {
+        capkv_throw("kv_budget with the architecture '" + model.arch_name() +
+                "': not tried yet; --kv-untested runs it (kv_untested = 1 in Python, LLAMA_ARG_KV_UNTESTED=1 in the environment)");
+    }
+}
+
+void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const {
+    if (!g_pending.on) {
+        return;
+    }
+    for (const auto & l : capkv_cache::of(mem)->get_layers()) {
+        if (!l.observed) {
+            capkv_refuse_arch(model, "the queries of layer " + std::to_string(l.il) + " are not observed");
+        }
+    }
+    if (flash_attn) {
+        return;
+    }
+
+    // layer by layer: what upstream's check of the devices goes by
+    std::string where;
+    for (const auto & l : capkv_cache::of(mem)->get_layers()) {
+        auto * dev = model.dev_layer(l.il);
+
+        const std::string cur = std::string(dev ? ggml_backend_dev_name(dev) : "none") + " (heads of " + std::to_string(l.d_k) +
+            (l.d_v != l.d_k ? " and " + std::to_string(l.d_v) : "") + ")";
+        if (where.find(cur) == std::string::npos) {
+            where += (where.empty() ? "" : ", ") + cur;
+        }
+    }
+    capkv_throw("flash attention = auto: it is off, since it cannot run where the layers are: " + where +
+            "; allowed with kv_budget is on, or a device that has it");
 }
 
 //
@@ -173,6 +226,7 @@ std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_
     }
 
     g_pending.n_cells = 0;
+    res->was_unified  = g_pending.was_unified;
 
     return res;
 }

@@ -6,8 +6,17 @@
 
 #include <functional>
 
+// while llama_init_from_model() runs: the parameters that wait are for this call, also when it returns before it makes a context
+struct capkv_call {
+    capkv_call() = default;
+    ~capkv_call() { capkv_set_next_params(nullptr); }
+
+    capkv_call(const capkv_call &) = delete;
+    capkv_call & operator=(const capkv_call &) = delete;
+};
+
 // while a llama_context is made: takes the parameters that wait for it, checks them against the model and adapts the context's
-// own (flash attention on, one stream per sequence); throws capkv_error
+// own (one stream per sequence); a context on another one that was adapted so gets what was asked for; throws capkv_error
 class capkv_scope {
 public:
     capkv_scope(const llama_model & model, llama_context_params & params);
@@ -16,8 +25,9 @@ public:
     capkv_scope(const capkv_scope &) = delete;
     capkv_scope & operator=(const capkv_scope &) = delete;
 
-    // throws if a budget was asked for and the memory that was made cannot have one
-    void check(const llama_memory_i * mem) const;
+    // both throw if a budget was asked for and cannot be
+    void check(const llama_memory_i * mem) const;                         // the memory is made
+    void check_graph(const llama_memory_i * mem, bool flash_attn) const; // `auto` is resolved, the graphs are reserved
 
 private:
     const llama_model & model;

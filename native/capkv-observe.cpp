@@ -254,6 +254,7 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
     ggml_tensor * rope = capkv_find_rope(q_cur, after);
     ggml_tensor * q    = rope ? rope->src[0] : q_cur; // [d_k, n_head, n_tokens] before RoPE
 
+    l.observed = true;
     l.kq_scale = rope ? kq_scale*after.scale : kq_scale;
     l.rope     = {};
     if (rope) {

@@ -74,9 +74,8 @@ static inline llama_model_ptr tiny_model(const std::string & arch = "llama", uin
     return res;
 }
 
-// on one thread, in batches of 32; budget as text, "0" is off
-static inline llama_context_ptr tiny_context(
-        llama_model * model, const char * budget, const char * policy = "capkv", uint32_t n_seq_max = 1, ggml_type type_kv = GGML_TYPE_F16) {
+// one thread, batches of 32
+static inline llama_context_params tiny_context_params(uint32_t n_seq_max = 1) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx           = 1024*n_seq_max;
     params.n_batch         = 32;
@@ -85,9 +84,11 @@ static inline llama_context_ptr tiny_context(
     params.n_threads       = 1;
     params.n_threads_batch = 1;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-    params.type_k          = type_kv;
-    params.type_v          = type_kv;
+    return params;
+}
 
+// budget as text, "0" is off
+static inline llama_context_ptr tiny_context(llama_model * model, const llama_context_params & params, const char * budget, const char * policy = "capkv") {
     capkv_params kv = capkv_default_params();
     CHECK(capkv_params_set(&kv, "budget", budget));
     CHECK(capkv_params_set(&kv, "policy", policy));
@@ -96,6 +97,14 @@ static inline llama_context_ptr tiny_context(
     llama_context_ptr res(llama_init_from_model(model, params));
     CHECK(res);
     return res;
+}
+
+static inline llama_context_ptr tiny_context(
+        llama_model * model, const char * budget, const char * policy = "capkv", uint32_t n_seq_max = 1, ggml_type type_kv = GGML_TYPE_F16) {
+    llama_context_params params = tiny_context_params(n_seq_max);
+    params.type_k = type_kv;
+    params.type_v = type_kv;
+    return tiny_context(model, params, budget, policy);
 }
 
 static inline std::vector<llama_token> tiny_text(size_t n, uint32_t seed = 0) {
