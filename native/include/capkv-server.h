@@ -4,8 +4,10 @@
 
 #include "capkv.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 // the context has given each sequence a stream of its own: the server's parameters follow it, as if that had been asked for
 // false if the context has no budget
@@ -40,4 +42,32 @@ static inline bool capkv_can_go_back(const llama_context * ctx, llama_seq_id seq
     capkv_params p;
     capkv_stats  st;
     return pos <= 0 || !capkv_get_params(ctx, &p) || !capkv_get_stats(ctx, seq_id, &st) || pos >= st.pos_tail;
+}
+
+// when a draft context has no cells for a batch: its slots share them, while with a budget each slot of the main context has
+// cells of its own. The longest sequence is forgotten, those that are not in the batch first: its next drafts are worse, the
+// answers are the same. False if there is nothing to forget, or no budget
+template <typename batch_t>
+static inline bool capkv_make_room(const llama_context * ctx_tgt, llama_context * ctx_dft, const batch_t & batch) {
+    capkv_params p;
+    if (!ctx_dft || !capkv_get_params(ctx_tgt, &p)) {
+        return false;
+    }
+
+    auto * mem = llama_get_memory(ctx_dft);
+
+    llama_seq_id longest = -1;
+    std::pair<bool, llama_pos> longest_key; // idle, last position
+
+    for (llama_seq_id id = 0; id < (llama_seq_id) llama_n_seq_max(ctx_dft); ++id) {
+        const llama_pos pos  = llama_memory_seq_pos_max(mem, id);
+        const bool      idle = std::none_of(batch.tokens.begin(), batch.tokens.end(), [&](const auto & t) { return t.seq_id == id; });
+
+        if (pos >= 0 && (longest < 0 || std::make_pair(idle, pos) > longest_key)) {
+            longest     = id;
+            longest_key = { idle, pos };
+        }
+    }
+
+    return longest >= 0 && llama_memory_seq_rm(mem, longest, -1, -1);
 }
