@@ -45,7 +45,7 @@ static inline void tiny_set_tensor(ggml_tensor * t, void * ud) {
 }
 
 // arch: "llama", or "gemma3" with a sliding window of 32 in 5 of its 6 layers
-static inline llama_model_ptr tiny_model(const std::string & arch = "llama", uint32_t seed = 1) {
+static inline llama_model_ptr tiny_model(const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0) {
     std::unique_ptr<gguf_context, void (*)(gguf_context *)> meta(gguf_init_empty(), gguf_free);
 
     auto set_u32 = [&](const char * key, uint32_t val) { gguf_set_val_u32(meta.get(), (arch + "." + key).c_str(), val); };
@@ -67,7 +67,7 @@ static inline llama_model_ptr tiny_model(const std::string & arch = "llama", uin
 
     llama_model_params params = llama_model_default_params();
     params.progress_callback = [](float, void *) { return true; };
-    params.n_gpu_layers = 0;
+    params.n_gpu_layers = n_gpu_layers;
 
     llama_model_ptr res(llama_model_init_from_user(meta.get(), tiny_set_tensor, &seed, params));
     CHECK(res);

@@ -1,0 +1,94 @@
+// capkv_score() on a device whose memory is not the host's: the scores of every policy are those of the CPU
+
+#include "tiny-device.h"
+
+static std::vector<float> random_values(size_t n, uint32_t seed) {
+    std::mt19937 rng(seed);
+    std::normal_distribution<float> dist;
+    std::vector<float> res(n);
+    for (auto & x : res) {
+        x = dist(rng);
+    }
+    return res;
+}
+
+static std::vector<float> score(const char * device, const char * policy) {
+    const int n = 96, n_head = 4, n_head_kv = 2, d = 32, n_q = 48;
+
+    const auto k    = random_values(n_head_kv*n*d, 1);
+    const auto v    = random_values(n_head_kv*n*d, 2);
+    const auto mean = random_values(n_head*d, 3);
+    const auto q    = random_values(n_q*n_head*d, 4);
+
+    std::vector<float> cov(n_head*d*d, 0.0f);
+    for (int h = 0; h < n_head; ++h) {
+        for (int i = 0; i < d; ++i) {
+            cov[(h*d + i)*d + i] = 0.5f;
+        }
+    }
+
+    capkv_score_input in = {};
+    in.n          = n;
+    in.n_head     = n_head;
+    in.n_head_kv  = n_head_kv;
+    in.d_k        = d;
+    in.d_v        = d;
+    in.k          = k.data();
+    in.v          = v.data();
+    in.q_mean     = mean.data();
+    in.q_cov      = cov.data();
+    in.q          = q.data();
+    in.n_q        = n_q;
+    in.next_pos   = 200;
+    in.rope_type  = LLAMA_ROPE_TYPE_NEOX;
+    in.n_rot      = d;
+    in.freq_base  = 10000.0f;
+    in.graph_only = true;
+
+    capkv_params params = capkv_default_params();
+    CHECK(capkv_params_set(&params, "policy", policy));
+
+    std::vector<float> res(n_head_kv*n, NAN);
+    if (!capkv_score(device, &params, &in, res.data())) {
+        fprintf(stderr, "%s on %s: %s\n", policy, device, capkv_last_error());
+        exit(1);
+    }
+    return res;
+}
+
+static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
+    double num = 0.0;
+    double den = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        num += (a[i] - b[i])*(a[i] - b[i]);
+        den += b[i]*b[i];
+    }
+    return num/den;
+}
+
+int main() {
+    tiny_quiet();
+    tiny_device_register();
+
+    // with all operations, and with some that go back to the CPU
+    const std::vector<ggml_op> missing = { GGML_OP_COUNT, GGML_OP_MUL_MAT, GGML_OP_SOFT_MAX, GGML_OP_ROPE };
+
+    for (const auto op : missing) {
+        g_tiny_device.refuses = [op](const ggml_tensor * t) { return t->op == op; };
+        for (size_t i = 0; i < capkv_n_policies(); ++i) {
+            const char * policy = capkv_get_policy(i)->name;
+
+            const auto expected = score("CPU", policy);
+
+            const int n_graphs = g_tiny_device.n_graphs;
+            const auto got = score("TINY0", policy);
+            CHECK(g_tiny_device.n_graphs > n_graphs || strcmp(policy, "random") == 0 || strcmp(policy, "streaming") == 0);
+
+            const double err = nmse(got, expected);
+            if (!(err < 1e-10)) {
+                fprintf(stderr, "%s without %s: nmse = %g\n", policy, op == GGML_OP_COUNT ? "nothing" : ggml_op_name(op), err);
+                return 1;
+            }
+        }
+    }
+}
