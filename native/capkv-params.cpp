@@ -1,15 +1,13 @@
 #include "capkv-params.h"
 
+#include "capkv-number.h"
 #include "capkv-policy.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <locale>
-#include <sstream>
 
 // the last error is kept per thread, as errno is
 static thread_local std::string g_last_error;
@@ -86,64 +84,12 @@ static std::string capkv_policy_names() {
     throw capkv_error("kv_" + std::string(opt.name) + " = " + value + ": allowed is " + range);
 }
 
-// length of the decimal number that a text begins with, 0 if there is none
-static size_t capkv_number_length(const std::string & text) {
-    auto digits = [&](size_t i) {
-        while (i < text.size() && text[i] >= '0' && text[i] <= '9') {
-            ++i;
-        }
-        return i;
-    };
-    auto sign = [&](size_t i) { return i < text.size() && (text[i] == '+' || text[i] == '-') ? i + 1 : i; };
-
-    const size_t beg = sign(0);
-
-    size_t end = digits(beg);
-    size_t n   = end - beg;
-    if (end < text.size() && text[end] == '.') {
-        const size_t frac = end + 1;
-        end = digits(frac);
-        n  += end - frac;
-    }
-    if (n == 0) {
-        return 0;
-    }
-    if (end < text.size() && (text[end] == 'e' || text[end] == 'E')) {
-        const size_t exp = sign(end + 1);
-        if (digits(exp) > exp) {
-            end = digits(exp);
-        }
-    }
-    return end;
-}
-
-// the process's locale may have a decimal comma: numbers are read and written without it
 static double capkv_parse_number(const capkv_option & opt, const std::string & value, std::string & unit) {
-    const size_t n = capkv_number_length(value);
-
-    std::istringstream in(value.substr(0, n));
-    in.imbue(std::locale::classic());
-
-    double res = 0.0;
-    in >> res;
-
-    // too large or too small for a double, and not just zero
-    const bool out_of_range = !std::isnormal(res) && value.substr(0, value.find_first_of("eE")).find_first_of("123456789") < n;
-
-    if (n == 0 || in.fail() || out_of_range) {
+    double res;
+    if (!capkv_read_number(value, res, unit)) {
         capkv_refuse(opt, value.empty() ? "''" : value, opt.range);
     }
-
-    unit = value.substr(n);
-
     return res;
-}
-
-static std::string capkv_format_number(double value) {
-    std::ostringstream out;
-    out.imbue(std::locale::classic());
-    out << value;
-    return out.str();
 }
 
 static uint32_t capkv_parse_uint(const capkv_option & opt, const std::string & value, double max) {
@@ -266,13 +212,13 @@ void capkv_params_check_or_throw(const capkv_params & params) {
         capkv_refuse(capkv_find_option("budget"), std::to_string(params.n_budget), capkv_find_option("budget").range);
     }
     if (!(params.budget_share >= 0.0f && params.budget_share <= 1.0f)) {
-        capkv_refuse(capkv_find_option("budget"), capkv_format_number(params.budget_share*100) + "%", "above 0% and at most 100%");
+        capkv_refuse(capkv_find_option("budget"), capkv_write_number(params.budget_share*100) + "%", "above 0% and at most 100%");
     }
     if (!(params.tau >= 0.0f && params.tau <= 100.0f)) {
-        capkv_refuse(capkv_find_option("tau"), capkv_format_number(params.tau), capkv_find_option("tau").range);
+        capkv_refuse(capkv_find_option("tau"), capkv_write_number(params.tau), capkv_find_option("tau").range);
     }
     if (!(params.novelty >= 0.0f && params.novelty <= 100.0f)) {
-        capkv_refuse(capkv_find_option("novelty"), capkv_format_number(params.novelty), capkv_find_option("novelty").range);
+        capkv_refuse(capkv_find_option("novelty"), capkv_write_number(params.novelty), capkv_find_option("novelty").range);
     }
     if (params.untested > 1) {
         capkv_refuse(capkv_find_option("untested"), std::to_string(params.untested), capkv_find_option("untested").range);
