@@ -142,7 +142,7 @@ void capkv_scope::check(const llama_memory_i * mem) const {
     }
     if (!g_pending.params.untested && !capkv_arch_tested(model.arch_name())) {
         capkv_throw("kv_budget with the architecture '" + model.arch_name() +
-                "': not tried yet; --kv-untested runs it (kv_untested = 1 in Python, LLAMA_ARG_KV_UNTESTED=1 in the environment)");
+                "': not tried yet; --kv-untested runs it (kv_untested=True in Python, --untested for capkv-chat)");
     }
 }
 

@@ -4,6 +4,7 @@ import io
 import re
 
 import pytest
+import tiny_archs
 import tiny_models
 
 from capkv_edge import cli, models, policies
@@ -91,9 +92,16 @@ def test_help_has_every_option_of_the_table(chat):
     status, out, _ = chat("--help")
     words = " ".join(out.split())
     assert status == 0
-    for word in ("--budget N", "(1024)", "--policy NAME", "--sink N", "--recent N", "--headroom N", "--tau X", "--novelty X"):
+    for word in ("--budget N", "(1024)", "--policy NAME", "--sink N", "--recent N", "--headroom N", "--tau X", "--novelty X", "--untested run "):
         assert word in words
     assert "tokens kept per KV head" in words and "256MiB" in words
+
+
+def test_an_architecture_that_was_never_tried(chat, refused, tmp_path):
+    tiny_archs.write_untried(tmp_path / "untried.gguf")
+    assert "not tried yet; --kv-untested runs it" in refused(tmp_path / "untried.gguf", "-p", "hello", *FAST)
+    status, out, _ = chat(tmp_path / "untried.gguf", "-p", "hello", "--untested", *FAST)
+    assert status == 0 and out
 
 
 def test_policy_help_and_version(chat):

@@ -66,3 +66,22 @@ def test_models_that_cannot_have_a_budget_are_refused_by_name(arch, tmp_path, ma
     llm = make_llama(tiny_llama, **BUDGET)
     llm.eval(text(300))
     assert llm.kv_stats().n_evictions > 0
+
+
+def test_an_architecture_that_was_never_tried_asks_for_kv_untested(tmp_path, make_llama):
+    path = tmp_path / "untried.gguf"
+    tiny_archs.write_untried(path)
+    for untested in (None, False):
+        with pytest.raises(ValueError, match="architecture 'pockettts': not tried yet; --kv-untested runs it"):
+            make_llama(path, kv_untested=untested, **BUDGET)
+    llm = make_llama(path, kv_untested=True, **BUDGET)
+    llm.eval(text(300))
+    assert llm.kv_stats().n_evictions > 0
+    assert llm.kv_config.untested == 1
+    make_llama(path)
+
+
+def test_what_cannot_have_a_budget_cannot_have_one_untested(tmp_path):
+    tiny_models.write_mamba(tmp_path / "mamba.gguf")
+    with pytest.raises(ValueError, match="kv_budget is not possible for the architecture 'mamba'"):
+        Llama(tmp_path / "mamba.gguf", verbose=False, kv_untested=True, **BUDGET)

@@ -104,6 +104,15 @@ def write_partial(path, n_rot=8):
     _finish(writer, shapes | biases)
 
 
+def write_untried(path):
+    """A language model for speech, which can have a budget; nothing runs it with one but the test of kv_untested."""
+    writer = _start(path, "pockettts", 2, 4, 2, 32)
+    writer.add_layer_norm_eps(1e-5)
+    layer = _attention(4, 2, 32) | {"ffn_up": (N_FF, N_EMBD), "ffn_down": (N_EMBD, N_FF)} | _norms("attn_norm", "ffn_norm")
+    shapes = _ends() | _blocks([layer] * 2)
+    _finish(writer, shapes | {name.replace("weight", "bias"): shape for name, shape in shapes.items() if "norm" in name})
+
+
 def write_uneven(path):
     """DeciLM: layers of different head counts, one of them with no attention and one linear."""
     n_head, n_head_kv = [4, 0, 4, 8, 4], [2, 0, 0, 4, 1]

@@ -1,6 +1,7 @@
 """Options of llama-server next to a budget: what is resolved says so, what cannot be is refused in one clear line."""
 
 import pytest
+import tiny_archs
 import tiny_models
 from driving import text
 from llama_server import run_to_end
@@ -127,3 +128,15 @@ def test_a_model_that_cannot_have_a_budget_is_refused_by_its_architecture(tmp_pa
     done = run_to_end(model, *BUDGET)
     assert done.returncode == 1
     assert said(done, f"kv_budget is not possible for the architecture '{name}': {why}")
+
+
+@pytest.mark.parametrize(("options", "env"), [(("--kv-untested",), {}), ((), {"LLAMA_ARG_KV_UNTESTED": "1"})], ids=["option", "environment"])
+def test_an_architecture_that_was_never_tried_runs_when_that_is_said(serve, tmp_path, options, env):
+    model = tmp_path / "untried.gguf"
+    tiny_archs.write_untried(model)
+    for given in ({}, {"LLAMA_ARG_KV_UNTESTED": "0"}):
+        done = run_to_end(model, *BUDGET, env=given)
+        assert done.returncode == 1
+        assert said(done, "architecture 'pockettts': not tried yet; --kv-untested runs it")
+    server = serve(*options, *BUDGET, model=model, env=env)
+    assert len(server.complete(text(400), n=30)["tokens"]) == 30
