@@ -16,7 +16,8 @@ struct capkv_call {
 };
 
 // while a llama_context is made: takes the parameters that wait for it, checks them against the model and adapts the context's
-// own (one stream per sequence); a context on another one that was adapted so gets what was asked for; throws capkv_error
+// own (one stream per sequence); a draft's context, whose parameters are taken from an adapted one, gets back what was asked for
+// throws capkv_error
 class capkv_scope {
 public:
     capkv_scope(const llama_model & model, llama_context_params & params);
@@ -26,7 +27,7 @@ public:
     capkv_scope & operator=(const capkv_scope &) = delete;
 
     // both throw if a budget was asked for and cannot be
-    void check(const llama_memory_i * mem) const;                         // the memory is made
+    void check      (const llama_memory_i * mem) const;                  // the memory is made
     void check_graph(const llama_memory_i * mem, bool flash_attn) const; // `auto` is resolved, the graphs are reserved
 
 private:

@@ -153,7 +153,7 @@ const char * capkv_last_error(void);
 // without such a call the environment decides (LLAMA_ARG_KV_BUDGET and so on)
 void capkv_set_next_params(const struct capkv_params * params);
 
-// the parameters in force, all resolved (n_budget in tokens); false if the context has no budget
+// the parameters in force, all resolved (n_budget in tokens); false if the context has no budget; params may be NULL
 bool capkv_get_params(const struct llama_context * ctx, struct capkv_params * params);
 
 // false and capkv_last_error() if the context has no budget or no such sequence
@@ -163,7 +163,7 @@ bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct ca
 // returns the number of tokens that each KV head dropped, 0 if the sequence is no longer than that, -1 and capkv_last_error() on failure
 int32_t capkv_compress(struct llama_context * ctx, int32_t seq_id, uint32_t n_budget);
 
-// of an array that is written to, NULL asks for the number alone
+// the functions below write to an array of at most n_max values; NULL asks for the number alone
 
 // layers that the budget governs, ascending; returns their number (0 without a budget), writes at most n_max of them
 int32_t capkv_get_layers(const struct llama_context * ctx, int32_t * layers, int32_t n_max);

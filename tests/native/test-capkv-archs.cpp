@@ -246,7 +246,7 @@ static void check_queries(const tiny_arch & arch, llama_model * model) {
     }
 }
 
-// an architecture that the hooks do not see is refused, also untried: this one's attention has no causal mask, and no cells
+// a layer that the hooks do not see is refused, with `untested` as well: the attention of this architecture uses no cells
 static void check_unseen() {
     const auto model = tiny_arch_model({ "llama-embed" });
     CHECK(model);
