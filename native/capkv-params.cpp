@@ -224,7 +224,8 @@ void capkv_params_check_or_throw(const capkv_params & params) {
         capkv_refuse(capkv_find_option("untested"), std::to_string(params.untested), capkv_find_option("untested").range);
     }
     if (params.n_budget > 0) {
-        const uint64_t n_recent = params.n_recent == CAPKV_UNSET ? std::min(CAPKV_N_RECENT, params.n_budget/2) : params.n_recent;
+        // a window that was not given follows the budget: at the smallest budget it is as long as the sinks
+        const uint64_t n_recent = params.n_recent == CAPKV_UNSET ? std::min(CAPKV_N_RECENT, params.n_sink) : params.n_recent;
         const uint64_t n_min    = (uint64_t) params.n_sink + n_recent + 1;
 
         if (params.n_budget < n_min) {
@@ -249,14 +250,15 @@ void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_
     params.budget_bytes = 0;
     params.budget_share = 0.0f;
 
+    // before the window is set: a budget that is too small is told the least that is allowed
+    capkv_params_check_or_throw(params);
+
     if (params.n_recent == CAPKV_UNSET) {
         params.n_recent = std::min(CAPKV_N_RECENT, params.n_budget/2);
     }
     if (params.n_headroom == CAPKV_UNSET) {
         params.n_headroom = n_batch;
     }
-
-    capkv_params_check_or_throw(params);
 
     if (params.n_headroom < n_batch) {
         throw capkv_error("kv_headroom = " + std::to_string(params.n_headroom) + ": allowed is at least n_batch = " + std::to_string(n_batch) +

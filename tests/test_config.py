@@ -58,6 +58,24 @@ def test_none_is_the_default():
     assert CapkvConfig(budget=None, tau=None) == CapkvConfig()
 
 
+@pytest.mark.parametrize("more", [{}, dict(sink=0), dict(sink=70), dict(recent=10), dict(sink=30, recent=0)], ids=str)
+def test_the_least_budget_that_is_named_is_the_least(more):
+    """Whatever too small a budget is given, the same number is named; it is accepted, and the one below it is not."""
+    named = set()
+    for budget in range(1, 400):
+        try:
+            CapkvConfig(budget=budget, **more)
+            break
+        except ValueError as err:
+            named.add(int(str(err).rpartition(" = ")[2]))
+    assert named in ({budget}, set()) and (named or budget == 1)
+
+
+def test_a_share_that_is_too_small_is_told_the_same_least_budget(make_llama, tiny_llama):
+    with pytest.raises(ValueError, match="kv_budget = 5: allowed is .* = 9$"):
+        make_llama(tiny_llama, n_ctx=512, kv_budget="1%")
+
+
 @pytest.mark.parametrize(
     "name, value, words",
     [
