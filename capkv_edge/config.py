@@ -6,8 +6,11 @@ from functools import cache
 
 from ._lib import last_error, load
 
-#: types that K and V may be stored in
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+#: types that K and V may be stored in, with their numbers (enum ggml_type)
+CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
+
+#: those of V that need no flash attention
+PLAIN_TYPES = (CACHE_TYPES["f32"], CACHE_TYPES["f16"], CACHE_TYPES["bf16"])
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,9 @@ def _set(params, name: str, value: str) -> None:
 
 def cache_type(name: str, option: str) -> int:
     """The enum ggml_type of a name in CACHE_TYPES. Raises ValueError naming the option for any other."""
-    import llama_cpp
-
     if name not in CACHE_TYPES:
         raise ValueError(f"{option} = {name}: allowed is one of {', '.join(CACHE_TYPES)}")
-    return getattr(llama_cpp, "GGML_TYPE_" + name.upper())
+    return CACHE_TYPES[name]
 
 
 class CapkvConfig:

@@ -14,14 +14,15 @@ import numpy as np
 from llama_cpp import _internals as internals
 from llama_cpp.llama import LlamaState
 
-from . import _lib, _log, _state, logits, models, stats
+from . import _lib, _log, _state, closed, devices, logits, models, stats, threads
 from .budget import KvBudget
-from .config import CapkvConfig
+from .completions import Completions
+from .config import PLAIN_TYPES, CapkvConfig
+from .drafts import ShortDrafts
 from .session import Sessions
 
 _UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
 _GENERATE = inspect.signature(llama_cpp.Llama.generate)
-_COMPLETION = inspect.signature(llama_cpp.Llama.create_completion)
 
 
 def _refuse_unknown(given: dict, known: list) -> None:
@@ -31,7 +32,7 @@ def _refuse_unknown(given: dict, known: list) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(KvBudget, Sessions, llama_cpp.Llama):
+class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:
@@ -42,13 +43,17 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
             environment, then the default.
         kv_untested: True runs an architecture that was never tried with evictions.
 
-    With a budget, flash attention is on by itself, n_ctx left out is the model's trained length, and logits_all=True keeps
-    the logits of the last 64 tokens, enough for `logprobs` of what is generated.
+    model_path may be "demo". n_threads and n_threads_batch left out are the physical cores that the process may use, and
+    n_gpu_layers left out is all layers in a build with a GPU. Flash attention is on by itself with a budget or a quantized V.
+    With a budget, n_ctx left out is the model's trained length, and logits_all=True keeps the logits of the last 64 tokens, enough
+    for `logprobs` of what is generated. A draft longer than n_batch - 1 tokens is cut.
+
+    Once it is closed, all methods that need the model raise RuntimeError.
 
     Raises:
         TypeError: an unknown keyword.
-        ValueError: an option out of range, a file that is no GGUF model, or a model that cannot have a budget.
-        OSError: a model file that is missing or may not be read.
+        ValueError: an option out of range, a file that is no GGUF model or no adapter of it, or a model that cannot have a budget.
+        OSError: a model or LoRA file that is missing or may not be read.
     """
 
     def __init__(
@@ -56,7 +61,12 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
         model_path,
         *,
         n_ctx=None,
+        n_gpu_layers=None,
+        n_threads=None,
+        n_threads_batch=None,
         flash_attn=None,
+        type_v=None,
+        lora_path=None,
         logits_all=False,
         embedding=False,
         kv_budget=None,
@@ -90,29 +100,44 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
                 raise ValueError(f"flash_attn = False: with kv_budget = {wanted.budget} allowed is True (or leave it out)")
             if embedding:
                 raise ValueError(f"embedding = True: with kv_budget = {wanted.budget} allowed is False")
-        flash_attn = wanted.on if flash_attn is None else flash_attn
+        needs_flash = wanted.on or type_v not in (None, *PLAIN_TYPES)
+        if flash_attn is False and needs_flash:
+            raise ValueError("flash_attn = False: with a quantized type_v allowed is True (or leave it out)")
         if n_ctx is None:
             n_ctx = 0 if wanted.on else _UPSTREAM["n_ctx"].default  # 0: the model's trained length
 
         #: times that a prompt shared only evicted tokens with what was read before, so that all of it was read again
         self.n_rereads = 0
         self.kv_config = None
-        self._kept_logits = {}
+        self.flash_attn_by_itself = flash_attn is None and needs_flash
+        self._kept_logits, self._tally = {}, None
         self._wants_logits = logits_all
         self._all_scores = logits_all and not wanted.on
 
-        model_path = os.fspath(model_path)
+        model_path = os.fspath(models.resolve(model_path))
         models.check_file(model_path)
+        if lora_path:
+            lora_path = os.fsdecode(lora_path)
+            models.check_file(lora_path, "LoRA")
         self._open(
             wanted,
             model_path=model_path,
             n_ctx=n_ctx,
-            flash_attn=flash_attn,
+            n_gpu_layers=devices.default_gpu_layers() if n_gpu_layers is None else n_gpu_layers,
+            n_threads=n_threads or threads.default_count(),
+            n_threads_batch=n_threads_batch or threads.default_count(),
+            flash_attn=needs_flash if flash_attn is None else flash_attn,
+            type_v=type_v,
+            lora_path=lora_path,
             logits_all=self._all_scores,
             embedding=embedding,
             **upstream,
         )
         self._shrink()
+        if self.verbose:
+            print(f"Llama: the cache is on {self.cache_device}", file=sys.stderr)
+            for remark in stats.remarks(self):
+                print(f"Llama: {remark}", file=sys.stderr)
 
     def _open(self, wanted: CapkvConfig, **upstream) -> None:
         ffi, lib = _lib.load()
@@ -133,7 +158,26 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
             raise
         finally:
             lib.capkv_set_next_params(ffi.NULL)
+        self._buffers = _log.cache_buffers()
+        if self.lora_path and not self._lora_adapter:
+            self._lora_adapter = None  # nothing to free
+            self.close()
+            raise ValueError(f"cannot load the LoRA file {self.lora_path}: {_log.reason()}")
         self.kv_config = stats.config_of(self._kv_ctx)
+
+    @property
+    def cache_device(self) -> str:
+        """The devices that hold the cache: "CPU", or with the share of each "CUDA0 (75%), CPU (25%)"."""
+        return devices.describe(self._buffers)
+
+    @property
+    def draft_model(self):
+        """The draft model; its drafts are cut to n_batch - 1 tokens."""
+        return self._drafts
+
+    @draft_model.setter
+    def draft_model(self, model) -> None:
+        self._drafts = None if model is None else ShortDrafts(getattr(model, "model", model), lambda: self.n_batch - 1)
 
     def _shrink(self) -> None:
         # upstream's batch has room for n_ctx sequence ids per token, its scores for n_batch rows that nothing writes
@@ -185,17 +229,27 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
 
     def sample(self, *args, **kwargs) -> int:
         """As upstream's. Raises RuntimeError while no logits are there (nothing was read since reset() or load_state())."""
-        if self._requires_eval:
-            raise RuntimeError("there are no logits to sample from: eval() a token first")
+        self._need_logits()
         return super().sample(*args, **kwargs)
+
+    def _need_logits(self) -> None:
+        if self._requires_eval:
+            raise RuntimeError("there are no logits: eval() a token first")
 
     def generate(self, tokens, *args, **kwargs):
         """As upstream's. A prompt that goes back to where tokens were evicted is read anew, and n_rereads counts it."""
         tokens = list(tokens)
-        self._n_prompt = len(tokens)
         if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
             self._reset_if_evicted(tokens)
-        yield from super().generate(tokens, *args, **kwargs)
+        generated = super().generate(tokens, *args, **kwargs)
+        tally, self._tally = self._tally, None
+        if tally is None:
+            yield from generated
+            return
+        tally.n_prompt = len(tokens)
+        for token in generated:
+            tally.add(token)
+            yield token
 
     def _reset_if_evicted(self, tokens: list) -> None:
         n = min(self.n_tokens, len(tokens))
@@ -215,32 +269,6 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
                 )
             self.reset()
 
-    # --- logits ---
-
-    @property
-    def _scores(self):
-        return super()._scores if self._all_scores else logits.LogitRows(self, self._kept_logits)
-
-    def create_completion(self, prompt, *args, **kwargs):
-        """As upstream's; with a budget, `logprobs` needs logits_all=True and excludes `echo`.
-
-        Raises:
-            ValueError: logprobs with echo; else as upstream.
-        """
-        given = _COMPLETION.bind(self, prompt, *args, **kwargs).arguments
-        if self._all_scores or given.get("logprobs") is None:
-            return super().create_completion(prompt, *args, **kwargs)
-        if given.get("echo"):
-            raise ValueError(
-                "echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)"
-            )
-        given.pop("self")
-        streamed = super().create_completion(**{**given, "stream": True})
-        if given.get("stream"):
-            return streamed
-        chunks = list(streamed)
-        return logits.merge(chunks, self._n_prompt)
-
     # --- state ---
 
     def save_state(self) -> LlamaState:
@@ -257,10 +285,12 @@ class Llama(KvBudget, Sessions, llama_cpp.Llama):
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
-        return {**state, "logits_all": self._wants_logits, **{f"kv_{name}": value for name, value in self._kv_given.items()}}
+        state |= dict(draft_model=self._drafts and self._drafts.model, logits_all=self._wants_logits)
+        return {**state, **{f"kv_{name}": value for name, value in self._kv_given.items()}}
 
     def close(self) -> None:
         """Free the model and its context; safe at any time, also twice."""
         stack = getattr(self, "_stack", None)
         if stack is not None:
             stack.close()
+            closed.mark(self)

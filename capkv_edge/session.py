@@ -52,7 +52,7 @@ class Sessions:
             OSError: the file cannot be written; names the path and the reason.
             RuntimeError: llama.cpp could not write its state.
         """
-        path = os.path.realpath(path)  # a link stays one
+        path = os.path.realpath(os.fsdecode(path))  # a link stays one
         state = _state.take(self)
         header = {**_describe(self), "n_tokens": int(self.n_tokens), "n_state": len(state), "seed": int(self._seed)}
         text = json.dumps(header).encode()
@@ -73,7 +73,7 @@ class Sessions:
             ValueError: no session, damaged, or of another model, version or configuration; names the path and the reason. The
                 object is as it was, unless it is the native library that refuses the state: then it is empty, and usable.
         """
-        path = os.fspath(path)
+        path = os.fsdecode(path)
         try:
             header, tokens, state = _parse(_read(path))
             _check(header, _describe(self), self)

@@ -101,3 +101,19 @@ def compress(ctx, n_budget: int, seq_id: int = 0) -> int:
     if n < 0:
         raise ValueError(last_error())
     return n
+
+
+def remarks(llm) -> list:
+    """What may surprise whoever opened a Llama, one line each."""
+    found = []
+    config, n_ctx = llm.kv_config, llm.n_ctx()
+    if config is not None:
+        now = stats_of(pointer(llm.ctx), config)
+        if now.n_cells >= n_ctx:
+            found.append(
+                f"the budget of {config.budget:,} tokens and its headroom are no less than the context of {n_ctx:,}: nothing is "
+                f"ever evicted, and without a budget the cache takes {now.bytes_full / now.bytes_total:.0%} of the memory"
+            )
+    elif llm.flash_attn_by_itself:
+        found.append("flash attention is on, since V is quantized")
+    return found

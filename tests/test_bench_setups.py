@@ -15,7 +15,7 @@ BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0"
 @given(
     policy=st.sampled_from([*policies(), SHIFT]),
     budget=st.integers(70, 100_000),
-    kind=st.sampled_from(CACHE_TYPES),
+    kind=st.sampled_from(list(CACHE_TYPES)),
     options=st.sampled_from(["", ",novelty=0", ",novelty=2.5,sink=8"]),
 )
 def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options):
@@ -37,7 +37,7 @@ def test_the_cells_are_a_multiple_of_what_llama_cpp_pads_to_and_hold_the_budget_
     assert setup.n_cells % N_PAD == 0 or setup.n_batch == N_BATCH_MAX
 
 
-@given(n_ctx=st.integers(2048, 65536), kind=st.sampled_from(CACHE_TYPES), other=st.sampled_from(CACHE_TYPES))
+@given(n_ctx=st.integers(2048, 65536), kind=st.sampled_from(list(CACHE_TYPES)), other=st.sampled_from(list(CACHE_TYPES)))
 def test_equal_bytes_are_never_more(n_ctx, kind, other):
     setup = Setup.parse(f"capkv@={kind}:{other}").for_context(n_ctx, BYTES.get)
     assert setup.n_cells * BYTES[other] <= n_ctx * BYTES[kind]

@@ -85,3 +85,24 @@ def test_what_cannot_have_a_budget_cannot_have_one_untested(tmp_path):
     tiny_models.write_mamba(tmp_path / "mamba.gguf")
     with pytest.raises(ValueError, match="kv_budget is not possible for the architecture 'mamba'"):
         Llama(tmp_path / "mamba.gguf", verbose=False, kv_untested=True, **BUDGET)
+
+
+def test_the_name_demo_is_the_demo_model_in_python_too(make_llama, demo_model):
+    llm = make_llama("demo", n_ctx=64)
+    assert llm.model_path == str(demo_model)
+
+
+def test_a_path_of_bytes(make_llama, tiny_llama):
+    assert make_llama(str(tiny_llama).encode(), n_ctx=64).model_path == str(tiny_llama)
+
+
+def test_lora_files_are_checked_as_models_are(tmp_path, tiny_llama):
+    (tmp_path / "text.gguf").write_text("hello")
+    for name, kind, message in [
+        ("none.gguf", FileNotFoundError, "no such LoRA file: .*none.gguf"),
+        (".", IsADirectoryError, "the LoRA is a folder"),
+        ("text.gguf", ValueError, "not a GGUF file .it begins with b'hell'.: .*text.gguf"),
+        (tiny_llama, ValueError, "cannot load the LoRA file .*tiny-llama.gguf: .*adapter"),
+    ]:
+        with pytest.raises(kind, match=message):
+            Llama(tiny_llama, verbose=False, lora_path=tmp_path / name, **BUDGET)

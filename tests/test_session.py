@@ -168,6 +168,17 @@ def test_only_the_owner_may_read_it_at_any_moment(llm, tmp_path, monkeypatch):
     assert len(modes) >= 4 and {stat.S_IMODE(mode) for mode in (*modes, os.stat(tmp_path / "s").st_mode)} == {0o600}
 
 
+def test_a_path_may_be_bytes(llm, tmp_path):
+    llm.eval(text(50))
+    llm.save_session(bytes(tmp_path / "s"))
+    llm.reset()
+    llm.load_session(bytes(tmp_path / "s"))
+    assert llm.n_tokens == 50 and os.listdir(tmp_path) == ["s"]
+    with pytest.raises(ValueError, match=f"^cannot load the session {tmp_path}/t: "):
+        (tmp_path / "t").write_bytes(b"x")
+        llm.load_session(bytes(tmp_path / "t"))
+
+
 def test_a_link_stays_a_link(llm, tmp_path):
     llm.eval(text(50))
     (tmp_path / "link").symlink_to(tmp_path / "target")

@@ -1,0 +1,153 @@
+"""Completions with log probabilities and a budget, where the logits of the last tokens are all that is kept."""
+
+import codecs
+import inspect
+from collections import deque
+
+import llama_cpp
+import numpy as np
+from llama_cpp import llama_cpp as native
+
+from . import logits
+
+_COMPLETION = inspect.signature(llama_cpp.Llama.create_completion)
+
+
+class Tally:
+    """The tokens of a completion while they are generated: their bytes and their log probabilities.
+
+    A character may be split over tokens. It belongs to the token that completes it, so that the texts of the tokens put together
+    are the text of the completion.
+    """
+
+    def __init__(self, llm, n_top: int, n_chars: int):
+        self.llm, self._n_top = llm, n_top
+        self.n_prompt = self.n_tokens = 0  #: of the prompt, and generated
+        self._n_chars = n_chars  # characters before the next token
+        self._n_before = 0 if n_chars else 1  # upstream puts a begin-of-sequence token in front where there is no prompt
+        self._pending = []  # (token, bytes, log probabilities float32 [n_vocab]) that no chunk has covered yet
+        self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+
+    def add(self, token: int) -> None:
+        """Note a token that was just sampled."""
+        llm = self.llm
+        if native.llama_vocab_is_eog(llm._model.vocab, token):
+            return
+        row = llm._scores[self.n_prompt + self.n_tokens - 1, :]
+        self._pending.append((token, llm.detokenize([token]), llm.logits_to_logprobs(row)))
+        self.n_tokens += 1
+
+    def cover(self, text: str) -> tuple:
+        """The text of the tokens that a chunk of upstream's stream is of, and their `logprobs`.
+
+        Upstream joins the tokens of a split character where it can. At the end of a stream it goes token by token, drops what is
+        no whole character, and cuts the last token at a stop sequence.
+        """
+        if self._n_before:
+            self._n_before -= 1
+            return "", None
+        data = b""
+        for i, (_, piece, _) in enumerate(self._pending, start=1):
+            data += piece
+            if data == text.encode():
+                return self._take([piece for _, piece, _ in self._pending[:i]])
+        piece = self._pending[0][1]
+        ends = (n for n in range(len(piece), -1, -1) if piece[:n].decode("utf-8", "ignore") == text)
+        return self._take([piece[: next(ends, len(piece))]])
+
+    def _take(self, pieces: list) -> tuple:
+        found = dict(tokens=[], text_offset=[], token_logprobs=[], top_logprobs=[])
+        for piece in pieces:
+            token, _, logprobs = self._pending.pop(0)
+            text = self._decoder.decode(piece)
+            top = np.argsort(-logprobs, kind="stable")[: self._n_top].tolist()
+            names = {self.llm.detokenize([i]).decode("utf-8", "backslashreplace"): float(logprobs[i]) for i in top if i != token}
+            found["tokens"].append(text)
+            found["text_offset"].append(self._n_chars)
+            found["token_logprobs"].append(float(logprobs[token]))
+            found["top_logprobs"].append({**names, text: float(logprobs[token])})
+            self._n_chars += len(text)
+        return "".join(found["tokens"]), found
+
+
+def with_logprobs(stream, tally: Tally):
+    """The chunks of upstream's stream with the log probabilities of their tokens, and no character left out."""
+    tally.llm._tally = tally  # generate() takes it
+    try:
+        for chunk in stream:
+            choice = chunk["choices"][0]
+            text, logprobs = "", None
+            if choice["finish_reason"] is None:
+                text, logprobs = tally.cover(choice["text"])
+            yield {**chunk, "choices": [{**choice, "text": text, "logprobs": logprobs}]}
+    finally:
+        if tally.llm._tally is tally:
+            tally.llm._tally = None
+
+
+def merge(chunks: list, tally: Tally) -> dict:
+    """One completion out of the chunks of a streamed one that has logprobs."""
+    parts = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"] is not None]
+    logprobs = {
+        key: [value for part in parts for value in part[key]]
+        for key in ("tokens", "text_offset", "token_logprobs", "top_logprobs")
+    }
+    n_prompt, n = tally.n_prompt, tally.n_tokens
+    return {
+        **chunks[-1],
+        "choices": [
+            {
+                "text": "".join(chunk["choices"][0]["text"] for chunk in chunks),
+                "index": 0,
+                "logprobs": logprobs,
+                "finish_reason": chunks[-1]["choices"][0]["finish_reason"],
+            }
+        ],
+        "usage": {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n},
+    }
+
+
+class Completions:
+    """Mixed into Llama; needs its `_kept_logits`, `_tally`, `_all_scores` and `_need_logits`."""
+
+    @property
+    def _scores(self):
+        # upstream reads it while it completes
+        return super()._scores if self._all_scores else logits.LogitRows(self, self._kept_logits)
+
+    @property
+    def eval_logits(self):
+        """Logits as upstream's: a deque of rows [n_vocab], of the last tokens with logits_all=True (64 of them with a budget), else
+        of the newest token. Empty after reset(). Raises RuntimeError where sample() would."""
+        if self._all_scores or not self.n_tokens:
+            return super().eval_logits
+        self._need_logits()
+        kept = {i: row for i, row in self._kept_logits.items() if i < self.n_tokens} or {0: logits.row_of(self, -1)}
+        return deque(kept[i].tolist() for i in sorted(kept))
+
+    def create_completion(self, prompt, *args, **kwargs):
+        """As upstream's; with a budget, `logprobs` needs logits_all=True and excludes `echo`.
+
+        A character that is split over tokens is in the text of the token that completes it.
+
+        Raises:
+            ValueError: logprobs with echo, or an empty prompt where the model has no token to begin with; else as upstream.
+        """
+        given = _COMPLETION.bind(self, prompt, *args, **kwargs).arguments
+        if not len(prompt) and given.get("suffix") is None:
+            begins = isinstance(prompt, str) and self._model.add_bos_token() and self.token_bos() != -1
+            if not begins:
+                raise ValueError(f"prompt = {prompt!r}: allowed is at least one token (the model puts none in front by itself)")
+        if self._all_scores or given.get("logprobs") is None:
+            return super().create_completion(prompt, *args, **kwargs)
+        if given.get("echo"):
+            raise ValueError(
+                "echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)"
+            )
+        if not self._logits_all:
+            raise ValueError("logprobs is not supported for models created with logits_all=False")
+        given.pop("self")
+        n_top, is_stream = given.pop("logprobs"), given.get("stream")
+        tally = Tally(self, n_top, len(prompt))
+        chunks = with_logprobs(super().create_completion(**{**given, "stream": True}), tally)
+        return chunks if is_stream else merge(list(chunks), tally)

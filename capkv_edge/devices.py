@@ -1,0 +1,23 @@
+"""Where a model and its cache are: the default number of layers on the GPU, and the devices that hold K and V."""
+
+import llama_cpp
+
+#: llama.cpp's number for all layers, the output layer included
+ALL_LAYERS = -1
+
+
+def default_gpu_layers() -> int:
+    """All layers in a build with a GPU that is there, else none."""
+    return ALL_LAYERS if llama_cpp.llama_supports_gpu_offload() else 0
+
+
+def describe(buffers: dict) -> str:
+    """The devices of a cache as text: "CPU", or with their shares "CUDA0 (75%), CPU (25%)".
+
+    Args:
+        buffers: {name of the ggml buffer: MiB}, as llama.cpp's log has them.
+    """
+    total = sum(buffers.values())
+    if len(buffers) < 2 or not total:
+        return ", ".join(buffers) or "unknown"
+    return ", ".join(f"{name} ({part / total:.0%})" for name, part in buffers.items())
