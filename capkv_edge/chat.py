@@ -28,6 +28,7 @@ FORGETS = (
     "and no more; what was evicted is gone, and answers about it may be wrong."
 )
 ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
+WAITED = 0.15  # share of a reply's time without a CPU from which on it is said: with nothing else running it is 0.02
 FULL = "/clear begins anew, a larger --ctx makes room for more."
 
 
@@ -57,11 +58,11 @@ def cost_lines(talk) -> list:
     """What the budget costs, for the start."""
     stats = talk.stats()
     if stats is None:
-        return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens"]
+        return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens, on {talk.device}"]
     config = stats.config
     return [
         f"budget: {config.budget:,} tokens per KV head; the first {config.sink} and the last {config.recent} always stay",
-        f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)}; "
+        f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
         f"a full cache for {talk.n_ctx:,} tokens would take {size(stats.bytes_full)}",
     ]
 
@@ -77,6 +78,9 @@ def turn_line(talk) -> str:
         parts.append(f"{stats.n_evicted:,} of {stats.n_tokens:,} tokens evicted")
     if turn.end in ENDS:
         parts.append(ENDS[turn.end])
+    if turn.waited > WAITED:
+        fewer = f"; --threads {talk.n_threads - 1} may be faster" if talk.n_threads > 1 else ""
+        parts.append(f"slow: for {turn.waited:.0%} of the time other programs had the CPU{fewer}")
     return " · ".join(parts)
 
 
@@ -113,8 +117,8 @@ def stats_lines(talk) -> list:
     ]
 
 
-def read_text(name: str) -> str:
-    """The text of a file.
+def read_text(name: str) -> tuple:
+    """The text of a file, and how many bytes of it were replaced since they are no UTF-8.
 
     Raises:
         OSError: it cannot be read.
@@ -123,14 +127,16 @@ def read_text(name: str) -> str:
     data = Path(name).expanduser().read_bytes()
     if b"\0" in data[:8192]:
         raise ValueError("this is not a text file")
-    return data.decode("utf-8", "replace")
+    text = data.decode("utf-8", "surrogateescape")  # which makes a lone surrogate out of each byte that does not fit
+    return data.decode("utf-8", "replace"), sum("\udc80" <= char <= "\udcff" for char in text)
 
 
 class Chat:
-    """One run of the loop. `n_failed` counts inputs that could not be carried out."""
+    """One run of the loop. `n_failed` counts inputs that could not be carried out. is_script: Ctrl-C ends it all, by
+    KeyboardInterrupt, instead of a reply or a reading."""
 
-    def __init__(self, talk, ui):
-        self.talk, self.ui = talk, ui
+    def __init__(self, talk, ui, is_script=False):
+        self.talk, self.ui, self.is_script = talk, ui, is_script
         self.n_failed = 0
         self._warned = False
 
@@ -146,13 +152,17 @@ class Chat:
         except ContextFullError as err:
             return self.fail(f"{err}. {FULL}")
         except KeyboardInterrupt:
+            if self.is_script:
+                raise
             return self.ui.info(f"stopped after reading {self.talk.turn.n_read:,} tokens; they stay, and no reply was made")
         try:
             with closing(self.talk.reply()) as pieces:
                 for piece in pieces:
                     self.ui.write(piece)
         except KeyboardInterrupt:
-            pass
+            if self.is_script:
+                self.ui.end()
+                raise
         self.ui.end()
         self.ui.info(turn_line(self.talk))
         if self.talk.turn.end == "context":
@@ -164,7 +174,7 @@ class Chat:
         if not name:
             return self.fail("/read needs a file: /read FILE")
         try:
-            text = read_text(name)
+            text, n_replaced = read_text(name)
         except (OSError, ValueError) as err:
             return self.fail(f"{name}: {getattr(err, 'strerror', None) or err}")
         try:
@@ -173,9 +183,13 @@ class Chat:
         except ContextFullError as err:
             return self.fail(f"{name}: {err}. Nothing was read. {FULL}")
         except KeyboardInterrupt:
+            if self.is_script:
+                raise
             self.ui.info(f"stopped: the first {self.talk.turn.n_read:,} tokens of {name} are in the conversation")
         else:
             self.ui.info(f"read {n:,} tokens of {name} ({n / max(self.talk.turn.t_read, 1e-9):.0f} tokens/s); now ask about it")
+        if n_replaced:
+            self.ui.info(f"note: {name} is not all UTF-8: {n_replaced:,} bytes were replaced")
         self._warn()
 
     def _warn(self) -> None:
@@ -214,7 +228,11 @@ def run_chat(talk, ui, chat: Chat | None = None) -> int:
     while True:
         try:
             text = clean(ui.ask())
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
+            return chat.n_failed
+        except KeyboardInterrupt:
+            if chat.is_script:
+                raise
             return chat.n_failed
         if text.startswith("//"):
             chat.say(text[1:])

@@ -15,13 +15,21 @@ class PlainUI:
     """Takes its inputs from lines, for pipes and scripts; shows progress only where stderr is a terminal."""
 
     def __init__(self, lines=()):
-        self._lines = iter(lines)
+        self._lines = iter(lines or ())
+        if hasattr(lines, "reconfigure"):
+            lines.reconfigure(errors="surrogateescape")
+        self._replaced = set()
         self.console = Console(stderr=True, highlight=False)
+
+    def _note_replaced(self, what: str) -> None:
+        if what not in self._replaced:
+            self._replaced.add(what)
+            self.info(f"note: {what}: what does not fit is replaced")
 
     def ask(self) -> str:
         """The next input, which may be several lines. Raises EOFError at the end."""
         text = None
-        for line in self._lines:
+        for line in map(self._valid, self._lines):
             text = line.rstrip("\n") if text is None else text + "\n" + line.rstrip("\n")
             if is_complete(text):
                 return text
@@ -29,8 +37,20 @@ class PlainUI:
             raise EOFError
         return text
 
+    def _valid(self, line: str) -> str:
+        valid = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if valid.count("\ufffd") > line.count("\ufffd"):
+            self._note_replaced("the input is not all UTF-8")
+        return valid
+
     def write(self, text: str) -> None:
-        sys.stdout.write(text)
+        if sys.stdout is None:  # it was closed before the start
+            return
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        shown = text.encode(encoding, "replace").decode(encoding)
+        if shown != text:
+            self._note_replaced(f"the output is in {encoding}, which lacks a character of the reply")
+        sys.stdout.write(shown)
         sys.stdout.flush()
 
     def end(self) -> None:

@@ -60,12 +60,14 @@ def _app() -> typer.Typer:
         file: Annotated[
             list[str] | None, _option("-f/--file", "FILE", "read this first, as /read does; may be repeated")
         ] = None,
-        system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt", "the model's own")] = None,
+        system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
         temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the likeliest token")] = "0.8",
         seed: Annotated[str | None, _option("--seed", "N", "of the sampling and of the KV policy", "random")] = None,
         max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = as long as it gets")] = "1024",
-        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "all cores")] = None,
-        gpu_layers: Annotated[str, _option("--gpu-layers", "N", "layers on the GPU, -1 = all")] = "0",
+        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "the cores that it may use")] = None,
+        gpu_layers: Annotated[
+            str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all in a build with a GPU")
+        ] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
         version: Annotated[
             bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="and leave")
@@ -86,8 +88,9 @@ def _app() -> typer.Typer:
             model,
             dict(
                 n_ctx=_number(int, "--ctx", ctx, 0),
-                n_threads=os.cpu_count() if threads is None else _number(int, "--threads", threads, 1, 512),
-                n_gpu_layers=_number(int, "--gpu-layers", gpu_layers, -1),
+                n_threads=None if threads is None else _number(int, "--threads", threads, 1, 512),
+                n_threads_batch=None if threads is None else int(threads),
+                n_gpu_layers=None if gpu_layers is None else _number(int, "--gpu-layers", gpu_layers, -1),
                 type_k=cache_type(cache_type_k, "--cache-type-k"),
                 type_v=cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,
@@ -121,19 +124,19 @@ def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files
     from .conversation import Conversation
     from .llama import Llama
 
-    is_terminal = not prompts and sys.stdin.isatty() and sys.stdout.isatty()
+    is_terminal = not prompts and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
     llm = Llama(models.resolve(model), **llm_options)
     try:
         talk = Conversation(llm, **talk_options)
         ui = TerminalUI(lambda: toolbar(talk)) if is_terminal else PlainUI(sys.stdin if not prompts else ())
-        chat = Chat(talk, ui)
+        chat = Chat(talk, ui, is_script=not is_terminal)
         for line in cost_lines(talk):
             ui.info(line)
         n_trained = llm._model.n_ctx_train()
         if talk.n_ctx > n_trained:
             ui.info(f"note: the model was trained for {n_trained:,} tokens, replies get worse past them")
-        if talk.template.is_guess:
-            ui.info("note: the model has no chat template, ChatML is a guess")
+        for remark in talk.remarks():
+            ui.info(f"note: {remark}")
         for name in files:
             chat.read(name)
         if chat.n_failed:

@@ -19,20 +19,36 @@ def version(name: str):
     return say
 
 
+def _leave_pipe() -> int:
+    """Whoever read the output has left: what still waits to be written goes nowhere."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        try:
+            stream = sys.stdout if descriptor == 1 else sys.stderr
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            os.dup2(devnull, descriptor)
+    return 0
+
+
 def run(make_app, name: str, args=None) -> int:
     """Run the typer app that make_app() gives; returns the exit status: 0, 2 after an error, 130 when interrupted."""
 
     def fail(message: str) -> int:
-        print(f"{name}: error: " + " ".join(message.split()), file=sys.stderr)
+        if sys.stderr is not None:
+            print(f"{name}: error: " + " ".join(message.split()), file=sys.stderr)
         return 2
 
     try:
         return make_app()(args=args, standalone_mode=False, prog_name=name) or 0
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the output has left
-        sys.stdout = open(os.devnull, "w")
-        return 0
+    except SystemExit as leave:
+        if not isinstance(leave.__context__, BrokenPipeError):
+            raise
+        return _leave_pipe()  # typer, and rich, leave with status 1
+    except BrokenPipeError:
+        return _leave_pipe()
     except MemoryError:
         return fail("not enough memory")
     except (ImportError, OSError, RuntimeError, ValueError) as err:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llama_cpp import llama_cpp as native
 
+from . import stats, threads
 from .stats import KvStats
 from .template import Template
 
@@ -28,6 +29,7 @@ class Turn:
     t_read: float = 0.0
     n_reply: int = 0
     t_reply: float = 0.0
+    waited: float = 0.0  #: share of the reply's time for which a thread had no CPU to run on
     end: str = ""  #: "stop", "length" (max_tokens), "context" (no positions left) or "cut" (the caller left off)
 
 
@@ -36,7 +38,7 @@ class Conversation:
 
     Args:
         llm: a capkv_edge.Llama, with a budget or without.
-        system: system prompt, or None for the template's own.
+        system: system prompt; "" for none, None for the template's own.
         temp: temperature of the sampling, 0 is greedy.
         max_tokens: longest reply in tokens, 0 for as long as it gets.
     """
@@ -55,6 +57,7 @@ class Conversation:
         self._n_turns = 0
         self._open = False  # the user's turn has begun and was not handed over yet
         self._unread = []  # the end of a reply that was shown but not read back in
+        self._has_marker = False  # the reply ended with the template's marker as text, which is in the cache
 
     @property
     def n_tokens(self) -> int:
@@ -69,6 +72,20 @@ class Conversation:
     def stats(self) -> KvStats | None:
         """KvStats, or None without a budget."""
         return self.llm.kv_stats() if self.llm.kv_config is not None else None
+
+    @property
+    def device(self) -> str:
+        """The devices that hold the cache."""
+        return self.llm.cache_device
+
+    @property
+    def n_threads(self) -> int:
+        """CPU threads that replies are generated with."""
+        return self.llm.n_threads
+
+    def remarks(self) -> list:
+        """What may surprise at the start, one line each."""
+        return stats.remarks(self.llm) + self.template.remarks
 
     # --- the user's turn ---
 
@@ -99,7 +116,8 @@ class Conversation:
         if self._open:
             return []
         head = [self.llm.token_bos()] if self._add_bos and not self._n_turns else []
-        return head + self._unread + self._tokens(self._parts[0], special=True)
+        before = self._parts[0].removeprefix(self.template.stop) if self._has_marker else self._parts[0]
+        return head + self._unread + self._tokens(before, special=True)
 
     def _tokens(self, text: str, special: bool = False) -> list:
         # only the template's own words may be control tokens: a file that holds "<|im_end|>" ends no turn
@@ -123,7 +141,7 @@ class Conversation:
             self.turn.n_read = self.n_tokens - n_start
             self.turn.t_read = time.perf_counter() - t_start
             if self.turn.n_read:
-                self._open, self._unread = True, []
+                self._open, self._unread, self._has_marker = True, [], False
 
     # --- the reply ---
 
@@ -131,29 +149,40 @@ class Conversation:
         """Generate the reply to what ask() handed over: yields pieces of text. May be left off at any point."""
         turn, llm = self.turn, self.llm
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        marker = Marker(self.template.stop)
+        stop_token = self._marker_token()
         n_start, token = self.n_tokens, None
-        t_start = time.perf_counter()
+        t_start, clock = time.perf_counter(), threads.Clock()
         turn.end = "cut"
         try:
             for token in llm.generate([], reset=False, temp=self.temp):
-                if native.llama_vocab_is_eog(llm._model.vocab, token):
+                if token == stop_token or native.llama_vocab_is_eog(llm._model.vocab, token):
                     token, turn.end = None, "stop"
                     break
                 turn.n_reply += 1
                 turn.t_reply = time.perf_counter() - t_start
-                yield decoder.decode(self._piece(token))
+                yield marker.feed(decoder.decode(self._piece(token)))
+                if marker.found:
+                    turn.end, self._has_marker = "stop", True
+                    break
                 if self.max_tokens and turn.n_reply >= self.max_tokens:
                     turn.end = "length"
                     break
                 if self.n_tokens + 1 >= self.n_ctx:
                     turn.end = "context"
                     break
-            if rest := decoder.decode(b"", final=True):
+            if rest := marker.feed(decoder.decode(b"", final=True)) + marker.flush():
                 yield rest
         finally:
+            turn.waited = clock.waited()
             # the last token is read when the next one is asked for, which may not have happened
             if token is not None and self.n_tokens < n_start + turn.n_reply:
                 self._unread = [token]
+
+    def _marker_token(self) -> int | None:
+        """The control token of a guessed template's marker, where the model has one that it does not end its replies with."""
+        tokens = self._tokens(self.template.stop, special=True)
+        return tokens[0] if len(tokens) == 1 else None
 
     def _piece(self, token: int) -> bytes:
         for size in (64, 4096):
@@ -162,3 +191,25 @@ class Conversation:
             if n >= 0:
                 return buffer.raw[:n]
         return b""
+
+
+class Marker:
+    """Takes what ends a reply out of a stream of text; what may be its beginning waits. `found` says that it came."""
+
+    def __init__(self, text: str):
+        self._text, self._held, self.found = text, "", False
+
+    def feed(self, text: str) -> str:
+        """What can be shown of the text so far: nothing behind the marker."""
+        if not self._text or self.found:
+            return "" if self.found else text
+        shown, mark, _ = (self._held + text).partition(self._text)
+        self.found = bool(mark)
+        n = 0 if mark else next(n for n in range(len(self._text) - 1, -1, -1) if shown.endswith(self._text[:n]))
+        shown, self._held = shown[: len(shown) - n], shown[len(shown) - n :]
+        return shown
+
+    def flush(self) -> str:
+        """What still waits, at the end of the stream."""
+        held, self._held = self._held, ""
+        return held

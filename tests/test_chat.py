@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from capkv_edge import CapkvConfig, KvStats
-from capkv_edge.chat import FORGETS, Chat, clean, is_complete, run_chat, size
+from capkv_edge.chat import FORGETS, Chat, clean, is_complete, run_chat, size, turn_line
 from capkv_edge.conversation import ContextFullError, Conversation, Turn
 
 
@@ -14,6 +14,8 @@ class FakeTalk:
 
     A reply that is an exception is raised after the words before it.
     """
+
+    device, n_threads = "CPU", 2
 
     def __init__(self, replies=(), n_ctx=1000, budget=256):
         self.replies, self.n_ctx, self.budget = list(replies), n_ctx, budget
@@ -176,6 +178,44 @@ def test_ctrl_c_stops_a_reply_and_leaves_at_the_prompt():
         "> \n",
         0,
     )
+
+
+def test_a_script_ends_at_ctrl_c(tmp_path):
+    for replies, inputs in [([["half", KeyboardInterrupt()]], ["go", "on"]), ([], [KeyboardInterrupt(), "on"])]:
+        ui, talk = Transcript(*inputs), FakeTalk(replies)
+        with pytest.raises(KeyboardInterrupt):
+            run_chat(talk, ui, Chat(talk, ui, is_script=True))
+        assert "on" not in ui.shown.split() and ui.inputs == ["on"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    talk.read = talk.ask = stop
+    (tmp_path / "a.txt").write_text("a")
+    for act in (lambda chat: chat.read("a.txt"), lambda chat: chat.say("a")):
+        with pytest.raises(KeyboardInterrupt):
+            act(Chat(talk, ui, is_script=True))
+
+
+def test_a_slow_reply_shows_its_cause():
+    talk = FakeTalk([["a"]])
+    for waited, n_threads, shown in [
+        (0.05, 2, " evicted"),
+        (0.4, 2, " · slow: for 40% of the time other programs had the CPU; --threads 1 may be faster"),
+        (0.4, 1, " · slow: for 40% of the time other programs had the CPU"),
+    ]:
+        talk.turn, talk.n_threads = Turn(n_reply=1, t_reply=1.0, waited=waited), n_threads
+        assert turn_line(talk).endswith(shown)
+
+
+def test_a_file_that_is_not_utf8_is_read_with_a_word(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("dé jà vu".encode("latin-1"))
+    (tmp_path / "utf8.txt").write_text("dé jà vu \ufffd")
+    talk = FakeTalk()
+    shown, n_failed = transcript(talk, "/read latin.txt", "/read utf8.txt")
+    assert shown.count("(note: ") == 1 and n_failed == 0
+    assert "(note: latin.txt is not all UTF-8: 2 bytes were replaced)\n" in shown
+    assert talk.said[0] == "latin.txt:\n\nd\ufffd j\ufffd vu\n\n"
 
 
 def test_help_lists_every_command():

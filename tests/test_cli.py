@@ -42,7 +42,7 @@ def test_one_shot_prints_the_answer_alone(chat, tiny_llama):
     assert status == 0 and out.endswith("\n")
     assert re.fullmatch(
         r"budget: 600 tokens per KV head; the first 4 and the last 64 always stay\n"
-        r"cache: 1,280 cells, [\d.]+ KiB; a full cache for 4,096 tokens would take 2.0 MiB\n"
+        r"cache: 1,280 cells, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 2.0 MiB\n"
         r"[\d.]+ tokens/s · \d+ of 1,280 cells used \(budget 600\) · 0 of \d+ tokens evicted( · cut at --max-tokens)?\n",
         err,
     ), err
@@ -72,7 +72,7 @@ def test_a_script_that_failed_somewhere_says_so_at_the_end(chat, tiny_llama, mon
 
 def test_without_a_budget(chat, tiny_llama):
     status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "512")
-    assert status == 0 and err.startswith("no budget: the cache is a full one, for 512 tokens\n")
+    assert status == 0 and err.startswith("no budget: the cache is a full one, for 512 tokens, on CPU\n")
 
 
 def test_what_may_disappoint_is_told(chat, tiny_llama):
@@ -86,6 +86,27 @@ def test_quantized_cache_types(chat, tiny_llama):
     status, _, q8 = chat(tiny_llama, "-p", "hello", *FAST, "--cache-type-k", "q8_0", "--cache-type-v", "q8_0")
     assert status == 0
     assert "take 2.0 MiB" in f16 and "take 1.1 MiB" in q8
+
+
+def test_a_quantized_v_without_a_budget_has_flash_attention_by_itself(chat, tiny_llama):
+    args = [tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "512"]
+    status, out, err = chat(*args, "--cache-type-v", "q4_0")
+    assert status == 0 and out and "note: flash attention is on, since V is quantized\n" in err
+    status, _, err = chat(*args, "--cache-type-k", "bf16", "--cache-type-v", "bf16")
+    assert status == 0 and "flash" not in err
+
+
+def test_a_budget_above_the_context_is_told(chat, tiny_llama):
+    _, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "1024")
+    assert "note: the budget of 600 tokens and its headroom are no less than the context of 1,024: nothing is ever evicted" in err
+    _, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "2048")
+    assert "note: the budget" not in err
+
+
+def test_an_empty_system_prompt_replaces_the_models_own(chat):
+    status, _, err = chat("demo", "-p", "hi", *FAST, "--system", "")
+    assert status == 0 and "note: the system prompt is an empty one, in place of the template's own\n" in err
+    assert "system prompt" not in chat("demo", "-p", "hi", *FAST)[2]
 
 
 def test_help_has_every_option_of_the_table(chat):
@@ -123,6 +144,7 @@ def test_policy_help_and_version(chat):
         (["--headroom", "8"], ["kv_headroom = 8", "at least n_batch = 512"]),
         (["--cache-type-k", "q9"], ["--cache-type-k = q9", "q8_0"]),
         (["--threads", "0"], ["--threads = 0", "a whole number, 1 to 512"]),
+        (["--gpu-layers", "-2"], ["--gpu-layers = -2", "a whole number, -1 to"]),
         (["--temp", "-1"], ["--temp = -1", "a number, 0 to 100"]),
         (["--temp", "nan"], ["--temp = nan"]),
         (["--ctx", "-2"], ["--ctx = -2"]),

@@ -131,3 +131,26 @@ def test_without_a_budget_it_works_too(make_llama, tiny_llama):
     talk.ask("hello")
     reply(talk)
     assert talk.stats() is None
+
+
+@pytest.mark.parametrize("words", ["fine<|im_end|>", "fine<|im_end|> <|im_start|>user", "fine<|im_en"])
+def test_a_guessed_template_ends_a_reply_at_its_marker(llm, words):
+    del llm.metadata["tokenizer.chat_template"]
+    talk = Conversation(llm, temp=0)
+    script(llm, words, "good")
+    talk.ask("one")
+    assert reply(talk) == words.partition("<|im_end|>")[0] and talk.turn.end == "stop"
+    talk.ask("two")
+    assert reply(talk) == "good"
+    turn = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    said = words if words.endswith("en") else "fine"
+    assert read_back(llm).decode() == "<s>" + turn.format("one") + said + "<|im_end|>\n" + turn.format("two") + "good"
+
+
+def test_a_guessed_template_ends_a_reply_at_its_control_token(llm, monkeypatch):
+    del llm.metadata["tokenizer.chat_template"]
+    talk = Conversation(llm, temp=0)
+    monkeypatch.setattr(talk, "_marker_token", lambda: 3 + ord("!"))
+    script(llm, "fine! and more")
+    talk.ask("one")
+    assert reply(talk) == "fine" and talk.turn.end == "stop"

@@ -46,6 +46,21 @@ def test_bos_comes_once_only():
     assert parts.later == ("</s>[INST] Be brief.\n\n", "[/INST]")
 
 
+OWN_SYSTEM = (  # as Qwen's
+    "{% if messages[0].role != 'system' %}<system>You are a bot.</system>{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}<assistant>"
+)
+
+
+def test_an_empty_system_prompt_is_none():
+    assert template(OWN_SYSTEM).first[0] == "<system>You are a bot.</system><user>"
+    empty = template(OWN_SYSTEM, "")
+    assert empty.first[0] == "<system></system><user>" and empty.later == template(OWN_SYSTEM).later
+    assert empty.remarks == ["the system prompt is an empty one, in place of the template's own"]
+    for text in (LLAMA3_INSTRUCT_CHAT_TEMPLATE, NO_SYSTEM, tiny_models.TEMPLATE, SYSTEM_IN_LAST_USER):
+        assert template(text, "").first == template(text).first and template(text, "").remarks == []
+
+
 def test_a_refused_system_prompt_and_a_broken_template_say_so():
     template(NO_SYSTEM)
     with pytest.raises(ValueError, match=r"may not take a system prompt.*no system role"):
