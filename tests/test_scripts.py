@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -34,14 +35,15 @@ def chat(*args, redirect="", data=b"", command=COMMAND, **env):
 
 @pytest.mark.parametrize("reads", [True, False], ids=["reading", "replying"])
 def test_ctrl_c_ends_with_130(tiny_llama, tmp_path, reads):
-    (tmp_path / "long.txt").write_text("word " * (400_000 if reads else 1))
-    args = [tiny_llama, "--ctx", "9999999", "-f", "long.txt", "-p", "go on", "-p", "never", "--threads", "1", "--max-tokens", "0"]
-    args += ["--budget", "2000"]
+    (tmp_path / "long.txt").write_text("word " * 4000)
+    args = [tiny_llama, "--ctx", "9999999", *["-f", "long.txt"] * (50 if reads else 0), "-p", "go on", "-p", "never"]
+    args += ["--threads", "1", "--max-tokens", "0", "--budget", "2000"]
     child = subprocess.Popen([*COMMAND, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         if reads:
             while b"note: the model was trained" not in (line := child.stderr.readline()):
                 assert line
+            time.sleep(1)  # so that it is at the tokens: opening a file takes no time
         else:
             assert child.stdout.read(1)
         child.send_signal(signal.SIGINT)
@@ -49,7 +51,7 @@ def test_ctrl_c_ends_with_130(tiny_llama, tmp_path, reads):
     finally:
         child.kill()
     assert child.returncode == 130
-    assert b"Traceback" not in err and b"tokens/s" not in err.partition(b"ask about it")[2]
+    assert b"Traceback" not in err and b" cells used" not in err
     assert out == b"" if reads else out.endswith(b"\n")
 
 

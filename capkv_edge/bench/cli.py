@@ -22,8 +22,11 @@ def _run(what: str, engine, make_work, rows, output, plot) -> int:
     from .rows import Store
 
     store = Store(rows)
-    with engine or show.nothing(), show.bar(what) as progress:
-        done = show.collect(make_work(store, progress), store, rows)
+    with engine or show.nothing():
+        if engine:
+            show.start(engine.cache_device, engine.n_threads)
+        with show.bar(what) as progress:
+            done = show.collect(make_work(store, progress), store, rows)
     kind = "retrieval" if what == "dialogues" else what
     show.finish(store.rows(kind), output, plot, shlex.join(["capkv-bench", *sys.argv[1:]]))
     return 0 if done else 130
@@ -57,7 +60,7 @@ def _app() -> typer.Typer:
         output: o.Output = "md",
         plot: o.Plot = None,
         threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = 0,
+        gpu_layers: o.GpuLayers = None,
         seed: o.Seed = 1,
     ):
         """Next-token distributions against the full cache's, while text streams in."""
@@ -108,7 +111,7 @@ def _app() -> typer.Typer:
         output: o.Output = "md",
         plot: o.Plot = None,
         threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = 0,
+        gpu_layers: o.GpuLayers = None,
         seed: o.Seed = 1,
     ):
         """Tasks of RULER, facts told many turns ago, rules given at the start."""
@@ -162,7 +165,7 @@ def _app() -> typer.Typer:
         output: o.Output = "md",
         plot: o.Plot = None,
         threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = 0,
+        gpu_layers: o.GpuLayers = None,
         seed: o.Seed = 1,
     ):
         """LongBench's own files, with its official metrics."""
@@ -198,7 +201,7 @@ def _app() -> typer.Typer:
         output: o.Output = "md",
         plot: o.Plot = None,
         threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = 0,
+        gpu_layers: o.GpuLayers = None,
         seed: o.Seed = 1,
     ):
         """Tokens per second, memory and the cost of evictions at depths, in llama-bench's terms."""

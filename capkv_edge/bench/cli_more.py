@@ -30,7 +30,7 @@ def add(app: typer.Typer, make_engine) -> None:
         stride: Annotated[int, typer.Option("--stride", metavar="N", help="score every N-th token", min=1)] = 4,
         rows: o.Rows = None,
         threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = 0,
+        gpu_layers: o.GpuLayers = None,
         seed: o.Seed = 1,
     ):
         """The smallest budget that keeps the loss under a limit on your own text."""
@@ -44,6 +44,7 @@ def add(app: typer.Typer, make_engine) -> None:
         with make_engine(model, threads, gpu_layers) as engine:
             plan = tune.Plan(texts.documents(engine, text, docs, ctx), names, ctx, max_kl, type, stride, seed)
             found = []
+            show.start(engine.cache_device, engine.n_threads)
             with show.bar("tune") as progress:
                 try:
                     for one in tune.run(engine, plan, store, progress):
@@ -86,7 +87,7 @@ def add(app: typer.Typer, make_engine) -> None:
             float | None, typer.Option("--limit", metavar="S", help="stop measuring after so many seconds")
         ] = None,
         threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = 0,
+        gpu_layers: o.GpuLayers = None,
     ):
         """Every policy and peer on prose and documentation: the comparison that docs/results.md shows."""
         from . import preset

@@ -8,7 +8,7 @@ from llama_cpp import _internals as internals
 from llama_cpp._logger import set_verbose
 from llama_cpp.llama_chat_format import CHATML_CHAT_TEMPLATE, Jinja2ChatFormatter
 
-from .. import _lib, _log, models, stats
+from .. import _lib, _log, devices, models, stats, threads
 from ..config import cache_type
 from .setups import Setup
 from .stream import Stream
@@ -23,23 +23,24 @@ class Engine:
 
     Args:
         model: path of a GGUF file, or "demo".
-        n_threads: CPU threads, for reading and decoding.
-        n_gpu_layers: layers on the GPU, -1 is all.
+        n_threads: CPU threads, for reading and decoding; None is threads.default_count().
+        n_gpu_layers: layers on the GPU, -1 is all; None is all in a build with a GPU.
 
     Raises:
         OSError: a model file that is missing or may not be read.
         ValueError: a file that is no model.
     """
 
-    def __init__(self, model, *, n_threads=None, n_gpu_layers=0):
+    def __init__(self, model, *, n_threads=None, n_gpu_layers=None):
         self.path = models.resolve(model)
         models.check_file(self.path)
-        self.n_threads, self.n_gpu_layers = n_threads or os.cpu_count() or 1, n_gpu_layers
         _lib.load()
+        n_gpu_layers = devices.default_gpu_layers() if n_gpu_layers is None else n_gpu_layers
+        self.n_threads, self.n_gpu_layers = n_threads or threads.default_count(), n_gpu_layers
         _log.forget()
         set_verbose(False)
         llama_cpp.llama_backend_init()
-        self._stack, self._sizes, self._hash, self._formatter = ExitStack(), {}, None, None
+        self._stack, self._sizes, self._hash, self._formatter, self._device = ExitStack(), {}, None, None, None
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
         try:
@@ -130,6 +131,18 @@ class Engine:
         if not ctx:
             raise ValueError(f"no context for {self.path.name} with {setup.name}: {_log.reason(_lib.last_error())}")
         return ctx
+
+    @property
+    def cache_device(self) -> str:
+        """The devices that hold the caches: "CPU", or with the share of each "CUDA0 (75%), CPU (25%)".
+
+        Raises:
+            ValueError: the model can have no context.
+        """
+        if self._device is None:
+            llama_cpp.llama_free(self.make_context(Setup(), 256, 32))
+            self._device = devices.describe(_log.cache_buffers())
+        return self._device
 
     def bytes_per_token(self, kind: str) -> float:
         """Bytes of K and V of one token in a full cache of that type, over the layers that a budget governs.

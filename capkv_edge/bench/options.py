@@ -27,8 +27,10 @@ Contexts = Annotated[str, _option("--ctx", "N,..", "contexts in tokens; the last
 Rows = Annotated[Path | None, _option("--rows", "FILE", "keep rows there as JSON lines, and skip what it has already")]
 Output = Annotated[str, _option("-o/--output", "FORMAT", "what is printed: " + ", ".join(FORMATS))]
 Plot = Annotated[Path | None, _option("--plot", "FOLDER", "write PNGs and a page there")]
-Threads = Annotated[int | None, _option("-t/--threads", "N", "CPU threads", min=1, max=512, show_default="all cores")]
-GpuLayers = Annotated[int, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", min=-1)]
+Threads = Annotated[int | None, _option("-t/--threads", "N", "CPU threads", min=1, max=512, show_default="the cores that it may use")]
+GpuLayers = Annotated[
+    int | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", min=-1, show_default="all in a build with a GPU")
+]
 Seed = Annotated[int, _option("--seed", "N", "of texts and tasks", min=0, max=2**32 - 1)]
 
 

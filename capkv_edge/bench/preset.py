@@ -116,7 +116,8 @@ def _retrieval(engine, size: Size, store, progress):
 def _speed(engine, size: Size, store, progress):
     setups = [Setup.parse(text) for text in options.split(size.speed_setups, ";")]
     n = dict(n_prompt=512, n_gen=64) if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
-    plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, n_batch=512, n_threads=engine.n_threads)
+    machine = dict(n_threads=engine.n_threads, n_gpu_layers=engine.n_gpu_layers)
+    plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, n_batch=512, **machine)
     return speed.run(engine.path, plan, store, progress)
 
 
@@ -143,6 +144,7 @@ def run(model, folder: Path, document, size: str, only: list, limit, threads, gp
     store, end = Store(folder / "rows.jsonl"), time.monotonic() + (limit or float("inf"))
     done = True
     with make_engine(model, threads, gpu_layers) as engine:
+        show.start(engine.cache_device, engine.n_threads)
         for part, work in zip(PARTS, (_fidelity, _retrieval, _speed)):
             if only and part not in only or not done or time.monotonic() > end:
                 continue

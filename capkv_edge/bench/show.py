@@ -53,6 +53,11 @@ def _lines(what: str):
     return say
 
 
+def start(device: str, n_threads: int) -> None:
+    """Say on stderr what the measurements run on: the devices of the cache, and how many CPU threads."""
+    print(f"capkv-bench: the cache is on {device}; CPU threads: {n_threads}", file=sys.stderr, flush=True)
+
+
 def check(form: str, plot) -> None:
     """See that what is asked for at the end can be had, before hours of work. Raises ValueError or ImportError."""
     if form not in FORMATS:

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import models
+from . import show
 from .rows import KEY_FIELDS
 from .setups import Setup
 from .speed_worker import DOCS
@@ -44,7 +45,7 @@ class Plan:
     rounds: int = 3
     n_batch: int | None = None  #: None: each setup's own; else their headroom grows with it, and their name says so
     n_threads: int | None = None
-    n_gpu_layers: int = 0
+    n_gpu_layers: int | None = None  #: as Engine's
     text: str = DOCS  #: "python-docs", "random" (tokens), or a text file
     limit_s: float | None = None  #: time for each setup at each depth, loading left out
     seed: int = 1  #: of random tokens
@@ -136,6 +137,7 @@ class _Cells:
         if "error" in found:
             raise ValueError(found["error"])
         self.about, self.cells = found["about"], found["cells"]
+        show.start(found["cache_device"], self.about["n_threads"])
         self.too_deep = {}
         for row in store.rows("speed"):
             same = all(row.get(name) == self.about[name] for name in ("model_hash", "n_threads", "n_gpu_layers"))

@@ -149,13 +149,13 @@ def describe(engine, job: dict) -> dict:
             if resolved.policy:
                 n_batch = min(n_batch, resolved.n_batch)  # the headroom
             cells[f"{name} {depth}"] = dict(n_batch=n_batch, n_ubatch=min(n_batch, 512), budget=resolved.budget or None)
-    return dict(about=about(engine), cells=cells)
+    return dict(about=about(engine), cells=cells, cache_device=engine.cache_device)
 
 
 def main() -> None:
     job = json.load(sys.stdin)
     try:
-        free = free_on_devices() if job["n_gpu_layers"] else None
+        free = free_on_devices() if job["n_gpu_layers"] != 0 else None
         with Engine(job["model"], n_threads=job["n_threads"], n_gpu_layers=job["n_gpu_layers"]) as engine:
             found = describe(engine, job) if job["what"] == "describe" else measure(engine, job, free)
     except (ValueError, RuntimeError, OSError, MemoryError) as err:
