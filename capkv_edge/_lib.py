@@ -109,6 +109,7 @@ def load():
 
     ffi = FFI()
     ffi.cdef("struct llama_context;\n" + _declarations(header))
+    ffi.cdef("void llama_log_set(void (*callback)(int level, const char * text, void * user_data), void * user_data);")
 
     try:
         import llama_cpp.llama_cpp as native
@@ -121,7 +122,7 @@ def load():
 
     from . import _log
 
-    _log.install()
+    _log.install(ffi, lib)
     return ffi, lib
 
 

@@ -1,14 +1,12 @@
 """llama.cpp's log: shown when a Llama is verbose. What a thread was last told is kept: errors, so that an exception can name the
 reason, and the buffers of the cache, so that the devices that hold it can be named."""
 
-import ctypes
 import logging
 import re
 import sys
 import threading
 from collections import deque
 
-import llama_cpp.llama_cpp as native
 from llama_cpp import _internals, llama
 from llama_cpp._logger import logger
 
@@ -20,16 +18,15 @@ class _Heard(threading.local):
     """What llama.cpp said on one thread: models may be opened on several at once."""
 
     def __init__(self):
-        self.errors, self.buffers, self.level = deque(maxlen=8), {}, 0
+        self.errors, self.buffers, self.level, self.interrupted = deque(maxlen=8), {}, 0, False
 
 
 _heard = _Heard()
+_callback = None  # lives as long as llama.cpp may call it
 
 
-@native.llama_log_callback
-def _on_line(level, text, user_data):
+def _hear(level: int, line: str) -> None:
     _heard.level = _heard.level if level == _CONTINUED else level
-    line = text.decode("utf-8", "replace")
     if _heard.level == _ERROR:
         _heard.errors.append(line)
     elif found := _BUFFER.search(line):
@@ -37,6 +34,19 @@ def _on_line(level, text, user_data):
         _heard.buffers[name] = _heard.buffers.get(name, 0.0) + float(n_mib)
     if logger.level <= logging.DEBUG:
         print(line, end="", flush=True, file=sys.stderr)
+
+
+def _on_failure(kind, error, trace) -> None:
+    # Python looks for Ctrl-C in here too, and no exception can leave a function that C has called
+    _heard.interrupted |= kind is KeyboardInterrupt
+
+
+def raise_interrupt() -> None:
+    """Raise the KeyboardInterrupt of a Ctrl-C that came while this thread was being told something; to be called after what may
+    take long."""
+    if _heard.interrupted:
+        _heard.interrupted = False
+        raise KeyboardInterrupt
 
 
 class _Open:
@@ -53,9 +63,15 @@ class _Open:
         pass
 
 
-def install() -> None:
+def install(ffi, lib) -> None:
     """Take llama.cpp's log over from llama_cpp, whose callback hides errors and shows warnings when it is told to be quiet."""
-    native.llama_log_set(_on_line, ctypes.c_void_p(0))
+    global _callback
+
+    def on_line(level, text, user_data):
+        _hear(level, ffi.string(text).decode("utf-8", "replace"))
+
+    _callback = ffi.callback("void (int, const char *, void *)", on_line, onerror=_on_failure)
+    lib.llama_log_set(_callback, ffi.NULL)
     llama.suppress_stdout_stderr = _internals.suppress_stdout_stderr = _Open
 
 

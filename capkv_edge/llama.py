@@ -145,6 +145,7 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
         lib.capkv_set_next_params(wanted.params)
         try:
             super().__init__(**upstream)
+            _log.raise_interrupt()
         except ValueError as err:
             self.close()
             if str(err) == "Failed to create llama_context":
@@ -212,7 +213,8 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
                 tokens have been evicted.
         """
         if self._all_scores:
-            return super().eval(tokens)
+            super().eval(tokens)
+            return _log.raise_interrupt()
         self._drop_unread()
         if len(self.input_ids) < self.n_tokens + len(tokens):
             self.input_ids = np.resize(self.input_ids, max(2 * len(self.input_ids), self.n_tokens + len(tokens)))
@@ -226,6 +228,7 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
             self._requires_eval = False
             if self._logits_all:
                 logits.keep(self, self._kept_logits, n)
+            _log.raise_interrupt()
 
     def sample(self, *args, **kwargs) -> int:
         """As upstream's. Raises RuntimeError while no logits are there (nothing was read since reset() or load_state())."""

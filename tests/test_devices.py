@@ -33,13 +33,13 @@ def test_a_cache_on_the_cpu_says_so(make_llama, tiny_llama, capfd):
 def test_the_devices_are_those_that_llama_cpp_names():
     _log.forget()
     for line in (
-        b"llama_kv_cache:      CUDA0 KV buffer size =    12.00 MiB\n",
-        b"llama_kv_cache:        CPU KV buffer size =     4.00 MiB\n",
-        b"llama_kv_cache: size =   16.00 MiB\n",
-        b"sched_reserve:      CUDA0 compute buffer size =   300.00 MiB\n",
-        b"llama_kv_cache:      CUDA0 KV buffer size =    4.00 MiB\n",
+        "llama_kv_cache:      CUDA0 KV buffer size =    12.00 MiB\n",
+        "llama_kv_cache:        CPU KV buffer size =     4.00 MiB\n",
+        "llama_kv_cache: size =   16.00 MiB\n",
+        "sched_reserve:      CUDA0 compute buffer size =   300.00 MiB\n",
+        "llama_kv_cache:      CUDA0 KV buffer size =    4.00 MiB\n",
     ):
-        _log._on_line(1, line, None)
+        _log._hear(1, line)
     assert devices.describe(_log.cache_buffers()) == "CUDA0 (80%), CPU (20%)"
     _log.forget()
     assert devices.describe(_log.cache_buffers()) == "unknown"
@@ -72,8 +72,8 @@ def test_errors_of_threads_are_not_mixed_up(tmp_path, tiny_llama, make_llama):
     import threading
 
     _log.forget()
-    _log._on_line(4, b"load: mine\n", None)
-    other = threading.Thread(target=lambda: (_log.forget(), _log._on_line(4, b"load: another's\n", None)))
+    _log._hear(4, "load: mine\n")
+    other = threading.Thread(target=lambda: (_log.forget(), _log._hear(4, "load: another's\n")))
     other.start()
     other.join()
     assert _log.reason() == "mine"

@@ -5,7 +5,7 @@ import ctypes
 import llama_cpp
 import numpy as np
 
-from .. import stats
+from .. import _log, stats
 from .setups import SHIFT, Setup
 
 N_KEEP = 4  # of a context shift: as many first tokens as the budgets keep
@@ -87,6 +87,7 @@ class Stream:
         if status != 0:
             raise RuntimeError(f"{self.setup.name}: llama_decode gave {status} at token {self.n_tokens} of {self.n_ctx}")
         self._n_past += n
+        _log.raise_interrupt()
 
     def _rows(self, n: int) -> np.ndarray:
         logits = llama_cpp.llama_get_logits(self.ctx)

@@ -1,0 +1,35 @@
+"""llama.cpp's log: Ctrl-C that comes while a line of it is taken is not lost."""
+
+import os
+import signal
+
+import pytest
+from driving import BUDGET, text
+
+from capkv_edge import _log
+
+
+def test_an_interrupt_within_the_log_is_raised_after_the_batch(make_llama, tiny_llama, monkeypatch):
+    llm = make_llama(tiny_llama, **BUDGET)
+    decode, hear = llm._ctx.decode, _log._hear
+
+    def interrupt(level, line):
+        hear(level, line)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def log_and_decode(batch):
+        decode(batch)
+        monkeypatch.setattr(_log, "_hear", interrupt)
+        _log._callback(1, _log_text, _log_text)
+        monkeypatch.setattr(_log, "_hear", hear)
+
+    from capkv_edge import _lib
+
+    _log_text = _lib.load()[0].new("char[]", b"a line\n")
+    monkeypatch.setattr(llm._ctx, "decode", log_and_decode)
+    with pytest.raises(KeyboardInterrupt):
+        llm.eval(text(100))
+    monkeypatch.undo()
+    assert llm.n_tokens == 32 == llm.kv_stats().n_tokens
+    llm.eval(text(10))  # it is raised once
+    assert llm.n_tokens == 42
