@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capkv_edge import CapkvConfig, policies
-from capkv_edge.config import options
+from capkv_edge.config import CACHE_TYPES, cache_type, options
 
 N_TOO_MANY = 2**31
 
@@ -115,6 +115,16 @@ def test_wrong_values_name_option_value_and_range(name, value, words):
     with pytest.raises(ValueError) as caught:
         CapkvConfig(**{"recent": 64, name: value})
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_cache_types_have_ggmls_numbers():
+    import ctypes
+
+    import llama_cpp.llama_cpp as native
+
+    name_of = native._lib.ggml_type_name
+    name_of.restype = ctypes.c_char_p
+    assert {name: name_of(cache_type(name, "--type")).decode() for name in CACHE_TYPES} == {name: name for name in CACHE_TYPES}
 
 
 def test_unknown_option_is_a_type_error_that_lists_the_known():
