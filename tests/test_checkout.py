@@ -69,15 +69,15 @@ def test_libraries_of_another_version_are_not_mixed_in(checkout):
     header.write_text(header.read_text() + "\n")
     done = python("-c", CODE)
     assert done.returncode == 1
-    assert f"no libllama.so in {checkout / 'capkv_edge' / 'lib'}; " in done.stderr
+    assert f"no {_lib._NAMES[0]} in {checkout / 'capkv_edge' / 'lib'}; " in done.stderr
     assert f"{_lib.lib_dir()} is of another version: its capkv.h is not the checkout's" in done.stderr
 
 
 def test_an_outdated_build_is_not_used(checkout):
     folder = build(checkout, "wheel")
     header = checkout / "native" / "include" / "capkv.h"
-    later = (folder / "libllama.so").stat().st_mtime + 10
+    later = (folder / _lib._NAMES[0]).stat().st_mtime + 10
     os.utime(header, (later, later))
     done = python("-c", CODE, isolated=True)
     assert done.returncode == 1
-    assert f"{folder} is older than {header}; no libllama.so in {checkout / 'build' / 'dev' / 'lib'}: `pip install .`" in done.stderr
+    assert f"{folder} is older than {header}; no {_lib._NAMES[0]} in {checkout / 'build' / 'dev' / 'lib'}: `pip install .`" in done.stderr
