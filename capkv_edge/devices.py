@@ -11,6 +11,13 @@ def default_gpu_layers() -> int:
     return ALL_LAYERS if llama_cpp.llama_supports_gpu_offload() else 0
 
 
+def advice(n_gpu_layers: int) -> str:
+    """The end of an error about a model that could not be opened with so many layers on the GPU; "" without a GPU."""
+    if n_gpu_layers == 0 or not llama_cpp.llama_supports_gpu_offload():
+        return ""
+    return "; if the GPU's memory is short: a smaller n_gpu_layers (--gpu-layers) puts fewer layers there, 0 none"
+
+
 def describe(buffers: dict) -> str:
     """The devices of a cache as text: "CPU", or with their shares "CUDA0 (75%), CPU (25%)".
 

@@ -148,11 +148,12 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
             _log.raise_interrupt()
         except ValueError as err:
             self.close()
+            advice = devices.advice(upstream["n_gpu_layers"])
             if str(err) == "Failed to create llama_context":
                 name = os.path.basename(upstream["model_path"])
-                raise ValueError(f"no context for {name}: {_log.reason(_lib.last_error())}") from None
+                raise ValueError(f"no context for {name}: {_log.reason(_lib.last_error())}{advice}") from None
             if str(err).startswith("Failed to load model"):
-                raise ValueError(f"cannot load {upstream['model_path']}: {_log.reason()}") from None
+                raise ValueError(f"cannot load {upstream['model_path']}: {_log.reason()}{advice}") from None
             raise
         except BaseException:
             self.close()

@@ -7,7 +7,7 @@ import llama_cpp
 import pytest
 from driving import BUDGET, text
 
-from capkv_edge import _log, devices
+from capkv_edge import Llama, _log, devices
 from capkv_edge.bench.engine import Engine
 
 
@@ -20,6 +20,16 @@ def test_all_layers_in_a_build_with_a_gpu(monkeypatch, make_llama, tiny_llama, h
         assert engine.n_gpu_layers == (-1 if has_gpu else 0)
     with Engine(tiny_llama, n_threads=1, n_gpu_layers=1) as engine:
         assert engine.n_gpu_layers == 1
+
+
+@pytest.mark.parametrize("opens", [lambda path: Llama(path, verbose=False, n_ctx=64), Engine], ids=["Llama", "bench"])
+def test_a_model_that_does_not_open_on_a_gpu_says_what_to_try(monkeypatch, tiny_llama, tmp_path, opens):
+    (tmp_path / "cut.gguf").write_bytes(tiny_llama.read_bytes()[:-50000])
+    for has_gpu in (True, False):
+        monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda answer=has_gpu: answer)
+        with pytest.raises(ValueError, match="cannot load .*cut.gguf") as caught:
+            opens(tmp_path / "cut.gguf")
+        assert ("a smaller n_gpu_layers (--gpu-layers)" in str(caught.value)) == has_gpu
 
 
 def test_a_cache_on_the_cpu_says_so(make_llama, tiny_llama, capfd):

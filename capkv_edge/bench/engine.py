@@ -46,7 +46,7 @@ class Engine:
         try:
             self.model = internals.LlamaModel(path_model=os.fspath(self.path), params=params, verbose=False)
         except ValueError:
-            raise ValueError(f"cannot load {self.path}: {_log.reason()}") from None
+            raise ValueError(f"cannot load {self.path}: {_log.reason()}{devices.advice(n_gpu_layers)}") from None
         self._stack.callback(self.model.close)
         self.n_vocab, self.n_ctx_train = self.model.n_vocab(), self.model.n_ctx_train()
         self.type = self.model.desc()
