@@ -11,6 +11,7 @@ what a changed patch or pin touches. It never edits the source that it takes fro
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import importlib.util
 import json
@@ -175,11 +176,33 @@ def write_file(path: Path, data: bytes) -> None:
     os.replace(tmp, path)
 
 
-def prepare(dest: Path, source: Path | None, *, use_patches: bool = True, keep_going: bool = False) -> str:
-    """Make or update the tree at dest and prove its hooks; returns one line about it."""
+def describe_applied(applied: list, tree: Path) -> str:
+    patch, path, _ = applied[0]
+    return (
+        f"LLAMA_CPP_DIR is '{tree}', which is patched already: {path} has lines of patches/{patch.name}\n"
+        "Set it to a llama.cpp tree as it comes, or leave it empty to download the pinned one."
+    )
+
+
+def read_stamp(path: Path) -> dict | None:
+    """What the last run wrote: {"key", "files"}, empty if there was none; None if the file is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found["key"], str) and isinstance(found["files"], dict):
+            return found
+    except FileNotFoundError:
+        return {"key": "", "files": {}}
+    except (ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def prepare(dest: Path, source: Path | None, *, use_hooks: bool = True, keep_going: bool = False) -> str:
+    """Make or update the tree at dest and prove its hooks; returns one line about it. Build-only patches are in it always."""
     tree = find_tree(source) if source else None
     said = f"llama.cpp at {tree}" if tree else f"llama.cpp of {pin_name(read_pin())}"
-    patches = patch_series.load_series() if use_patches else []
+    series = patch_series.load_series()
+    patches = [patch for patch in series if use_hooks or patch.is_build_only]
     texts = [(PATCHES / patch.name).read_text(encoding="utf-8") for patch in patches]
     code = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
     key = hashlib.sha256(repr((fingerprint(tree), texts, code)).encode()).hexdigest()
@@ -188,16 +211,18 @@ def prepare(dest: Path, source: Path | None, *, use_patches: bool = True, keep_g
     summary = f"{said}, {len(patches)} patches, {n_lines} hook lines in {len(hooked)} files"
 
     stamp = dest.with_name(dest.name + ".json")
-    old = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() and dest.exists() else {"key": "", "files": {}}
-    if old["key"] == key and all((dest / path).exists() for path in hooked):
-        edited = [path for path in hooked if digest_of((dest / path).read_bytes()) != old["files"][path]]
+    old = read_stamp(stamp) if dest.exists() else {"key": "", "files": {}}
+    if old and old["key"] == key and all((dest / path).exists() for path in hooked):
+        edited = [path for path in hooked if digest_of((dest / path).read_bytes()) != old["files"].get(path)]
         return summary + (f"; edited by hand: {', '.join(edited)}" if edited else "")
 
     files = read_files(tree)
+    if tree and (applied := patch_series.applied_hunks(files, series)):
+        raise SourceError(describe_applied(applied, tree))
     changed, rejected = patch_series.apply_series(files, patches)
     if rejected and not keep_going:
         raise SourceError(describe_rejected(rejected, said))
-    update(dest, {**files, **changed}, old["files"])
+    update(dest, {**files, **changed}, old and old["files"])
     for path in hooked if not rejected else []:
         wrong = patch_series.missing_hooks(patches, path, files[path], (dest / path).read_bytes())
         if wrong:
@@ -213,15 +238,21 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def update(dest: Path, files: dict[str, bytes], before: dict[str, str]) -> None:
-    """Bring dest to these files; `before` holds the hashes of what the last run wrote there."""
+def update(dest: Path, files: dict[str, bytes], before: dict[str, str] | None) -> None:
+    """Bring dest to these files; `before` holds the hashes of what the last run wrote there, None if that is not known."""
     writes, edited = [], []
     for path, data in files.items():
         there = (dest / path).read_bytes() if (dest / path).is_file() else None
         if there != data:
             writes.append(path)
-            if there is not None and path in before and digest_of(there) != before[path]:
+            if there is not None and (before is None or path in before and digest_of(there) != before[path]):
                 edited.append(path)
+    if edited and before is None:
+        raise SourceError(
+            f"{dest}.json is damaged, so it is not known whether {', '.join(edited[:3])} in {dest} was edited by hand\n"
+            f"Keep the edits with: python3 scripts/export_patches.py {dest}\n"
+            f"and make the tree anew with: rm -r {dest} {dest}.json"
+        )
     if edited:
         raise SourceError(
             f"{', '.join(edited)} in {dest} was edited by hand, and would be overwritten\n"
@@ -230,7 +261,7 @@ def update(dest: Path, files: dict[str, bytes], before: dict[str, str]) -> None:
         )
     for path in writes:
         write_file(dest / path, files[path])
-    for path in before.keys() - files.keys():
+    for path in (before or {}).keys() - files.keys():
         (dest / path).unlink(missing_ok=True)
 
 
@@ -239,7 +270,7 @@ def main() -> int:
     parser.add_argument("command", choices=["sdist", "prepare", "unpack"])
     parser.add_argument("dir", nargs="?", type=Path, help="where the tree goes")
     parser.add_argument("--source", type=Path, default=os.environ.get("LLAMA_CPP_DIR") or None, help="take llama.cpp from this folder")
-    parser.add_argument("--no-patches", action="store_true", help="the source as it is")
+    parser.add_argument("--no-hooks", action="store_true", help="apply build-only patches alone")
     args = parser.parse_args()
     if args.command != "sdist" and args.dir is None:
         parser.error(f"{args.command} needs DIR")
@@ -247,9 +278,14 @@ def main() -> int:
         if args.command == "sdist":
             print(get_sdist())
         else:
-            print(prepare(args.dir.absolute(), args.source, use_patches=not args.no_patches, keep_going=args.command == "unpack"))
+            print(prepare(args.dir.absolute(), args.source, use_hooks=not args.no_hooks, keep_going=args.command == "unpack"))
     except (SourceError, PatchError) as error:
         print(f"capkv: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"capkv: {error.filename or args.dir}: {error.strerror or error}", file=sys.stderr)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            print(f"The patched source goes to {args.dir}: build in a folder that can be written.", file=sys.stderr)
         return 1
     return 0
 

@@ -46,6 +46,16 @@ class Patch:
     header: str = ""
     files: dict[str, list[Hunk]] = field(default_factory=dict)
 
+    @property
+    def reason(self) -> str:
+        """What follows "Reason:" in the header, up to the end of that line; empty without one."""
+        return next((line[7:].strip() for line in self.header.splitlines() if line.startswith("Reason:")), "")
+
+    @property
+    def is_build_only(self) -> bool:
+        """Lets the source compile to what it says, and hooks nothing in: a build to compare with has it too."""
+        return self.reason.startswith("build-only")
+
 
 def series(patches: Path = PATCHES) -> list[str]:
     """Names of the patches, in the order in which they apply."""
@@ -149,6 +159,16 @@ def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[st
             changed[path] = "\n".join(lines).encode("utf-8")
             rejected += [(patch, path, hunk) for hunk in bad]
     return changed, rejected
+
+
+def applied_hunks(files: dict[str, bytes], patches: list[Patch]) -> list[tuple[Patch, str, Hunk]]:
+    """The (patch, file, hunk) that the files have in them already."""
+    found = []
+    for patch in patches:
+        for path, hunks in patch.files.items():
+            text = "\n" + files.get(path, b"").decode("utf-8")
+            found += [(patch, path, hunk) for hunk in hunks if "\n" + "\n".join(hunk.new) + "\n" in text]
+    return found
 
 
 def hook_lines(patches: list[Patch], path: str) -> Counter[str]:

@@ -1,6 +1,6 @@
 """Show that without a budget nothing differs from llama.cpp as it is.
 
-Builds the patched and the unpatched libraries with the same flags, then
+Builds the patched and the unpatched libraries with the same flags; build-only patches are in both, and it says which. Then
   1. runs both, each in a process of its own, over 2,000 tokens, 16 generated ones, cache operations and a saved state, and
      compares every logit and every byte of the state;
   2. runs llama.cpp's own tests in the patched tree.
@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "cmake"))
 import llama_source
+import patch_series
 
 N_PROMPT = 2000
 
@@ -223,6 +224,8 @@ def main() -> int:
         return 0
 
     tests = [name for name, (_, quick) in TESTS.items() if not args.no_tests and (quick or not args.quick)]
+    build_only = [patch.name for patch in patch_series.load_series() if patch.is_build_only]
+    print(f"build-only patches, which both sides have: {', '.join(build_only) or 'none'}", flush=True)
     build(args.build, args.upstream, tests)
     checks = []
 
@@ -241,7 +244,8 @@ def main() -> int:
 
     passed = all(check["passed"] for check in checks)
     pin = llama_source.read_pin()
-    print(json.dumps({"passed": passed, "pin": pin["version"], "quick": args.quick, "model": Path(model).name, "checks": checks}))
+    about = {"pin": pin["version"], "build_only": build_only, "quick": args.quick, "model": Path(model).name}
+    print(json.dumps({"passed": passed, **about, "checks": checks}))
     return 0 if passed else 1
 
 

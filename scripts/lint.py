@@ -13,6 +13,7 @@ import patch_series
 
 MAX_LINES = {".cpp": 400, ".h": 400, ".py": 300, ".cmake": 150, ".sh": 100}
 MAX_RUN = 3  # lines that a patch adds in one place
+REASONS = ("temporary", "build-only", "by design")
 
 
 def tracked_files() -> list[Path]:
@@ -31,8 +32,8 @@ def check_patches() -> list[str]:
     listed = {patch.name for patch in patches}
     faults += [f"patches/{p.name} is not in patches/series" for p in patch_series.PATCHES.glob("*.patch") if p.name not in listed]
     for patch in patches:
-        if not any(line.startswith("Reason:") for line in patch.header.splitlines()):
-            faults.append(f"patches/{patch.name}: its header has no line that starts with 'Reason:'")
+        if not patch.reason.startswith(REASONS):
+            faults.append(f"patches/{patch.name}: its header has no line 'Reason: ...': allowed is {', '.join(REASONS)}, and why")
         for path, hunks in patch.files.items():
             for hunk in hunks:
                 kinds = "".join(line[0] for line in hunk.body if line.strip() != "+")

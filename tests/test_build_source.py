@@ -209,3 +209,64 @@ def test_a_folder_without_llama_cpp_is_refused(project, capsys, monkeypatch):
     assert llama_source.main() == 1
     said = capsys.readouterr().err
     assert "LLAMA_CPP_DIR" in said and str(project / "patches") in said and "Traceback" not in said
+
+
+def main(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["llama_source.py", *map(str, args)])
+    return llama_source.main()
+
+
+def test_build_only_patches_are_in_a_tree_without_hooks_too(project, monkeypatch, capsys):
+    fix = PATCH.replace("Reason: a test.", "Reason: build-only. A test.").replace("src/core.cpp", "src/other.cpp")
+    (project / "llama.cpp/src/other.cpp").write_text(SOURCE)
+    (project / "patches/other-fix.patch").write_text(fix.replace("hook();", "fix();"))
+    (project / "patches/series").write_text("core-hooks.patch\nother-fix.patch\n")
+    assert [patch.is_build_only for patch in patch_series.load_series()] == [False, True]
+
+    assert main(monkeypatch, "prepare", project / "build/plain", "--source", project / "llama.cpp", "--no-hooks") == 0
+    assert capsys.readouterr().out.endswith("1 patches, 1 hook lines in 1 files\n")
+    assert (project / "build/plain/src/core.cpp").read_text() == SOURCE
+    assert (project / "build/plain/src/other.cpp").read_text() == SOURCE.replace("int line_6;", "fix();\nint line_6;")
+
+
+def test_a_source_that_is_patched_already_is_called_that(project, monkeypatch, capsys):
+    prepare(project)
+    for given in ([], ["--no-hooks"]):
+        args = ["prepare", project / "build/again", "--source", project / "build/llama.cpp", *given]
+        assert main(monkeypatch, *args) == 1
+        said = capsys.readouterr().err
+        assert f"LLAMA_CPP_DIR is '{project}/build/llama.cpp', which is patched already" in said
+        assert "src/core.cpp" in said and "core-hooks.patch" in said and "LLAMA_CPP_VERSION" not in said
+        assert not (project / "build/again").exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"key": "', "[]", '{"files": 1}', "\x00"])
+def test_a_damaged_stamp_is_made_anew_where_nothing_can_be_lost(project, text):
+    said = prepare(project)
+    stamp = project / "build/llama.cpp.json"
+    good = stamp.read_text()
+    stamp.write_text(text)
+    assert prepare(project) == said and stamp.read_text() == good
+
+    edited = project / "build/llama.cpp/src/core.cpp"
+    edited.write_text(edited.read_text() + "// mine\n")
+    stamp.write_text(text)
+    with pytest.raises(llama_source.SourceError, match=r"llama.cpp.json is damaged(.|\n)*src/core.cpp(.|\n)*rm -r .*llama.cpp.json"):
+        prepare(project)
+    assert edited.read_text().endswith("// mine\n")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(project, monkeypatch, capsys):
+    def refuse(path, data):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llama_source, "write_file", refuse)  # whoever runs this may be allowed to write everywhere
+        assert main(patch, "prepare", project / "build/x", "--source", project / "llama.cpp") == 1
+    assert capsys.readouterr().err == (
+        f"capkv: {project}/build/x/include/llama.h: Permission denied\n"
+        f"The patched source goes to {project}/build/x: build in a folder that can be written.\n"
+    )
+    (project / "file").write_text("")
+    assert main(monkeypatch, "prepare", project / "file/x", "--source", project / "llama.cpp") == 1
+    assert f"capkv: {project}/file/x" in capsys.readouterr().err
