@@ -43,9 +43,9 @@ def build_folder() -> Path:
     return found[0]
 
 
-def commands(build: Path) -> list:
+def commands(build: Path, target: str = "lib/libllama.so") -> list:
     ninja = shutil.which("ninja", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    found = subprocess.run([ninja, "-t", "commands", "lib/libllama.so"], cwd=build, check=True, capture_output=True, text=True)
+    found = subprocess.run([ninja, "-t", "commands", target], cwd=build, check=True, capture_output=True, text=True)
     return found.stdout.splitlines()
 
 
