@@ -7,7 +7,7 @@ DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test results build tools check-off lint clean
+.PHONY: help demo test results build debug tools check-off lint clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -27,12 +27,16 @@ build: .venv/ready            ## libllama for development: build/dev/lib, from t
 	$(DEV)
 	$(BIN)/cmake --build build/dev
 
+debug: .venv/ready            ## libllama with symbols, for a debugger: build/debug/lib
+	$(subst build/dev,build/debug,$(DEV)) -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(BIN)/cmake --build build/debug
+
 tools: .venv/ready            ## llama-server, llama-cli, llama-bench and others with --kv-* options: build/tools/bin
 	scripts/build_tools.sh
 
 results: .venv/installed            ## measure docs/results.md: hours on a laptop; a run that was left goes on where it was
 	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/requirements.py essays)
-	$(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
+	$(BIN)/python capkv_edge/crashes.py $(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
 
 check-off: .venv/installed            ## show that without a budget nothing differs from llama.cpp as it is
 	$(BIN)/python scripts/check_off.py
@@ -46,6 +50,7 @@ clean:            ## remove .venv and build
 
 # the tools to build with, llama-cpp-python without a second llama.cpp, the demo model
 .venv/ready: pyproject.toml LLAMA_CPP_VERSION cmake/llama_source.py
+	@test -w . || { echo "capkv: $(CURDIR) cannot be written, and everything is built in it: use a copy"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "capkv: $(PYTHON) is older than Python 3.10: make PYTHON=python3.12 (or another) names a newer one"; exit 1; }
 	@command -v $${CXX:-c++} > /dev/null || command -v g++ > /dev/null || command -v clang++ > /dev/null || \

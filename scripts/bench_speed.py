@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from capkv_edge import crashes
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,7 +61,10 @@ def measure(args):
 def side(args, budget):
     command = [sys.executable, __file__, "--side", str(budget), "--model", args.model, "--threads", str(args.threads)]
     command += ["--read", str(args.read), "--decode", str(args.decode)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stderr[-2000:]}\ncapkv: {crashes.explain(command, done.returncode) or 'a side failed'}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def commit():

@@ -50,7 +50,7 @@ TESTS = {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# in the process that has one library loaded
+# in the process that has one library loaded: it must not import capkv_edge, which would choose another
 
 
 def dump(model: str, case: str, out: Path) -> None:
@@ -146,7 +146,9 @@ def run(command: list[str], log: str) -> None:
     print(f"{log}: {' '.join(command[1:6])} ...", file=sys.stderr, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode != 0:
-        sys.exit(f"{done.stdout}\ncapkv: {log} failed")
+        from capkv_edge import crashes
+
+        sys.exit(f"{done.stdout}\ncapkv: {log} failed\n{crashes.explain(command, done.returncode)}".rstrip())
 
 
 def build(patched: Path, upstream: Path, tests: list[str]) -> None:
@@ -173,10 +175,14 @@ def clean_env(**extra: str) -> dict[str, str]:
 
 def compare(case: str, trees: dict[str, Path], model: str, work: Path) -> tuple[bool, str]:
     """Run one case with both libraries: are all bytes the same, and what was compared."""
+    from capkv_edge import crashes
+
     for name, tree in trees.items():
         (work / name).mkdir(parents=True, exist_ok=True)
         command = [sys.executable, __file__, "--dump", case, str(work / name), "--model", model]
-        subprocess.run(command, check=True, env=clean_env(LLAMA_CPP_LIB_PATH=str(tree / "lib")))
+        status = crashes.call(command, env=clean_env(LLAMA_CPP_LIB_PATH=str(tree / "lib")))
+        if status:
+            return False, f"exit status {status} with the {name} libraries"
     sizes, same = [], []
     for name in ("logits", "state"):
         a, b = (work / tree / name for tree in trees)
@@ -195,10 +201,15 @@ def equal_bytes(a: Path, b: Path) -> bool:
 
 
 def run_test(path: Path, args: list[str], log: Path) -> tuple[bool, str]:
+    from capkv_edge import crashes
+
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         done = subprocess.run([str(path), *args], stdout=file, stderr=subprocess.STDOUT, env=clean_env())
-    return done.returncode == 0, f"exit status {done.returncode}" + (f", see {log}" if done.returncode else "")
+    if said := crashes.explain([path, *args], done.returncode):
+        print(f"capkv: {said}", file=sys.stderr, flush=True)
+    ended = crashes.describe([path, *args], done.returncode) or f"exit status {done.returncode}"
+    return done.returncode == 0, ended + (f", see {log}" if done.returncode else "")
 
 
 def demo_model() -> str:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from capkv_edge import crashes
+
 ROOT = Path(__file__).resolve().parent.parent
 RANGE = 16  # nats
 ALLOWED = 1e-5  # difference: the figures are printed with five or six digits
@@ -96,7 +98,7 @@ def theirs(args, text: str, setup, model: Path) -> dict:
 def run(command: list) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
     if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}\n{crashes.explain(command, done.returncode)}")
     return done.stdout + done.stderr
 
 

@@ -4,9 +4,10 @@
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from capkv_edge import crashes
 
 TEXT = Path(__file__).resolve().parent.parent / "build" / "demo" / "python-reference.txt"
 N_CHARS = 26_000  # about 7,000 tokens: the demo model was trained for 8,192
@@ -34,7 +35,7 @@ def main() -> int:
     command += sys.argv[1:]
     shown = " ".join(f'"{part}"' if " " in part else part for part in ["capkv-chat", *command[1:]])
     print(f"{n_chars:,} characters of the Python language reference through a budget of {BUDGET} tokens:\n$ {shown}\n", flush=True)
-    return subprocess.call(command)
+    return crashes.call(command)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 export ASAN_OPTIONS="allocator_may_return_null=1"
 
 if [ $# -gt 0 ]; then
-    exec "$build/bin/test-capkv-state-fuzz" "$1" "${2:-1}" 64
+    exec python capkv_edge/crashes.py "$build/bin/test-capkv-state-fuzz" "$1" "${2:-1}" 64
 fi
 
 ctest --test-dir "$build" -L capkv --output-on-failure
 
 # Python itself is not built for it: the sanitizer and the C++ library that it watches come first, Python's own leaks do not count
 compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
-env LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so)" \
+python capkv_edge/crashes.py env LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" PYTHONMALLOC=malloc OMP_NUM_THREADS=1 CAPKV_LIB_PATH="$build/lib" \
     python -m pytest -q tests/test_native.py tests/test_state.py tests/test_state_api.py tests/test_faults.py \
     -k "not no_memory_suffices and not 8b_shape"  # the one limits the address space that the sanitizer needs, the other is long

@@ -33,9 +33,9 @@ export CAPKV_SERVER="$PWD/$build/bin/llama-server" CAPKV_TEST_PATIENCE=10 CAPKV_
 export TSAN_OPTIONS="exitcode=66 log_path=$reports/report"
 
 if [ $upstream = ON ]; then
-    CAPKV_TEST_WITHOUT_BUDGET=1 python -m pytest -q tests/server -k "erased or cut_connection" --tb=no || true
+    CAPKV_TEST_WITHOUT_BUDGET=1 python capkv_edge/crashes.py python -m pytest -q tests/server -k "erased or cut_connection" --tb=no || true
     grep -h SUMMARY "$reports"/* | sort | uniq -c
 else
     TSAN_OPTIONS="$TSAN_OPTIONS suppressions=$PWD/scripts/sanitize_thread.supp"
-    python -m pytest -q tests/server -k "at_once or restored or erased or cut_connection or copies"
+    python capkv_edge/crashes.py python -m pytest -q tests/server -k "at_once or restored or erased or cut_connection or copies"
 fi

@@ -20,8 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "cmake"))
+sys.path.append(str(ROOT))  # where the package is not installed
 import llama_source
 from server_stand_in import write_stand_in
+
+from capkv_edge import crashes
 
 PARTS = ("tools/server/tests/", "models/", "tools/mtmd/test-1.jpeg")
 VOCABULARY = "models/ggml-vocab-llama-spm.gguf"
@@ -94,9 +97,10 @@ def unpack(folder: Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
         return folder
-    sdist = subprocess.run(
-        [sys.executable, llama_source.__file__, "sdist"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    try:
+        sdist = llama_source.get_sdist()
+    except llama_source.SourceError as error:
+        raise SystemExit(f"capkv: {error}") from error
     with tarfile.open(sdist) as archive:
         for member in archive:
             name = member.name.partition("/vendor/llama.cpp/")[2]
@@ -127,12 +131,11 @@ def run(folder: Path, binary: Path, left_out: dict, budget: str | None, port: in
         env["LLAMA_ARG_KV_BUDGET"] = budget
     log = folder / f"{'budget' if budget else 'plain'}.log"
     with log.open("w") as out:
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "server_tests_plugin", "--tb=short", "-q", *(files or ["unit"])],
-            cwd=tests, env=env, stdout=out, stderr=subprocess.STDOUT,
-        )
+        command = [sys.executable, "-m", "pytest", "-p", "server_tests_plugin", "--tb=short", "-q", *(files or ["unit"])]
+        done = subprocess.run(command, cwd=tests, env=env, stdout=out, stderr=subprocess.STDOUT)
     if not outcomes.exists():
-        raise SystemExit(f"the tests did not run:\n{log.read_text()[-2000:]}")
+        said = crashes.explain(command, done.returncode)
+        raise SystemExit(f"{log.read_text()[-2000:]}\ncapkv: the tests did not run to their end{said and ': ' + said}")
     return json.loads(outcomes.read_text())
 
 

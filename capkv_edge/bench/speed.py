@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .. import models
+from .. import crashes, models
 from . import show
 from .rows import KEY_FIELDS
 from .setups import Setup
@@ -92,8 +92,10 @@ def _ask(job: dict, timeout: float | None = None) -> dict:
         return json.loads(run.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         last = (run.stderr.strip().splitlines() or ["without a word"])[-1]
-        killed = " (killed: out of memory?)" if run.returncode == -9 else ""
-        return dict(error=f"the process ended with {run.returncode}{killed}: {last}")
+        if said := crashes.describe(command, run.returncode):
+            more = "out of memory?" if crashes.signal_of(run.returncode) == "SIGKILL" else crashes.MORE
+            return dict(error=f"{said}: {last} ({more})")
+        return dict(error=f"the process ended with {run.returncode}: {last}")
 
 
 def _figures(found: dict, test: str, room: int | None) -> dict:
