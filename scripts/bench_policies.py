@@ -1,6 +1,7 @@
 """What an eviction costs and retains, for every policy on the same text.
 
     python scripts/bench_policies.py [--model demo] [--read 8000] [--budget 1024] [--repeat 3] [--threads 2]
+        [--gpu-layers 0]
 
 Reads a text in batches of 512, policies in turn. Prints the median time per eviction, the share of capacity retained by the
 last one (under each policy's own weights), and the bytes of observed queries; the last line is one JSON object.
@@ -22,6 +23,7 @@ def measure(args, policy):
         n_batch=512,
         n_threads=args.threads,
         n_threads_batch=args.threads,
+        n_gpu_layers=args.gpu_layers,
         kv_budget=args.budget,
         kv_policy=policy,
         verbose=False,
@@ -43,7 +45,7 @@ def measure(args, policy):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("read", 8000), ("budget", 1024), ("repeat", 3), ("threads", 2)):
+    for name, default in (("read", 8000), ("budget", 1024), ("repeat", 3), ("threads", 2), ("gpu-layers", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="demo")
     args = parser.parse_args()

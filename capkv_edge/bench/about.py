@@ -17,9 +17,11 @@ _PACKAGE = Path(__file__).resolve().parent
 @cache
 def commit() -> str | None:
     """The commit of the checkout that this package is in, "-dirty" behind it if files differ; None outside of one."""
-    found = subprocess.run(
-        ["git", "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True
-    )
+    command = ["git", "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # no git
+        return None
     return found.stdout.strip() or None
 
 
