@@ -7,7 +7,7 @@ DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test results build debug tools check-off lint clean
+.PHONY: help demo test results build debug tools check-off gpu-pack lint clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ results: .venv/installed            ## measure docs/results.md: hours on a lapto
 
 check-off: .venv/installed            ## show that without a budget nothing differs from llama.cpp as it is
 	$(BIN)/python scripts/check_off.py
+
+gpu-pack: .venv/installed            ## pack what scripts/gpu_check.sh needs on a machine with a GPU and no network: docs/gpu.md
+	PYTHON=$(BIN)/python scripts/gpu_check.sh pack
 
 lint: .venv/ready            ## check the code's style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake scripts tests

@@ -28,7 +28,8 @@ def measure(args, policy):
         kv_policy=policy,
         verbose=False,
     )
-    llm.eval(llm.tokenize("\n\n".join(topics[key] for key in sorted(topics)).encode())[: args.read])
+    text = "\n\n".join(topics[key] for key in sorted(topics))[: 8 * args.read]  # a token has fewer characters than that
+    llm.eval(llm.tokenize(text.encode())[: args.read])
     stats = llm.kv_stats()
     llm.close()
     layers = stats.capacity_layers

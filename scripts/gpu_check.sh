@@ -22,7 +22,11 @@ fi
 
 run_step() {
     status=0
-    timeout -k 10 "$limit" "$python" scripts/gpu_steps.py "$1" || status=$?
+    # in the background, with a group of its own: what ends this script has to end the step too
+    timeout -k 10 "$limit" "$python" scripts/gpu_steps.py "$1" &
+    trap 'kill $!; exit 130' INT TERM
+    wait $! || status=$?
+    trap - INT TERM
     case $status in
         124 | 137) echo "gpu_check: step $1 is not done after $limit s: run it again, it goes on where it was"; return 75 ;;
         *)         return $status ;;

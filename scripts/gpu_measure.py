@@ -100,10 +100,10 @@ def scorers(rows: Rows) -> None:
 
 def read(path, policy: str, gpu_layers: int, kind: int):
     """Logits of the last token of the first batch, and the positions kept after N_READ tokens: one array for each head and layer."""
-    llm = capkv_edge.Llama(
-        path, n_ctx=4096, n_batch=N_BATCH, kv_budget=N_BUDGET, kv_policy=policy, type_k=kind, type_v=kind,
-        n_gpu_layers=gpu_layers, n_threads=N_THREADS, n_threads_batch=N_THREADS, verbose=False,
-    )
+    on_gpu = gpu_layers != 0  # else nothing may run there, large products neither
+    device = dict(n_gpu_layers=gpu_layers, offload_kqv=on_gpu, op_offload=on_gpu, n_threads=N_THREADS, n_threads_batch=N_THREADS)
+    options = dict(kv_budget=N_BUDGET, kv_policy=policy, type_k=kind, type_v=kind, **device)
+    llm = capkv_edge.Llama(path, n_ctx=4096, n_batch=N_BATCH, verbose=False, **options)
     try:
         tokens = np.random.default_rng(1).integers(3, 259, N_READ).tolist()
         llm.eval(tokens[:N_BATCH])
