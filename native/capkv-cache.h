@@ -112,8 +112,9 @@ public:
     // copy the query statistics; the pending part of seq_cp()
     void update(uint32_t s_src, uint32_t s_dst);
 
-    // do what is pending of seq_cp() in all caches of a memory: a state that is written or read cannot wait for the next batch
-    static void settle(const llama_memory_i * mem);
+    // do what is pending of seq_cp() in all caches of a context: a state that is written or read, and an eviction, cannot wait
+    // for the next batch; a batch that is still computed is waited for
+    static void settle(llama_context & lctx);
 
     llama_pos seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const;
 
@@ -155,12 +156,19 @@ public:
     struct observe_plan {
         struct item { int32_t i; int64_t dst; uint32_t s; slot new_slot; };
 
-        std::vector<item>  rows;
-        std::vector<float> sum; // [n_tokens, n_stream] 1 where a token counts
+        std::vector<item>     rows;
+        std::vector<float>    sum;   // [n_tokens, n_stream] 1 where a token counts
+        std::vector<uint64_t> n_sum; // [n_stream] tokens that do
     };
+
+    // nodes that build_observe() adds at most, for all layers
+    uint32_t n_nodes_observe() const;
 
     observe_plan plan_observe  (const llama_ubatch & ubatch, bool warmup) const;
     void         commit_observe(const observe_plan & plan);
+
+    // whether commit_observe() clears the sums of a sequence: its first tokens come
+    bool clears_sums(const observe_plan & plan) const;
 
     void build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
 
@@ -168,13 +176,17 @@ public:
     // evict
     //
 
-    // false: an error was logged and nothing has changed; true: at most n_target entries are left
-    bool evict(llama_context * lctx, uint32_t s, uint32_t n_target);
+    // success: at most n_target entries are left; else the reason was logged, and either nothing has changed or, where the
+    // cells had begun to move, the sequence is empty
+    ggml_status evict(llama_context * lctx, uint32_t s, uint32_t n_target);
 
     // evict what prepare_failed() and request() have asked for
     bool apply_update(llama_context * lctx);
 
     void request(llama_seq_id seq_id, uint32_t n_target);
+
+    // how the evictions since the last call went
+    ggml_status take_status();
 
     //
     // for the C API
@@ -205,12 +217,24 @@ private:
 
     std::vector<uint32_t> targets; // [n_stream] entries to evict down to at the next update, 0 = leave
 
+    ggml_status status = GGML_STATUS_SUCCESS; // of the evictions since take_status()
+
     std::vector<stream> streams_read; // parsed by state_read_meta(), waiting for state_read_data()
+
+    // some layers, [beg, end)
+    struct span {
+        size_t beg;
+        size_t end;
+    };
 
     // work of an eviction: a scheduler of its own, so that the one of the batches keeps its reserved buffers
     ggml_backend_sched_t sched = nullptr;
-    std::vector<uint8_t> buf_meta;
+    size_t sched_size = 0; // tensors that a graph may have
     bool reserved = false;
+
+    // the layers that one graph computes
+    std::vector<span> spans_scores;
+    std::vector<span> spans_compact;
 
     uint32_t seq_stream(llama_seq_id seq_id) const;
 
@@ -230,7 +254,10 @@ private:
 
     llama_pos cell_pos(uint32_t s, const layer & l, int64_t head_kv, uint32_t cell) const;
 
+    size_t n_nodes_scores(const span & part, int64_t n) const;
+
     bool init_sched(llama_context * lctx);
+    void new_sched (llama_context * lctx, size_t size);
     void free_sched();
 
     // of a group of heads
@@ -247,6 +274,7 @@ private:
     // what an eviction of stream s does
     struct plan {
         uint32_t             s;
+        llama_seq_id         seq_id;
         std::vector<int32_t> order; // cells in use, in the order of their positions: the entries
         uint32_t             n_target;
 
@@ -260,21 +288,23 @@ private:
         std::vector<std::vector<float>>   w;     // [n_target, n_head_kv] their weights in the capacity
         std::vector<std::vector<float>>   ridge; // [2, n_head_kv]
         std::vector<capacity>             cap;
+
+        bool moved = false; // cells are no longer what they were
     };
 
-    ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<score_out> & outs) const;
-    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<ggml_tensor *> & caps) const;
+    ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const;
+    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const;
 
     // the observed part of what a policy looks at: heads [head0, head0 + sc.n_head)
     void score_queries(capkv_score_ctx & sc, const stream & st, uint32_t s, const layer & l, int64_t head0) const;
 
-    bool compute(ggml_cgraph * gf, const capkv_inputs & inputs);
+    ggml_status compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs);
 
     plan make_plan(uint32_t s, uint32_t n_target) const;
 
-    bool select (plan & p);
-    bool compact(plan & p);
-    void account(plan & p);
+    ggml_status select (llama_context * lctx, plan & p);
+    ggml_status compact(llama_context * lctx, plan & p);
+    void        account(plan & p);
 
     void state_write_stream(llama_io_write_i & io, const stream & st) const;
     void state_read_stream (llama_io_read_i  & io, stream & st) const;

@@ -51,7 +51,10 @@ void capkv_cache::request(llama_seq_id seq_id, uint32_t n_target) {
 }
 
 llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool optimize) {
-    GGML_UNUSED(optimize);
+    // what prepare_failed() asked for is asked for again, should it still be needed
+    if (!optimize) {
+        std::fill(targets.begin(), targets.end(), 0);
+    }
 
     const bool wanted = std::any_of(targets.begin(), targets.end(), [](uint32_t n) { return n > 0; });
 
@@ -68,104 +71,35 @@ llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool opt
 }
 
 bool capkv_cache::apply_update(llama_context * lctx) {
-    bool res = true;
+    settle(*lctx);
 
     for (uint32_t s = 0; s < streams.size(); ++s) {
-        if (targets[s] > 0) {
-            try {
-                res = evict(lctx, s, targets[s]) && res;
-            } catch (const std::exception & err) {
-                LLAMA_LOG_ERROR("%s: an eviction failed: %s\n", __func__, err.what());
-                res = false;
-            }
-            targets[s] = 0;
+        if (targets[s] == 0) {
+            continue;
         }
+
+        ggml_status res;
+        try {
+            res = evict(lctx, s, targets[s]);
+        } catch (const std::exception & err) {
+            LLAMA_LOG_ERROR("%s: an eviction failed: %s\n", __func__, err.what());
+            res = GGML_STATUS_ALLOC_FAILED;
+        }
+        targets[s] = 0;
+
+        // the first failure is the one to tell
+        status = status == GGML_STATUS_SUCCESS ? res : status;
     }
+
+    return status == GGML_STATUS_SUCCESS;
+}
+
+ggml_status capkv_cache::take_status() {
+    const ggml_status res = status;
+
+    status = GGML_STATUS_SUCCESS;
 
     return res;
-}
-
-bool capkv_cache::init_sched(llama_context * lctx) {
-    // over the backends of the context: each layer is scored where its cache lives
-    std::vector<ggml_backend_t> backends;
-    for (int i = 0; i < ggml_backend_sched_get_n_backends(lctx->get_sched()); ++i) {
-        backends.push_back(ggml_backend_sched_get_backend(lctx->get_sched(), i));
-    }
-
-    const uint32_t n = kv.get_size();
-    const size_t n_nodes = std::max(capkv_n_nodes(policy, layers, n), capkv_n_nodes_compact(layers));
-
-    sched = ggml_backend_sched_new(backends.data(), nullptr, backends.size(), n_nodes, false, false);
-
-    plan p = make_plan(0, n);
-    p.order.resize(n);
-    std::iota(p.order.begin(), p.order.end(), 0);
-
-    // an empty stream's cells have no positions: any will do, the shapes count
-    auto & cells = kv.v_cells[0];
-    const bool empty = cells.is_empty(n - 1);
-    if (empty) {
-        cells.pos_set(n - 1, n - 1);
-    }
-
-    // either graph may be the larger one
-    auto reserve = [&](size_t n_nodes, auto && build) {
-        auto ctx = capkv_graph_init(buf_meta, n_nodes);
-        capkv_inputs inputs;
-        const bool ok = ggml_backend_sched_reserve(sched, build(ctx.get(), inputs));
-        ggml_backend_sched_reset(sched);
-        return ok;
-    };
-
-    std::vector<score_out>     outs;
-    std::vector<ggml_tensor *> caps;
-
-    auto compaction = [&](auto * ctx, auto & inputs) { return build_compact(ctx, inputs, p, caps); };
-    auto scores     = [&](auto * ctx, auto & inputs) { return build_scores (ctx, inputs, p, outs); };
-
-    bool res = reserve(capkv_n_nodes_compact(layers), compaction);
-
-    // what halved sums leave over goes by the last bits of n: the most of a few, so that the memory is constant from here on
-    for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
-        if (n_less < n) {
-            p.order.erase(p.order.begin(), p.order.begin() + (p.order.size() - (n - n_less)));
-            res = res && reserve(n_nodes, scores);
-        }
-    }
-
-    if (empty) {
-        cells.rm(n - 1);
-    }
-
-    reserved = true;
-
-    if (!res) {
-        free_sched();
-    }
-    return res;
-}
-
-// a scheduler whose buffers could not be allocated is of no use any more
-void capkv_cache::free_sched() {
-    ggml_backend_sched_free(sched);
-    sched = nullptr;
-}
-
-bool capkv_cache::compute(ggml_cgraph * gf, const capkv_inputs & inputs) {
-    if (!ggml_backend_sched_alloc_graph(sched, gf)) {
-        LLAMA_LOG_ERROR("%s: failed to allocate the graph of an eviction\n", __func__);
-        free_sched();
-        return false;
-    }
-
-    inputs.set();
-
-    const auto status = ggml_backend_sched_graph_compute(sched, gf);
-    if (status != GGML_STATUS_SUCCESS) {
-        LLAMA_LOG_ERROR("%s: failed to compute an eviction, status %d\n", __func__, status);
-        return false;
-    }
-    return true;
 }
 
 //
@@ -177,6 +111,7 @@ capkv_cache::plan capkv_cache::make_plan(uint32_t s, uint32_t n_target) const {
 
     p.s        = s;
     p.order    = cell_order(s);
+    p.seq_id   = p.order.empty() ? 0 : kv.v_cells[s].seq_get(p.order[0]);
     p.n_target = n_target;
     p.n_sink   = std::min(params.n_sink,   n_target);
     p.n_recent = std::min(params.n_recent, n_target - p.n_sink);
@@ -228,61 +163,65 @@ static std::vector<float> capkv_get_f32(const ggml_tensor * t) {
     return res;
 }
 
-bool capkv_cache::select(plan & p) {
+ggml_status capkv_cache::select(llama_context * lctx, plan & p) {
     const int64_t n = p.order.size();
 
-    ggml_backend_sched_reset(sched);
+    for (const auto & part : spans_scores) {
+        const capkv_graph_meta meta(n_nodes_scores(part, n));
+        capkv_inputs inputs;
+        std::vector<score_out> outs;
 
-    auto ctx = capkv_graph_init(buf_meta, capkv_n_nodes(policy, layers, n));
-    capkv_inputs inputs;
-    std::vector<score_out> outs;
+        const auto res = compute(lctx, build_scores(meta.get(), inputs, p, part, outs), inputs);
+        if (res != GGML_STATUS_SUCCESS) {
+            return res;
+        }
 
-    if (!compute(build_scores(ctx.get(), inputs, p, outs), inputs)) {
-        return false;
-    }
+        for (const auto & out : outs) {
+            const auto score = capkv_get_f32(out.score);
+            const auto cap   = capkv_get_f32(out.cap);
+            const auto w     = out.w ? capkv_get_f32(out.w) : std::vector<float>(score.size(), 1.0f/n);
 
-    for (const auto & out : outs) {
-        const auto score = capkv_get_f32(out.score);
-        const auto cap   = capkv_get_f32(out.cap);
-        const auto w     = out.w ? capkv_get_f32(out.w) : std::vector<float>(score.size(), 1.0f/n);
+            for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
+                const size_t  head = out.head0 + h;
+                int32_t     * keep = p.keep[out.ilayer].data() + head*p.n_target;
 
-        for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
-            const size_t  head = out.head0 + h;
-            int32_t     * keep = p.keep[out.ilayer].data() + head*p.n_target;
+                capkv_keep(n, p.n_sink, p.n_mid, p.n_recent, score.data() + h*n, keep);
 
-            capkv_keep(n, p.n_sink, p.n_mid, p.n_recent, score.data() + h*n, keep);
+                for (uint32_t j = 0; j < p.n_target; ++j) {
+                    p.w[out.ilayer][head*p.n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
+                }
 
-            for (uint32_t j = 0; j < p.n_target; ++j) {
-                p.w[out.ilayer][head*p.n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
+                p.cap  [out.ilayer].all    += cap[2*h];
+                p.ridge[out.ilayer][2*head] = cap[2*h + 1];
             }
-
-            p.cap  [out.ilayer].all    += cap[2*h];
-            p.ridge[out.ilayer][2*head] = cap[2*h + 1];
         }
     }
 
-    return true;
+    return GGML_STATUS_SUCCESS;
 }
 
-bool capkv_cache::compact(plan & p) {
-    ggml_backend_sched_reset(sched);
+ggml_status capkv_cache::compact(llama_context * lctx, plan & p) {
+    for (const auto & part : spans_compact) {
+        const capkv_graph_meta meta(capkv_n_nodes_compact(part.end - part.beg));
+        capkv_inputs inputs;
+        std::vector<ggml_tensor *> caps;
 
-    auto ctx = capkv_graph_init(buf_meta, capkv_n_nodes_compact(layers));
-    capkv_inputs inputs;
-    std::vector<ggml_tensor *> caps;
+        const auto res = compute(lctx, build_compact(meta.get(), inputs, p, part, caps), inputs);
 
-    if (!compute(build_compact(ctx.get(), inputs, p, caps), inputs)) {
-        return false;
-    }
+        p.moved = p.moved || res != GGML_STATUS_ALLOC_FAILED;
+        if (res != GGML_STATUS_SUCCESS) {
+            return res;
+        }
 
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const auto cap = capkv_get_f32(caps[i]);
-        for (size_t h = 0; h < cap.size()/2; ++h) {
-            p.cap[i].kept += cap[2*h];
+        for (size_t i = part.beg; i < part.end; ++i) {
+            const auto cap = capkv_get_f32(caps[i - part.beg]);
+            for (size_t h = 0; h < cap.size()/2; ++h) {
+                p.cap[i].kept += cap[2*h];
+            }
         }
     }
 
-    return true;
+    return GGML_STATUS_SUCCESS;
 }
 
 void capkv_cache::account(plan & p) {
@@ -303,7 +242,6 @@ void capkv_cache::account(plan & p) {
 
     struct cell { llama_pos pos; llama_kv_cell_ext ext; };
 
-    const llama_seq_id seq_id  = cells.seq_get(p.order[0]);
     const llama_pos    pos_min = cells.pos_get(p.order[0]);
     const llama_pos    pos_max = cells.pos_get(p.order[n - 1]);
 
@@ -327,7 +265,7 @@ void capkv_cache::account(plan & p) {
     for (uint32_t j = 0; j < p.n_target; ++j) {
         cells.pos_set(j, kept[j].pos);
         cells.ext_set(j, kept[j].ext);
-        cells.seq_add(j, seq_id);
+        cells.seq_add(j, p.seq_id);
     }
     kv.v_heads[p.s] = p.n_target;
 
@@ -342,22 +280,24 @@ void capkv_cache::account(plan & p) {
     st.n_evictions++;
 }
 
-bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
+ggml_status capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
     plan p = make_plan(s, n_target);
 
     if (p.order.size() <= n_target) {
-        return true;
+        return GGML_STATUS_SUCCESS;
     }
     if (!sched) {
-        return false; // init_update() said why
+        return GGML_STATUS_ALLOC_FAILED; // init_update() said why
     }
 
-    llama_synchronize(lctx);
+    // not the context: its clock goes on, the batch that needs the room has begun
+    ggml_backend_sched_synchronize(lctx->get_sched());
 
     const int64_t t_start_us = ggml_time_us();
 
-    if (!select(p)) {
-        return false;
+    auto res = select(lctx, p);
+    if (res != GGML_STATUS_SUCCESS) {
+        return res;
     }
 
     {
@@ -371,13 +311,28 @@ bool capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
             ~no_abort() { lctx->set_abort_callback(callback, data); }
         } guard(lctx);
 
-        if (!compact(p)) {
-            return false;
+        try {
+            res = compact(lctx, p);
+            if (res == GGML_STATUS_SUCCESS) {
+                account(p);
+            }
+        } catch (const std::exception & err) {
+            LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
+            res = GGML_STATUS_FAILED;
         }
     }
-    account(p);
+
+    // some heads have moved and others have not: what the cells say is true of neither
+    if (res != GGML_STATUS_SUCCESS && p.moved) {
+        capkv_set_last_error("an eviction failed while cells moved: sequence " + std::to_string(p.seq_id) + " is empty now and has to be read anew");
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
+        state_drop(lctx->get_memory(), p.seq_id);
+    }
+    if (res != GGML_STATUS_SUCCESS) {
+        return res;
+    }
 
     streams[s].t_evict_us += ggml_time_us() - t_start_us;
 
-    return true;
+    return GGML_STATUS_SUCCESS;
 }

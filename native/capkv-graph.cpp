@@ -8,6 +8,7 @@
 #include "llama-impl.h"
 
 #include <algorithm>
+#include <numeric>
 
 // work of a layer's scores at most; policies tell what they hold per entry and query head
 static constexpr int64_t CAPKV_WORK_MAX = 32*1024*1024;
@@ -22,29 +23,25 @@ int64_t capkv_heads_per_group(const capkv_policy & policy, int64_t n, int64_t n_
     return std::clamp<int64_t>(CAPKV_WORK_MAX/std::max<int64_t>(work, 1), 1, n_head_kv);
 }
 
-ggml_context_ptr capkv_graph_init(std::vector<uint8_t> & buf, size_t n_nodes) {
-    const size_t size = n_nodes*ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
-
-    if (buf.size() < size) {
-        buf.resize(size);
-    }
-
-    ggml_init_params init = { buf.size(), buf.data(), /*.no_alloc =*/ true };
-
-    return ggml_context_ptr { ggml_init(init) };
+static size_t capkv_meta_size(size_t n_nodes) {
+    return n_nodes*ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
 }
 
-size_t capkv_n_nodes(const capkv_policy & policy, const std::vector<capkv_cache::layer> & layers, int64_t n) {
+capkv_graph_meta::capkv_graph_meta(size_t n_nodes) : buf(new uint8_t[capkv_meta_size(n_nodes)]) {
+    ctx.reset(ggml_init({ capkv_meta_size(n_nodes), buf.get(), /*.no_alloc =*/ true }));
+}
+
+size_t capkv_n_nodes(const capkv_policy & policy, const capkv_cache::layer * beg, const capkv_cache::layer * end, int64_t n) {
     size_t n_groups = 0;
-    for (const auto & l : layers) {
-        const int64_t g = capkv_heads_per_group(policy, n, l.n_head, l.n_head_kv, l.d_k, l.d_v);
-        n_groups += (l.n_head_kv + g - 1)/g;
+    for (const auto * l = beg; l != end; ++l) {
+        const int64_t g = capkv_heads_per_group(policy, n, l->n_head, l->n_head_kv, l->d_k, l->d_v);
+        n_groups += (l->n_head_kv + g - 1)/g;
     }
     return (n_groups + 1)*CAPKV_N_NODES;
 }
 
-size_t capkv_n_nodes_compact(const std::vector<capkv_cache::layer> & layers) {
-    return (layers.size() + 1)*CAPKV_N_NODES;
+size_t capkv_n_nodes_compact(size_t n_layers) {
+    return (n_layers + 1)*CAPKV_N_NODES;
 }
 
 // heads [h0, h0 + n_heads) of a stream's cells, as f32: [d, n, n_heads]
@@ -134,18 +131,19 @@ static ggml_tensor * capkv_build_capacity_all(capkv_score_ctx & sc, ggml_tensor 
     return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
 }
 
-ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<score_out> & outs) const {
+ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const {
     const uint32_t s     = p.s;
     const auto   & st    = streams[s];
     const auto   & order = p.order;
 
     const int64_t n = order.size();
 
-    ggml_cgraph * gf = ggml_new_graph_custom(ctx, capkv_n_nodes(policy, layers, n), false);
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_scores(part, n), false);
 
     // the same entries for every head: a column each, as many as a group has at most
     int64_t n_heads_max = 0;
-    for (const auto & l : layers) {
+    for (size_t i = part.beg; i < part.end; ++i) {
+        const auto & l = layers[i];
         n_heads_max = std::max(n_heads_max, capkv_heads_per_group(policy, n, l.n_head, l.n_head_kv, l.d_k, l.d_v));
     }
 
@@ -164,7 +162,7 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
         inputs.items.push_back({ rot, std::vector<uint8_t>((const uint8_t *) data.data(), (const uint8_t *) data.data() + ggml_nbytes(rot)) });
     }
 
-    for (size_t i = 0; i < layers.size(); ++i) {
+    for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l = layers[i];
 
         const int64_t r  = l.n_head/l.n_head_kv;
@@ -221,12 +219,17 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
     return gf;
 }
 
-ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, std::vector<ggml_tensor *> & caps) const {
-    ggml_cgraph * gf = ggml_new_graph_custom(ctx, capkv_n_nodes_compact(layers), false);
+ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const {
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx, capkv_n_nodes_compact(part.end - part.beg), false);
 
     const int64_t n = p.n_target;
 
-    for (size_t i = 0; i < layers.size(); ++i) {
+    // the first n cells, in their order
+    std::vector<int64_t> cells(n);
+    std::iota(cells.begin(), cells.end(), 0);
+    ggml_tensor * to = inputs.add_i64(ctx, cells);
+
+    for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l   = layers[i];
         const auto & kvl = kv.layers[l.ikv];
 
@@ -239,14 +242,14 @@ ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inpu
         }
         ggml_tensor * idx = inputs.add_i32(ctx, rows);
 
-        // f32 in between: each type comes back as it was
+        // f32 in between: each type comes back as it was. They are stored as llama_kv_cache::cpy_k() and cpy_v() do, which is
+        // what a backend that holds a cache can do with every type that it may have
         auto move = [&](ggml_tensor * t, int64_t d) {
             ggml_tensor * cur = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
 
             cur = ggml_get_rows(ctx, cur, idx); // F32 [d, n*n_head_kv]
 
-            ggml_tensor * to = ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], 0);
-            ggml_build_forward_expand(gf, ggml_cpy(ctx, ggml_reshape_2d(ctx, cur, d*l.n_head_kv, n), to));
+            ggml_build_forward_expand(gf, ggml_set_rows(ctx, t, ggml_reshape_2d(ctx, cur, d*l.n_head_kv, n), to));
 
             return cur;
         };

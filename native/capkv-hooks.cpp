@@ -257,9 +257,13 @@ bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos
     return !cache || cache->can_seq_rm(seq_id, p0, p1);
 }
 
-void capkv_cache::settle(const llama_memory_i * mem) {
-    for (auto * kv : caches(const_cast<llama_memory_i *>(mem))) {
+void capkv_cache::settle(llama_context & lctx) {
+    for (auto * kv : caches(lctx.get_memory())) {
         auto & pending = kv->sc_info;
+
+        if (!pending.empty()) {
+            ggml_backend_sched_synchronize(lctx.get_sched());
+        }
 
         for (size_t i = 0; i < pending.ssrc.size(); ++i) {
             if (kv->capkv) {
@@ -327,6 +331,22 @@ bool capkv_no_shift(const llama_memory_i * mem) {
     LLAMA_LOG_ERROR("%s: positions cannot be shifted with a KV budget (llama_memory_can_shift() says so), they stay as they are\n", __func__);
 
     return true;
+}
+
+int32_t capkv_update_result(llama_memory_i * mem) {
+    auto * cache = capkv_cache::of(mem);
+
+    switch (cache ? cache->take_status() : GGML_STATUS_SUCCESS) {
+        case GGML_STATUS_ABORTED: return  2;
+        case GGML_STATUS_FAILED:  return -3;
+        default:                  return  0;
+    }
+}
+
+uint32_t capkv_n_nodes_observe(const llama_memory_i * mem) {
+    const auto * cache = capkv_cache::of(mem);
+
+    return cache ? cache->n_nodes_observe() : 0;
 }
 
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {

@@ -57,7 +57,14 @@ bool capkv_no_shift(const llama_memory_i * mem);
 //   q_cur: [d_k, n_head, n_tokens], as the attention gets it
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
 
+// how the evictions of the last memory update went, for llama_decode(): 0 = go on (they succeeded, or there was no memory for one: a
+// smaller batch may still find room), 2 = aborted, -3 = failed
+int32_t capkv_update_result(llama_memory_i * mem);
+
+// nodes that capkv_build_observe() adds to a batch's graph at most; 0 without a budget
+uint32_t capkv_n_nodes_observe(const llama_memory_i * mem);
+
 // a saved state of a context: around what `write` and `read` do with the io that they get, a frame that lets a damaged state be
 // refused before anything of it is parsed; false without a budget, and where that io is the one at hand
-bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write);
-bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read);
+bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write);
+bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read);

@@ -12,7 +12,8 @@
 // for a batch that has some
 class capkv_graph_input : public llm_graph_input_i {
 public:
-    capkv_graph_input(capkv_cache & cache, size_t n_rows, bool warmup) : cache(cache), n_rows(n_rows), warmup(warmup) {}
+    capkv_graph_input(capkv_cache & cache, ggml_backend_sched_t sched, size_t n_rows, bool warmup) :
+        cache(cache), sched(sched), n_rows(n_rows), warmup(warmup) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         const auto plan = cache.plan_observe(*ubatch, warmup);
@@ -25,6 +26,11 @@ public:
         for (const auto & item : plan.rows) {
             src.push_back(item.i);
             dst.push_back(item.dst);
+        }
+
+        // the sums of a sequence that begins are cleared, which a batch before this one may still write to
+        if (cache.clears_sums(plan)) {
+            ggml_backend_sched_synchronize(sched);
         }
 
         if (row_src) { ggml_backend_tensor_set(row_src, src.data(),      0, ggml_nbytes(row_src)); }
@@ -45,6 +51,8 @@ public:
     ggml_tensor * sum_sel = nullptr; // F32 [n_tokens, n_stream]
 
     capkv_cache & cache;
+
+    ggml_backend_sched_t sched; // of the batches
 
     const size_t n_rows;
     bool warmup;
@@ -134,6 +142,7 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
 
     if (obs.mean) {
         plan.sum.resize((size_t) ubatch.n_tokens*streams.size(), 0.0f);
+        plan.n_sum.resize(streams.size(), 0);
     }
 
     if (warmup || !obs.any()) {
@@ -153,6 +162,7 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
 
         if (obs.mean) {
             plan.sum[(size_t) s*ubatch.n_tokens + i] = 1.0f;
+            plan.n_sum[s]++;
         }
         if (obs.n_rows() == 0) {
             continue;
@@ -194,20 +204,25 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
     return plan;
 }
 
+bool capkv_cache::clears_sums(const observe_plan & plan) const {
+    for (size_t s = 0; s < plan.n_sum.size(); ++s) {
+        if (plan.n_sum[s] > 0 && streams[s].n_sum == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void capkv_cache::commit_observe(const observe_plan & plan) {
     for (const auto & item : plan.rows) {
         streams[item.s].slots[item.dst % obs.n_rows()] = item.new_slot;
     }
 
-    const size_t n_tokens = plan.sum.size()/streams.size();
-    for (size_t s = 0; s < streams.size(); ++s) {
-        const auto * sel = plan.sum.data() + s*n_tokens;
-        const size_t n   = std::count_if(sel, sel + n_tokens, [](float x) { return x > 0.0f; });
-
-        if (n > 0 && streams[s].n_sum == 0) {
+    for (size_t s = 0; s < plan.n_sum.size(); ++s) {
+        if (plan.n_sum[s] > 0 && streams[s].n_sum == 0) {
             clear_sums(s);
         }
-        streams[s].n_sum += n;
+        streams[s].n_sum += plan.n_sum[s];
     }
 }
 
@@ -238,6 +253,20 @@ static void capkv_build_cov(const llm_graph_context & g, ggml_tensor * q, int64_
         cur = ggml_add(ctx, cov_s, ggml_reshape_1d(ctx, cur, ggml_nelements(cur)));
         ggml_build_forward_expand(g.gf, ggml_cpy(ctx, cur, cov_s));
     }
+}
+
+uint32_t capkv_cache::n_nodes_observe() const {
+    uint32_t n = 4; // what follows the rotation: norm, factor, cont, view
+    if (obs.n_rows() > 0) {
+        n += 2;
+    }
+    if (obs.mean) {
+        n += 5; // capkv_build_sum()
+    }
+    if (obs.cov) {
+        n += 3 + 7*streams.size(); // capkv_build_cov()
+    }
+    return obs.any() ? layers.size()*n + 3 : 0; // and the inputs
 }
 
 void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
@@ -284,7 +313,7 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
             std::min<size_t>(n_tokens*((obs.n_res > 0) + (obs.n_last > 0)), obs.n_rows()*n_stream) :
             plan_observe(g.ubatch, g.cparams.warmup).rows.size();
 
-        inp = static_cast<capkv_graph_input *>(g.res->add_input(std::make_unique<capkv_graph_input>(*this, n_rows, g.cparams.warmup)));
+        inp = static_cast<capkv_graph_input *>(g.res->add_input(std::make_unique<capkv_graph_input>(*this, g.sched, n_rows, g.cparams.warmup)));
 
         if (n_rows > 0) {
             inp->row_dst = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_rows);

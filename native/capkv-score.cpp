@@ -77,8 +77,6 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
 
     const capkv_rope rope = capkv_input_rope(in);
 
-    std::vector<uint8_t> buf_meta;
-
     std::vector<ggml_backend_t> backends = { backend };
     if (backend_cpu != backend) {
         backends.push_back(backend_cpu);
@@ -89,10 +87,10 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
     ggml_backend_sched_ptr sched { ggml_backend_sched_new(backends.data(), nullptr, backends.size(), n_nodes, false, false) };
 
     for (int64_t h0 = 0; h0 < in.n_head_kv; h0 += ng) {
-        auto ctx = capkv_graph_init(buf_meta, n_nodes);
+        const capkv_graph_meta meta(n_nodes);
         capkv_inputs inputs;
 
-        capkv_score_ctx sc(ctx.get(), inputs, params);
+        capkv_score_ctx sc(meta.get(), inputs, params);
 
         sc.n           = in.n;
         sc.n_head_kv   = std::min(ng, in.n_head_kv - h0);

@@ -12,6 +12,7 @@
 
 #include "capkv-hooks.h"
 
+#include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-io.h"
 #include "llama-kv-cache-iswa.h"
@@ -115,12 +116,12 @@ private:
     uint64_t n_data;     // left
 };
 
-bool capkv_state_write(const llama_memory_i * mem, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write) {
-    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(mem)) {
+bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write) {
+    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(lctx.get_memory())) {
         return false;
     }
 
-    capkv_cache::settle(mem);
+    capkv_cache::settle(lctx);
 
     capkv_io_collect collected;
     write(collected);
@@ -225,10 +226,12 @@ void capkv_cache::state_drop(llama_memory_i * mem, llama_seq_id seq_id) {
     seq_id == -1 ? mem->clear(true) : (void) mem->seq_rm(seq_id, -1, -1); // what keeps no cells
 }
 
-bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read) {
-    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(mem)) {
+bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read) {
+    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(lctx.get_memory())) {
         return false;
     }
+
+    auto * mem = lctx.get_memory();
 
     const auto head = capkv_read_head(io);
 
@@ -242,7 +245,7 @@ bool capkv_state_read(llama_memory_i * mem, llama_io_read_i & io, llama_seq_id s
         capkv_state_damaged("it is altered or cut off");
     }
 
-    capkv_cache::settle(mem);
+    capkv_cache::settle(lctx);
 
     // up to here the context is as it was; from here on all of it is taken over, or the sequence is left empty
     try {

@@ -82,12 +82,15 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
             return 0;
         }
 
-        ctx->memory_update(false); // copies of sequences that are pending
+        ctx->synchronize(); // a batch that is still computed ends here, for its times as well
+
         cache.request(seq_id, n_target);
         ctx->memory_update(true);
 
-        if (cache.n_used(seq_id) > n_target) {
-            throw capkv_error("compress: the eviction failed, the cache is as it was");
+        if (cache.take_status() != GGML_STATUS_SUCCESS) {
+            throw capkv_error(cache.n_used(seq_id) == 0 ?
+                    "compress: the eviction failed while cells moved, the sequence is empty now" :
+                    "compress: the eviction failed, the cache is as it was");
         }
         return (int32_t) (n_used - n_target);
     });

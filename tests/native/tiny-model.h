@@ -84,6 +84,7 @@ static inline llama_context_params tiny_context_params(uint32_t n_seq_max = 1) {
     params.n_threads       = 1;
     params.n_threads_batch = 1;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.no_perf         = false;
     return params;
 }
 

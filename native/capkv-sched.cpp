@@ -1,0 +1,177 @@
+// the scheduler that computes the graphs of evictions: how large they are, and the memory that they need
+
+#include "capkv-cache.h"
+#include "capkv-graph.h"
+
+#include "llama-context.h"
+#include "llama-impl.h"
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_set>
+
+// tensors of a graph of several layers at most: a scheduler takes 20 kB of address space for each
+static constexpr size_t CAPKV_GRAPH_SIZE = 1024;
+
+// nodes, leafs, and what those are views of
+static size_t capkv_graph_size(ggml_cgraph * gf) {
+    std::unordered_set<const ggml_tensor *> seen;
+
+    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+        const ggml_tensor * node = ggml_graph_node(gf, i);
+
+        seen.insert(node);
+        seen.insert(node->view_src);
+        for (const auto * src : node->src) {
+            if (src) {
+                seen.insert(src);
+                seen.insert(src->view_src);
+            }
+        }
+    }
+
+    return seen.size();
+}
+
+size_t capkv_cache::n_nodes_scores(const span & part, int64_t n) const {
+    return capkv_n_nodes(policy, layers.data() + part.beg, layers.data() + part.end, n);
+}
+
+bool capkv_cache::init_sched(llama_context * lctx) {
+    const uint32_t n = kv.get_size();
+
+    plan p = make_plan(0, n);
+    p.order.resize(n);
+    std::iota(p.order.begin(), p.order.end(), 0);
+
+    // an empty stream's cells have no positions: any will do, the shapes count
+    auto & cells = kv.v_cells[0];
+    const bool empty = cells.is_empty(n - 1);
+    if (empty) {
+        cells.pos_set(n - 1, n - 1);
+    }
+
+    auto scores = [&](const span & part, auto && f) {
+        const capkv_graph_meta meta(n_nodes_scores(part, p.order.size()));
+        capkv_inputs inputs;
+        std::vector<score_out> outs;
+        return f(build_scores(meta.get(), inputs, p, part, outs));
+    };
+    auto compaction = [&](const span & part, auto && f) {
+        const capkv_graph_meta meta(capkv_n_nodes_compact(part.end - part.beg));
+        capkv_inputs inputs;
+        std::vector<ggml_tensor *> caps;
+        return f(build_compact(meta.get(), inputs, p, part, caps));
+    };
+
+    // as many layers in a graph as fit its size, at least one
+    size_t size_max = 0;
+    auto spans_of = [&](auto && build) {
+        std::vector<span> res;
+        size_t size = CAPKV_GRAPH_SIZE;
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const size_t size_layer = build(span { i, i + 1 }, capkv_graph_size);
+            if (size + size_layer > CAPKV_GRAPH_SIZE) {
+                res.push_back({ i, i });
+                size = 0;
+            }
+            res.back().end = i + 1;
+            size += size_layer;
+            size_max = std::max(size_max, size);
+        }
+        return res;
+    };
+    spans_scores  = spans_of(scores);
+    spans_compact = spans_of(compaction);
+
+    // halved sums have up to three nodes more for some n than for others
+    new_sched(lctx, size_max + size_max/4);
+
+    auto reserve = [&](ggml_cgraph * gf) {
+        const bool ok = ggml_backend_sched_reserve(sched, gf);
+        ggml_backend_sched_reset(sched);
+        return ok;
+    };
+
+    bool res = true;
+    for (const auto & part : spans_compact) {
+        res = res && compaction(part, reserve);
+    }
+
+    // the memory of halved sums depends on the last bits of n: the most of a few, so that it is constant from here on
+    for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
+        if (n_less < n) {
+            p.order.erase(p.order.begin(), p.order.begin() + (p.order.size() - (n - n_less)));
+            for (const auto & part : spans_scores) {
+                res = res && scores(part, reserve);
+            }
+        }
+    }
+
+    if (empty) {
+        cells.rm(n - 1);
+    }
+
+    reserved = true;
+
+    if (!res) {
+        free_sched();
+    }
+    return res;
+}
+
+// over the backends of the context: each layer is scored where its cache lives
+void capkv_cache::new_sched(llama_context * lctx, size_t size) {
+    std::vector<ggml_backend_t> backends;
+    for (int i = 0; i < ggml_backend_sched_get_n_backends(lctx->get_sched()); ++i) {
+        backends.push_back(ggml_backend_sched_get_backend(lctx->get_sched(), i));
+    }
+
+    free_sched();
+
+    sched      = ggml_backend_sched_new(backends.data(), nullptr, backends.size(), size, false, false);
+    sched_size = size;
+}
+
+// a scheduler whose buffers could not be allocated is of no use any more
+void capkv_cache::free_sched() {
+    ggml_backend_sched_free(sched);
+    sched = nullptr;
+}
+
+ggml_status capkv_cache::compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs) {
+    const size_t size = capkv_graph_size(gf);
+    if (size > sched_size) {
+        new_sched(lctx, size);
+    }
+
+    ggml_backend_sched_reset(sched);
+
+    if (!ggml_backend_sched_alloc_graph(sched, gf)) {
+        LLAMA_LOG_ERROR("%s: failed to allocate the graph of an eviction\n", __func__);
+        free_sched();
+        return GGML_STATUS_ALLOC_FAILED;
+    }
+
+    inputs.set();
+
+    // an eviction works as a batch does, whatever the last graph was: as llama_context::graph_compute() sets it
+    if (lctx->backend_cpu) {
+        auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(lctx->backend_cpu));
+        auto * fn  = (decltype(ggml_backend_cpu_set_threadpool) *) ggml_backend_reg_get_proc_address(reg, "ggml_backend_cpu_set_threadpool");
+        if (fn) {
+            fn(lctx->backend_cpu, lctx->threadpool_batch);
+        }
+    }
+    for (const auto & [backend, fn] : lctx->set_n_threads_fns) {
+        fn(backend, lctx->cparams.n_threads_batch);
+    }
+
+    const auto res = ggml_backend_sched_graph_compute(sched, gf);
+    if (res == GGML_STATUS_ABORTED) {
+        LLAMA_LOG_DEBUG("%s: an eviction was aborted\n", __func__);
+    } else if (res != GGML_STATUS_SUCCESS) {
+        LLAMA_LOG_ERROR("%s: failed to compute an eviction, status %d\n", __func__, res);
+    }
+    return res;
+}
