@@ -38,13 +38,12 @@ capkv_cache::capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint3
                 "': no layer has full attention, the sliding windows bound its cache (allowed: 0)");
     }
 
-    for (const auto & l : layers) {
-        obs = obs.fit(l.d_k);
-    }
-    init_obs();
-
     targets.assign(kv.n_stream, 0);
     streams.resize(kv.n_stream);
+
+    init_obs_type();
+    init_obs();
+
     for (auto & st : streams) {
         reset(st);
     }
@@ -59,6 +58,39 @@ capkv_cache::capkv_cache(llama_kv_cache & kv, const capkv_params & params, uint3
 
 capkv_cache::~capkv_cache() {
     ggml_backend_sched_free(sched);
+}
+
+// whether a device can store rows of f32 as this type, and give them back
+static bool capkv_has_rows(ggml_backend_dev_t dev, ggml_type type, int64_t n_embd) {
+    ggml_context_ptr ctx { ggml_init({ 8*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }) };
+
+    ggml_tensor * t    = ggml_new_tensor_2d(ctx.get(), type,          n_embd, 1);
+    ggml_tensor * rows = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n_embd, 1);
+
+    ggml_tensor * set = ggml_set_rows(ctx.get(), t, rows, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, 1));
+    ggml_tensor * get = ggml_get_rows(ctx.get(), t,       ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 1));
+
+    return ggml_backend_dev_supports_op(dev, set) && ggml_backend_dev_supports_op(dev, get);
+}
+
+// sampled queries in the type that the policy declares; where a layer or its device cannot have it, in the next one that all can,
+// and a sample of as many bytes
+void capkv_cache::init_obs_type() {
+    for (const ggml_type type : { obs.type, GGML_TYPE_F16, GGML_TYPE_F32 }) {
+        const bool ok = obs.n_rows() == 0 || std::all_of(layers.begin(), layers.end(), [&](const layer & l) {
+            auto * dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer));
+            if (!dev) {
+                dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); // whose buffers name none
+            }
+            return l.d_k % ggml_blck_size(type) == 0 && (!dev || capkv_has_rows(dev, type, l.d_k*l.n_head));
+        });
+        if (ok) {
+            obs = policy.observe.in_type(type);
+            return;
+        }
+    }
+    throw capkv_error("kv_policy = " + std::string(params.policy) + ": the device of the KV cache cannot store its sampled queries (allowed: a policy "
+            "without, such as streaming)");
 }
 
 // the statistics live beside the layer's K and V: same device, and cleared and counted with them
@@ -87,7 +119,7 @@ void capkv_cache::init_obs() {
             ggml_format_name(l.q_cov, "cache_q_cov_l%d", l.il);
         }
         if (obs.n_rows() > 0) {
-            l.q_rows = ggml_new_tensor_2d(ctx.get(), obs.type, l.d_k*l.n_head, obs.n_rows()*n_stream);
+            l.q_rows = ggml_new_tensor_2d(ctx.get(), obs.type, l.d_k*l.n_head, obs.n_rows()*n_stream + n_scratch());
             ggml_format_name(l.q_rows, "cache_q_rows_l%d", l.il);
         }
     }
@@ -241,16 +273,13 @@ void capkv_cache::update(uint32_t s_src, uint32_t s_dst) {
     ggml_init_params init = { 6*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
     ggml_context_ptr ctx { ggml_init(init) };
 
-    const int64_t n_stream = streams.size();
-
     for (const auto & l : layers) {
         for (auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
             if (!t) {
                 continue;
             }
-            // columns of one stream
             auto view = [&](uint32_t s) {
-                auto * res = ggml_view_2d(ctx.get(), t, t->ne[0], t->ne[1]/n_stream, t->nb[1], s*(t->ne[1]/n_stream)*t->nb[1]);
+                auto * res = ggml_view_2d(ctx.get(), t, t->ne[0], n_rows_of(l, t), t->nb[1], s*n_rows_of(l, t)*t->nb[1]);
                 res->buffer = t->buffer; // a view has none of its own, and the copy asks for it
                 return res;
             };

@@ -42,7 +42,7 @@ public:
 
         ggml_tensor * q_sum  = nullptr; // F32 [d_k*n_head, n_stream]
         ggml_tensor * q_cov  = nullptr; // F32 [d_k*d_k*n_head, n_stream] sum of outer products
-        ggml_tensor * q_rows = nullptr; // obs.type [d_k*n_head, n_rows*n_stream] reservoir, then the last ones
+        ggml_tensor * q_rows = nullptr; // obs.type [d_k*n_head, n_rows*n_stream + n_scratch] reservoir, then the last ones; scratch rows
 
         // as seen in the last graph
         bool       observed = false;
@@ -164,6 +164,12 @@ public:
     // nodes that build_observe() adds at most, for all layers
     uint32_t n_nodes_observe() const;
 
+    // the rows of a graph: it serves every batch that takes no more. A decoded token of each sequence may take some; how many
+    // differs from batch to batch, so for so few the number is a power of two, and what is left over goes to scratch rows
+    size_t  pad_rows(size_t n) const;
+    size_t  n_scratch() const;
+    int64_t scratch_row(size_t i) const; // of q_rows
+
     observe_plan plan_observe  (const llama_ubatch & ubatch, bool warmup) const;
     void         commit_observe(const observe_plan & plan);
 
@@ -241,7 +247,11 @@ private:
     // the reservoir holds the tokens of the lowest keys: a uniform sample, the same however the text is cut into batches
     uint64_t res_key(llama_pos pos) const;
 
+    // rows of a statistic that belong to one stream: the s-th so many
+    int64_t n_rows_of(const layer & l, const ggml_tensor * t) const { return t == l.q_rows ? obs.n_rows() : 1; }
+
     void reset(stream & st) const;
+    void init_obs_type();
     void init_obs();
     void clear_sums(uint32_t s) const;
 
@@ -305,6 +315,9 @@ private:
     ggml_status select (llama_context * lctx, plan & p);
     ggml_status compact(llama_context * lctx, plan & p);
     void        account(plan & p);
+
+    template <typename F>
+    void state_tensors(uint32_t s, F && f) const;
 
     void state_write_stream(llama_io_write_i & io, const stream & st) const;
     void state_read_stream (llama_io_read_i  & io, stream & st) const;

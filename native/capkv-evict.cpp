@@ -254,12 +254,16 @@ void capkv_cache::account(plan & p) {
         kept[j] = { cells.pos_get(c), cells.ext_get(c) };
     }
 
-    // in the middle only the order counts, and that it ends where the tail begins: the tail may be taken back as a whole
-    const llama_pos pos_tail = p.n_recent > 0 ? kept[p.n_target - p.n_recent].pos : pos_max + 1;
+    // in the middle only the order counts, and that it ends where the cells of the tail begin: they may be taken back as a whole
+    const llama_pos pos_recent = p.n_recent > 0 ? kept[p.n_target - p.n_recent].pos : pos_max + 1;
     for (uint32_t j = p.n_sink; j < p.n_sink + p.n_mid; ++j) {
-        const llama_pos pos = pos_tail - (llama_pos) (p.n_sink + p.n_mid - j);
+        const llama_pos pos = pos_recent - (llama_pos) (p.n_sink + p.n_mid - j);
         kept[j] = { std::max(pos, j > 0 ? kept[j - 1].pos : pos_min), {} };
     }
+
+    // the entries of an image share one position: if some of it was taken from before the tail, it is not there in full
+    const bool cut = p.n_recent > 0 && p.n_recent < n && cells.pos_get(p.order[n - p.n_recent - 1]) == pos_recent;
+    const llama_pos pos_tail = std::max(pos_recent + (cut ? 1 : 0), st.evicted ? st.pos_tail : 0);
 
     cells.reset();
     for (uint32_t j = 0; j < p.n_target; ++j) {

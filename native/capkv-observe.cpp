@@ -8,6 +8,10 @@
 #include <algorithm>
 #include <cstring>
 
+// batches without a sampled query that a graph with rows for some is kept for: to build a graph costs about as much as to compute
+// those rows eight times
+static constexpr int CAPKV_N_IDLE = 8;
+
 // which tokens of the batch at hand are taken; has to be there even when there are none, to veto the reuse of the graph
 // for a batch that has some
 class capkv_graph_input : public llm_graph_input_i {
@@ -18,15 +22,20 @@ public:
     void set_input(const llama_ubatch * ubatch) override {
         const auto plan = cache.plan_observe(*ubatch, warmup);
 
-        GGML_ASSERT(plan.rows.size() == n_rows);
+        GGML_ASSERT(plan.rows.size() <= n_rows);
 
-        std::vector<int32_t> src;
-        std::vector<int64_t> dst;
+        std::vector<int32_t> src(n_rows, 0);
+        std::vector<int64_t> dst(n_rows);
 
-        for (const auto & item : plan.rows) {
-            src.push_back(item.i);
-            dst.push_back(item.dst);
+        for (size_t i = 0; i < n_rows; ++i) {
+            if (i < plan.rows.size()) {
+                src[i] = plan.rows[i].i;
+                dst[i] = plan.rows[i].dst;
+            } else {
+                dst[i] = cache.scratch_row(i);
+            }
         }
+        n_idle = plan.rows.empty() ? n_idle + 1 : 0;
 
         // the sums of a sequence that begins are cleared, which a batch before this one may still write to
         if (cache.clears_sums(plan)) {
@@ -43,7 +52,9 @@ public:
     bool can_reuse(const llm_graph_params & params) override {
         warmup = params.cparams.warmup;
 
-        return cache.plan_observe(params.ubatch, warmup).rows.size() == n_rows;
+        const size_t n = cache.plan_observe(params.ubatch, warmup).rows.size();
+
+        return n == n_rows || (n < n_rows && n_rows <= cache.n_scratch() && (n > 0 || n_idle < CAPKV_N_IDLE));
     }
 
     ggml_tensor * row_src = nullptr; // I32 [n_rows]
@@ -54,8 +65,9 @@ public:
 
     ggml_backend_sched_t sched; // of the batches
 
-    const size_t n_rows;
+    const size_t n_rows; // what is more than the batch at hand has goes to scratch rows
     bool warmup;
+    int  n_idle = 0;     // batches without a row, up to now
 };
 
 static capkv_graph_input * capkv_find_input(const llm_graph_context & g, const capkv_cache & cache) {
@@ -115,6 +127,22 @@ static ggml_tensor * capkv_find_rope(ggml_tensor * q, capkv_after_rope & after) 
         q = q->src[0];
     }
     return nullptr;
+}
+
+size_t capkv_cache::n_scratch() const {
+    return obs.n_rows_per_token()*streams.size();
+}
+
+int64_t capkv_cache::scratch_row(size_t i) const {
+    return obs.n_rows()*streams.size() + i;
+}
+
+size_t capkv_cache::pad_rows(size_t n) const {
+    size_t res = std::min<size_t>(n, 1);
+    while (res < n) {
+        res *= 2;
+    }
+    return n > n_scratch() ? n : std::min(res, n_scratch());
 }
 
 uint64_t capkv_cache::res_key(llama_pos pos) const {
@@ -310,8 +338,8 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
         // a graph that is only reserved has no batch yet: take the most that one could
         const bool   reserve = mctx->ubatches.empty();
         const size_t n_rows  = reserve ?
-            std::min<size_t>(n_tokens*((obs.n_res > 0) + (obs.n_last > 0)), obs.n_rows()*n_stream) :
-            plan_observe(g.ubatch, g.cparams.warmup).rows.size();
+            std::min<size_t>(n_tokens*obs.n_rows_per_token(), obs.n_rows()*n_stream) :
+            pad_rows(plan_observe(g.ubatch, g.cparams.warmup).rows.size());
 
         inp = static_cast<capkv_graph_input *>(g.res->add_input(std::make_unique<capkv_graph_input>(*this, g.sched, n_rows, g.cparams.warmup)));
 

@@ -47,13 +47,11 @@ const capkv_policy_info * capkv_get_policy(size_t i) {
     });
 }
 
-capkv_observe capkv_observe::fit(int64_t d_k) const {
+capkv_observe capkv_observe::in_type(ggml_type other) const {
     capkv_observe res = *this;
 
-    if (d_k % ggml_blck_size(type) != 0) {
-        res.type  = GGML_TYPE_F16;
-        res.n_res = n_res*ggml_type_size(type)/ggml_blck_size(type)/sizeof(ggml_fp16_t);
-    }
+    res.type  = other;
+    res.n_res = n_res*(ggml_type_size(type)*ggml_blck_size(other))/(ggml_type_size(other)*ggml_blck_size(type));
 
     return res;
 }

@@ -17,13 +17,16 @@ struct capkv_observe {
     int64_t n_res;  // reservoir: a seeded uniform sample of so many
     int64_t n_last; // the last so many
 
-    ggml_type type = GGML_TYPE_F16; // of the rows of both; see fit()
+    ggml_type type = GGML_TYPE_F16; // of the rows of both
 
     int64_t n_rows() const { return n_res + n_last; }
+
+    // rows that one token can go to
+    int64_t n_rows_per_token() const { return (n_res > 0) + (n_last > 0); }
     bool    any()    const { return mean || n_rows() > 0; }
 
-    // the same for heads of size d_k: where they are not whole blocks of the type, f16 and a sample of as many bytes
-    capkv_observe fit(int64_t d_k) const;
+    // the same in another type: a sample of as many bytes
+    capkv_observe in_type(ggml_type type) const;
 };
 
 static constexpr capkv_observe CAPKV_OBSERVE_NONE = { false, false, 0, 0 };

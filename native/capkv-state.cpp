@@ -185,11 +185,12 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
 
 // tensors of one stream, in the order that both directions share
 template <typename F>
-static void capkv_state_tensors(const std::vector<capkv_cache::layer> & layers, uint32_t s, uint32_t n_stream, F && f) {
+void capkv_cache::state_tensors(uint32_t s, F && f) const {
     for (const auto & l : layers) {
         for (auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
             if (t) {
-                f(t, s*(ggml_nbytes(t)/n_stream), ggml_nbytes(t)/n_stream);
+                const size_t size = n_rows_of(l, t)*t->nb[1];
+                f(t, s*size, size);
             }
         }
     }
@@ -198,7 +199,7 @@ static void capkv_state_tensors(const std::vector<capkv_cache::layer> & layers, 
 void capkv_cache::state_write_data(llama_io_write_i & io, llama_seq_id seq_id) const {
     for (uint32_t s = 0; s < streams.size(); ++s) {
         if (seq_id == -1 || s == seq_stream(seq_id)) {
-            capkv_state_tensors(layers, s, streams.size(), [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
+            state_tensors(s, [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
         }
     }
     capkv_write(io, CAPKV_STATE_END);
@@ -210,7 +211,7 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
     const uint32_t s0 = seq_id == -1 ? 0 : seq_stream(seq_id);
 
     for (uint32_t i = 0; i < streams_read.size(); ++i) {
-        capkv_state_tensors(layers, s0 + i, streams.size(), [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
+        state_tensors(s0 + i, [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
 
         // a state that holds fewer cells than its table speaks of was altered
         const auto & st = streams_read[i];

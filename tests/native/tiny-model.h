@@ -45,7 +45,8 @@ static inline void tiny_set_tensor(ggml_tensor * t, void * ud) {
 }
 
 // arch: "llama", or "gemma3" with a sliding window of 32 in 5 of its 6 layers
-static inline llama_model_ptr tiny_model(const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0) {
+static inline llama_model_ptr tiny_model(
+        const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0, uint32_t n_embd_head = 16) {
     std::unique_ptr<gguf_context, void (*)(gguf_context *)> meta(gguf_init_empty(), gguf_free);
 
     auto set_u32 = [&](const char * key, uint32_t val) { gguf_set_val_u32(meta.get(), (arch + "." + key).c_str(), val); };
@@ -59,10 +60,10 @@ static inline llama_model_ptr tiny_model(const std::string & arch = "llama", uin
     set_u32("feed_forward_length", 96);
     set_u32("attention.head_count", 4);
     set_u32("attention.head_count_kv", 2);
-    set_u32("attention.key_length", 16);
-    set_u32("attention.value_length", 16);
+    set_u32("attention.key_length", n_embd_head);
+    set_u32("attention.value_length", n_embd_head);
     set_u32("attention.sliding_window", 32);
-    set_u32("rope.dimension_count", 16);
+    set_u32("rope.dimension_count", n_embd_head);
     gguf_set_val_f32(meta.get(), (arch + ".attention.layer_norm_rms_epsilon").c_str(), 1e-5f);
 
     llama_model_params params = llama_model_default_params();
