@@ -59,8 +59,17 @@ llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool opt
     const bool wanted = std::any_of(targets.begin(), targets.end(), [](uint32_t n) { return n > 0; });
 
     // with the first batch; where that failed, again when there is something to evict
-    if (!sched && (wanted || !reserved) && !init_sched(lctx)) {
-        LLAMA_LOG_ERROR("%s: failed to reserve the work memory of evictions\n", __func__);
+    if (!sched && (wanted || !reserved)) {
+        bool ok = false;
+        try {
+            ok = init_sched(lctx);
+        } catch (const std::bad_alloc &) {
+            free_sched();
+        }
+        reserved = true;
+        if (!ok) {
+            LLAMA_LOG_ERROR("%s: failed to reserve the work memory of evictions\n", __func__);
+        }
     }
 
     if (!wanted) {

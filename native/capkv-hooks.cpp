@@ -58,6 +58,9 @@ static void capkv_check_model(const llama_model & model) {
     if (model.pos_embd) {
         capkv_refuse_arch(model, "its learned positions end at " + std::to_string(hparams.n_ctx_train) + " tokens");
     }
+    if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        capkv_throw("split mode = tensor: allowed with kv_budget is none, layer or row, where a layer's cache is on one device");
+    }
     if (model.arch == LLM_ARCH_GROK) {
         capkv_refuse_arch(model, "it runs without flash attention");
     }
@@ -287,7 +290,19 @@ void capkv_cache::settle(llama_context & lctx) {
 bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
     const auto * cache = capkv_cache::of(mem);
 
-    if (!cache || seq_id_src == seq_id_dst || (p0 <= 0 && p1 < 0)) {
+    if (!cache || seq_id_src == seq_id_dst) {
+        return false;
+    }
+
+    // the cells of one stream belong to one sequence: an eviction would not know whose they are
+    const llama_seq_id n_seq = cache->n_stream();
+    if (seq_id_src >= n_seq || seq_id_dst >= n_seq) {
+        LLAMA_LOG_ERROR("%s: sequence %d cannot be copied to %d, both stay as they are: allowed with a KV budget is 0 to n_seq_max - 1 = %d\n",
+                __func__, seq_id_src, seq_id_dst, n_seq - 1);
+        return true;
+    }
+
+    if (p0 <= 0 && p1 < 0) {
         return false;
     }
 

@@ -45,11 +45,14 @@ bool capkv_cache::init_sched(llama_context * lctx) {
     std::iota(p.order.begin(), p.order.end(), 0);
 
     // an empty stream's cells have no positions: any will do, the shapes count
-    auto & cells = kv.v_cells[0];
-    const bool empty = cells.is_empty(n - 1);
-    if (empty) {
-        cells.pos_set(n - 1, n - 1);
-    }
+    struct last_cell {
+        llama_kv_cells & cells;
+        const uint32_t   i;
+        const bool       empty = cells.is_empty(i);
+
+        last_cell(llama_kv_cells & cells, uint32_t i) : cells(cells), i(i) { if (empty) { cells.pos_set(i, i); } }
+        ~last_cell() { if (empty) { cells.rm(i); } }
+    } last(kv.v_cells[0], n - 1);
 
     auto scores = [&](const span & part, auto && f) {
         const capkv_graph_meta meta(n_nodes_scores(part, p.order.size()));
@@ -107,12 +110,6 @@ bool capkv_cache::init_sched(llama_context * lctx) {
             }
         }
     }
-
-    if (empty) {
-        cells.rm(n - 1);
-    }
-
-    reserved = true;
 
     if (!res) {
         free_sched();

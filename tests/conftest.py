@@ -81,3 +81,19 @@ def make_context(tiny_llama):
     yield make
     for context in made:
         context.close()
+
+
+@pytest.fixture
+def make_sequences(tiny_llama):
+    """A sequences.Context on the tiny llama or another model; freed after the test."""
+    from sequences import Context
+
+    made = []
+
+    def make(path=tiny_llama, **options):
+        made.append(Context(path, **options))
+        return made[-1]
+
+    yield make
+    for context in made:
+        context.close()

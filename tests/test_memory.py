@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_models
 
 import capkv_edge
 
@@ -37,3 +38,30 @@ def test_the_logical_length_costs_token_ids_and_nothing_else(make_llama, tiny_ll
     assert long.kv_stats().bytes_total == short.kv_stats().bytes_total
     assert long.kv_stats().bytes_full == 128 * short.kv_stats().bytes_full
     assert long.input_ids.nbytes == 4 << 20 and long.scores.nbytes == 0
+
+
+ADDRESS_SPACE = """
+import sys
+from driving import text
+from capkv_edge import Llama
+
+def size():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines["VmSize"].split()[0]) << 10
+
+llm = Llama(sys.argv[1], verbose=False, n_ctx=1024, n_batch=32, kv_budget=64, n_threads=1, n_threads_batch=1)
+before = size()
+llm.eval(text(400))
+assert llm.kv_stats().n_evictions > 0
+print(size() - before - llm.kv_stats().bytes_work)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's /proc")
+def test_evictions_take_no_address_space_to_speak_of(tmp_path):
+    path = tmp_path / "model.gguf"
+    tiny_models.write_llama(path, n_layer=32)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", ADDRESS_SPACE, str(path)], env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 48 << 20

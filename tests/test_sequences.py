@@ -7,22 +7,9 @@ import numpy as np
 import pytest
 import tiny_archs
 import tiny_models
-from sequences import Context, same
+from sequences import same
 
 POLICIES = ["capkv", "capkv-ref"]
-
-
-@pytest.fixture
-def make(tiny_llama):
-    made = []
-
-    def make(path=tiny_llama, **options):
-        made.append(Context(path, **options))
-        return made[-1]
-
-    yield make
-    for ctx in made:
-        ctx.close()
 
 
 def put(c, data, seq):
@@ -31,8 +18,8 @@ def put(c, data, seq):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_eviction_leaves_the_other_sequences_as_they_were(make, policy):
-    c = make(policy=policy)
+def test_an_eviction_leaves_the_other_sequences_as_they_were(make_sequences, policy):
+    c = make_sequences(policy=policy)
     c.read(150, 0, 1, 2)
     before = {s: c.save(s) for s in (0, 2)}
     assert c.compress(1) == 150 - 64
@@ -40,14 +27,14 @@ def test_an_eviction_leaves_the_other_sequences_as_they_were(make, policy):
     assert [c.stats(s).n_evictions for s in range(3)] == [0, 1, 0]
     assert [c.stats(s).n_used for s in range(3)] == [150, 64, 150]
 
-    alone = make(policy=policy)
+    alone = make_sequences(policy=policy)
     alone.read(150, 0, 1, 2)
     for a, b in zip(c.read(5, 0, 2), alone.read(5, 0, 2)):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_batch_of_several_sequences_evicts_only_the_full_one(make):
-    c = make()
+def test_a_batch_of_several_sequences_evicts_only_the_full_one(make_sequences):
+    c = make_sequences()
     c.read(250, 0)
     c.read(40, 1)
     before = c.save(1)
@@ -65,8 +52,8 @@ def test_a_batch_of_several_sequences_evicts_only_the_full_one(make):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("length", [100, 500])
-def test_a_copy_goes_on_as_its_source_would(make, policy, length):
-    c = make(policy=policy)
+def test_a_copy_goes_on_as_its_source_would(make_sequences, policy, length):
+    c = make_sequences(policy=policy)
     c.read(length, 0)
     c.read(70, 1)
     c.cp(0, 1)
@@ -82,9 +69,9 @@ def test_a_copy_goes_on_as_its_source_would(make, policy, length):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("then", ["the source goes", "the source is compressed", "the copy is compressed"])
-def test_a_copy_is_whole_whatever_happens_before_the_next_batch(make, policy, then):
+def test_a_copy_is_whole_whatever_happens_before_the_next_batch(make_sequences, policy, then):
     """llama.cpp copies the data of a sequence only when the next batch comes."""
-    c, plain = make(policy=policy), make(policy=policy)
+    c, plain = make_sequences(policy=policy), make_sequences(policy=policy)
     for one in (c, plain):
         one.read(200, 0)
         one.cp(0, 1)
@@ -102,8 +89,8 @@ def test_a_copy_is_whole_whatever_happens_before_the_next_batch(make, policy, th
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_states_are_of_what_was_copied_whatever_comes_before_the_next_batch(make, policy):
-    c = make(policy=policy)
+def test_states_are_of_what_was_copied_whatever_comes_before_the_next_batch(make_sequences, policy):
+    c = make_sequences(policy=policy)
     c.read(200, 0)
     c.read(150, 1, 2)
     data = {s: c.save(s) for s in range(3)}
@@ -122,8 +109,8 @@ def test_states_are_of_what_was_copied_whatever_comes_before_the_next_batch(make
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_copy_that_is_dropped_leaves_nothing_behind(make, policy):
-    c, fresh = make(policy=policy), make(policy=policy)
+def test_a_copy_that_is_dropped_leaves_nothing_behind(make_sequences, policy):
+    c, fresh = make_sequences(policy=policy), make_sequences(policy=policy)
     c.read(200, 0)
     c.cp(0, 1)
     assert c.rm(1, -1, -1)
@@ -133,14 +120,14 @@ def test_a_copy_that_is_dropped_leaves_nothing_behind(make, policy):
     assert same(c.held(1), fresh.held(1))
 
 
-def test_a_part_of_a_sequence_is_copied_where_that_is_possible(make):
-    c = make()
+def test_a_part_of_a_sequence_is_copied_where_that_is_possible(make_sequences):
+    c = make_sequences()
     c.read(150, 0)
     c.cp(0, 1, 0, 100)
     assert (c.pos_min(1), c.pos_max(1)) == (0, 99)
     c.cp(0, 2, -1, 150)
     assert c.pos_max(2) == 149
-    want = make()
+    want = make_sequences()
     want.read(100, 0)
     np.testing.assert_allclose(c.read(1, 1, seed=0)[0], want.read(1, 0)[0], atol=1e-4)
 
@@ -153,8 +140,8 @@ def test_a_part_of_a_sequence_is_copied_where_that_is_possible(make):
         assert c.save(1) == before
 
 
-def test_keep_drops_the_other_sequences(make):
-    c = make()
+def test_keep_drops_the_other_sequences(make_sequences):
+    c = make_sequences()
     c.read(300, 0, 1, 2)
     held = c.held(1)
     llama_cpp.llama_memory_seq_keep(c.mem, 1)
@@ -163,8 +150,8 @@ def test_keep_drops_the_other_sequences(make):
     c.read(20, 0, 1, 2)
 
 
-def test_positions_cannot_be_shifted(make):
-    c = make()
+def test_positions_cannot_be_shifted(make_sequences):
+    c = make_sequences()
     c.read(300, 0, 1)
     before = [c.save(s) for s in range(2)]
     assert not llama_cpp.llama_memory_can_shift(c.mem)
@@ -175,8 +162,8 @@ def test_positions_cannot_be_shifted(make):
     c.read(20, 0, 1)
 
 
-def test_removals_reach_only_what_is_exact(make):
-    c = make()
+def test_removals_reach_only_what_is_exact(make_sequences):
+    c = make_sequences()
     c.read(100, 1, 2)
     c.read(300, 0)
     before = [c.save(s) for s in range(3)]
@@ -194,8 +181,8 @@ def test_removals_reach_only_what_is_exact(make):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_whole_tail_can_go_and_the_sequence_goes_on(make, policy):
-    c = make(policy=policy)
+def test_the_whole_tail_can_go_and_the_sequence_goes_on(make_sequences, policy):
+    c = make_sequences(policy=policy)
     c.read(150, 0)
     c.compress(0)
     tail = c.stats(0).pos_tail
@@ -209,8 +196,8 @@ def test_the_whole_tail_can_go_and_the_sequence_goes_on(make, policy):
 
 @pytest.mark.parametrize("data", [True, False])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_clear_empties_all_sequences(make, policy, data):
-    c, fresh = make(policy=policy), make(policy=policy)
+def test_clear_empties_all_sequences(make_sequences, policy, data):
+    c, fresh = make_sequences(policy=policy), make_sequences(policy=policy)
     c.read(300, 0, 1)
     c.cp(0, 2)
     llama_cpp.llama_memory_clear(c.mem, data)
@@ -223,8 +210,8 @@ def test_clear_empties_all_sequences(make, policy, data):
     assert all(same(c.held(s), fresh.held(s)) for s in range(3))
 
 
-def test_a_token_of_several_sequences_is_refused_and_nothing_changes(make):
-    c = make()
+def test_a_token_of_several_sequences_is_refused_and_nothing_changes(make_sequences):
+    c = make_sequences()
     c.read(300, 0, 1)
     before = [c.save(s) for s in range(2)]
     assert c.decode([((0, 1), 300, 5)]) != 0
@@ -232,15 +219,15 @@ def test_a_token_of_several_sequences_is_refused_and_nothing_changes(make):
     c.read(20, 0, 1)
 
 
-def test_a_unified_cache_becomes_one_of_streams(make):
-    c = make(kv_unified=True, n_ctx_seq=1024)
+def test_a_unified_cache_becomes_one_of_streams(make_sequences):
+    c = make_sequences(kv_unified=True, n_ctx_seq=1024)
     c.read(400, 0, 1)
     assert llama_cpp.llama_n_ctx(c.ctx) == 3 * 1024
     assert [c.stats(s).n_evictions > 0 for s in range(3)] == [True, True, False]
 
 
-def test_a_state_moves_to_another_sequence(make):
-    c = make()
+def test_a_state_moves_to_another_sequence(make_sequences):
+    c = make_sequences()
     c.read(300, 0)
     c.read(80, 1)
     data = c.save(0)
@@ -253,8 +240,8 @@ def test_a_state_moves_to_another_sequence(make):
 
 
 @pytest.mark.parametrize("seq", [3, -2, 1000])
-def test_a_sequence_that_is_not_there_is_an_error_that_says_so(make, seq):
-    c = make()
+def test_a_sequence_that_is_not_there_is_an_error_that_says_so(make_sequences, seq):
+    c = make_sequences()
     with pytest.raises(ValueError, match=f"seq_id = {seq}: allowed is 0 to 2"):
         c.compress(seq)
 
@@ -263,11 +250,11 @@ MEMORIES = {"gemma3": tiny_models.write_gemma3, "lfm2": tiny_archs.write_lfm2, "
 
 
 @pytest.mark.parametrize("arch", MEMORIES)
-def test_memories_of_two_modules(make, tmp_path, arch):
+def test_memories_of_two_modules(make_sequences, tmp_path, arch):
     """Windows beside full attention, recurrent layers beside attention: both modules do the same or nothing."""
     path = tmp_path / "model.gguf"
     MEMORIES[arch](path)
-    c = make(path)
+    c = make_sequences(path)
     c.read(300, 0, 1)
     assert all(np.isfinite(x).all() for x in c.read(300, 0, 1))
     assert [c.stats(s).n_evictions >= 2 for s in range(3)] == [True, True, False]

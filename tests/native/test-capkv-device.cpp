@@ -36,7 +36,7 @@ int main() {
     tiny_quiet();
 
     // heads of 32, so that a row of q8_0 is possible
-    const auto model = tiny_model("llama", 1, 32);
+    const auto model = tiny_model("llama", 1, 0, 32);
     const size_t n_embd = 4*32;
     const size_t n_layer = 2;
 
