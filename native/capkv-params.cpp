@@ -37,7 +37,7 @@ static const capkv_option capkv_options[] = {
       "0 to 2147483647 (unless given, at most half of the budget)",
       "last tokens, always kept" },
     { "headroom", "LLAMA_ARG_KV_HEADROOM", "N",    "auto",
-      "auto (n_batch), or a number of at least n_batch",
+      "auto (n_batch, or a quarter of the budget if that is more), or a number of at least n_batch",
       "cells beyond the budget" },
     { "tau",      "LLAMA_ARG_KV_TAU",      "X",    "5.0",
       "0 to 100",
@@ -257,7 +257,8 @@ void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_
         params.n_recent = std::min(CAPKV_N_RECENT, params.n_budget/2);
     }
     if (params.n_headroom == CAPKV_UNSET) {
-        params.n_headroom = n_batch;
+        // an eviction scores all cells: with little room for each of them, small batches would spend most of their time on that
+        params.n_headroom = std::max(n_batch, params.n_budget/4);
     }
 
     if (params.n_headroom < n_batch) {

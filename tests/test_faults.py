@@ -121,7 +121,7 @@ NO_CELLS = """
 limit(4 << 30)
 for n_ctx, budget in ((2**30, 2**30 - 4096), (2**31 - 1024, 2**31 - 4096), (2**26, 2**25)):
     try:
-        make(n_ctx=n_ctx, kv_budget=budget)
+        make(n_ctx=n_ctx, kv_budget=budget, kv_headroom=512)
         print("made")
     except ValueError as err:
         print(err)

@@ -111,7 +111,7 @@ def test_what_is_observed_and_the_work_stay_small_for_an_8b_shape(make_llama, tm
     assert stats.bytes_kv == 1536 * 2 * 8 * 128 * 2
     assert 0 < stats.bytes_obs <= stats.bytes_kv / 10
 
-    llm = make_llama(path, n_ctx=16384, n_batch=64, kv_budget=4096 - 64, kv_policy=policy)
+    llm = make_llama(path, n_ctx=16384, n_batch=64, kv_budget=4096 - 64, kv_headroom=64, kv_policy=policy)
     llm.eval(text(64))
     stats = llm.kv_stats()
     assert stats.n_cells == 4096

@@ -43,7 +43,7 @@ struct capkv_params {
     char     policy[32];
     uint32_t n_sink;       // first tokens, always kept
     uint32_t n_recent;     // last tokens, always kept; UINT32_MAX = the default, cut to half of a small budget
-    uint32_t n_headroom;   // cells beyond the budget; UINT32_MAX = n_batch
+    uint32_t n_headroom;   // cells beyond the budget; UINT32_MAX = max(n_batch, n_budget/4)
     float    tau;          // sharpness of capkv-ref
     float    novelty;      // weight of key novelty in capkv
     uint32_t seed;         // of the query reservoir and of the policy `random`
