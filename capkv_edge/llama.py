@@ -1,8 +1,4 @@
-"""`Llama`: llama_cpp's class in front of a KV cache of fixed size.
-
-Upstream assumes in several places that a token's index, its position and its cell are one number, and sizes arrays by n_ctx.
-Here the index is the position; cells are the business of the native library, and nothing but token ids grows with the text.
-"""
+"""`Llama`: llama_cpp's class in front of a KV cache of fixed size."""
 
 import difflib
 import inspect
@@ -12,17 +8,18 @@ import sys
 import llama_cpp
 import numpy as np
 from llama_cpp import _internals as internals
+from llama_cpp import llama_cpp as native
 from llama_cpp.llama import LlamaState
 
-from . import _lib, _log, _state, closed, devices, logits, models, stats, threads
+from . import _lib, _log, _state, closed, devices, models, stats, threads
 from .budget import KvBudget
 from .completions import Completions
 from .config import PLAIN_TYPES, CapkvConfig
 from .drafts import ShortDrafts
+from .reading import Reading
 from .session import Sessions
 
 _UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
-_GENERATE = inspect.signature(llama_cpp.Llama.generate)
 
 
 def _refuse_unknown(given: dict, known: list) -> None:
@@ -32,7 +29,7 @@ def _refuse_unknown(given: dict, known: list) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
+class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:
@@ -173,6 +170,17 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
         return devices.describe(self._buffers)
 
     @property
+    def context_params(self):
+        """As upstream's. Upstream knows flash attention on and off alone; auto lets llama.cpp see whether the device has it."""
+        if self.flash_attn_by_itself:
+            self._context_params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_AUTO
+        return self._context_params
+
+    @context_params.setter
+    def context_params(self, params) -> None:
+        self._context_params = params
+
+    @property
     def draft_model(self):
         """The draft model; its drafts are cut to n_batch - 1 tokens."""
         return self._drafts
@@ -189,89 +197,6 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
         if not self._all_scores:
             self.scores = np.empty((0, self._n_vocab), dtype=np.single)
             self._logits_all = self._logits_all or self._wants_logits
-
-    # --- reading ---
-
-    def _drop_unread(self) -> None:
-        # the native sequence may be longer than n_tokens: after a reply that was cut short, or once n_tokens was set back
-        if not self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1) and self.kv_config is not None:
-            raise RuntimeError(
-                f"cannot go back to token {self.n_tokens}: from {self.kv_stats().pos_tail} on all are held; reset() first"
-            )
-
-    def reset(self) -> None:
-        """Forget all that was read; the cache is empty at once."""
-        super().reset()
-        self._kept_logits.clear()
-        if self._ctx.memory is not None:
-            self._ctx.kv_cache_seq_rm(-1, 0, -1)
-
-    def eval(self, tokens) -> None:
-        """Read tokens: any number of them with a budget, whatever n_ctx is.
-
-        Raises:
-            RuntimeError: the decode failed (tokens of the batches before it stay read), or n_tokens was set back to where
-                tokens have been evicted.
-        """
-        if self._all_scores:
-            super().eval(tokens)
-            return _log.raise_interrupt()
-        self._drop_unread()
-        if len(self.input_ids) < self.n_tokens + len(tokens):
-            self.input_ids = np.resize(self.input_ids, max(2 * len(self.input_ids), self.n_tokens + len(tokens)))
-        for i in range(0, len(tokens), self.n_batch):
-            batch = tokens[i : i + self.n_batch]
-            n = len(batch)
-            self._batch.set_batch(batch=batch, n_past=self.n_tokens, logits_all=self.draft_model is not None)
-            self._ctx.decode(self._batch)
-            self.input_ids[self.n_tokens : self.n_tokens + n] = batch
-            self.n_tokens += n
-            self._requires_eval = False
-            if self._logits_all:
-                logits.keep(self, self._kept_logits, n)
-            _log.raise_interrupt()
-
-    def sample(self, *args, **kwargs) -> int:
-        """As upstream's. Raises RuntimeError while no logits are there (nothing was read since reset() or load_state())."""
-        self._need_logits()
-        return super().sample(*args, **kwargs)
-
-    def _need_logits(self) -> None:
-        if self._requires_eval:
-            raise RuntimeError("there are no logits: eval() a token first")
-
-    def generate(self, tokens, *args, **kwargs):
-        """As upstream's. A prompt that goes back to where tokens were evicted is read anew, and n_rereads counts it."""
-        tokens = list(tokens)
-        if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
-            self._reset_if_evicted(tokens)
-        generated = super().generate(tokens, *args, **kwargs)
-        tally, self._tally = self._tally, None
-        if tally is None:
-            yield from generated
-            return
-        tally.n_prompt = len(tokens)
-        for token in generated:
-            tally.add(token)
-            yield token
-
-    def _reset_if_evicted(self, tokens: list) -> None:
-        n = min(self.n_tokens, len(tokens))
-        differ = np.flatnonzero(self.input_ids[:n] != np.asarray(tokens[:n], dtype=np.intc))
-        n_same = int(differ[0]) if len(differ) else n
-        if n_same == self.n_tokens and (n_same < len(tokens) or not self._requires_eval):
-            return
-        pos_tail = self.kv_stats().pos_tail
-        n_reused = min(n_same, len(tokens) - 1)
-        if 0 < n_reused < pos_tail:
-            self.n_rereads += 1
-            if self.verbose:
-                print(
-                    f"Llama.generate: the prompt shares {n_same} tokens, all are held only from {pos_tail} on: "
-                    f"reading all {len(tokens)} again",
-                    file=sys.stderr,
-                )
-            self.reset()
 
     # --- state ---
 
@@ -290,6 +215,8 @@ class Llama(Completions, KvBudget, Sessions, llama_cpp.Llama):
     def __getstate__(self) -> dict:
         state = super().__getstate__()
         state |= dict(draft_model=self._drafts and self._drafts.model, logits_all=self._wants_logits)
+        if self.flash_attn_by_itself:
+            state["flash_attn"] = None
         return {**state, **{f"kv_{name}": value for name, value in self._kv_given.items()}}
 
     def close(self) -> None:

@@ -266,7 +266,7 @@ def test_wrong_options_name_option_value_and_range(tiny_llama, options, message)
 def test_flash_attention_is_on_by_itself(llm, make_llama, tiny_llama):
     import llama_cpp
 
-    assert llm.context_params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    assert llm.context_params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
     assert make_llama(tiny_llama).context_params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 
