@@ -92,7 +92,7 @@ REFUSED = [
     (("--kv-budget", "-5"), "kv_budget = -5: allowed is"),
     (("--kv-budget", "99999999999"), "kv_budget = 99999999999: allowed is"),
     (("--kv-budget", "101%"), "kv_budget = 101%: allowed is above 0% and at most 100%"),
-    (("--kv-budget", "3"), "kv_budget = 3: allowed is 0 (off) or at least kv_sink + kv_recent + 1 = 6"),
+    (("--kv-budget", "3"), "kv_budget = 3: allowed is 0 (off) or at least kv_sink + kv_recent + 1 = 9"),
     ((*BUDGET, "--kv-policy", "foo"), "kv_policy = foo: allowed is one of capkv"),
     ((*BUDGET, "--kv-sink", "70"), "kv_budget = 128: allowed is 0 (off) or at least kv_sink + kv_recent + 1 = 135"),
     ((*BUDGET, "--kv-headroom", "3"), "kv_headroom = 3: allowed is at least n_batch = 2048"),
@@ -130,7 +130,10 @@ def test_a_model_that_cannot_have_a_budget_is_refused_by_its_architecture(tmp_pa
     assert said(done, f"kv_budget is not possible for the architecture '{name}': {why}")
 
 
-@pytest.mark.parametrize(("options", "env"), [(("--kv-untested",), {}), ((), {"LLAMA_ARG_KV_UNTESTED": "1"})], ids=["option", "environment"])
+SAID = {"option": (("--kv-untested",), {}), "environment": ((), {"LLAMA_ARG_KV_UNTESTED": "1"})}
+
+
+@pytest.mark.parametrize(("options", "env"), SAID.values(), ids=SAID)
 def test_an_architecture_that_was_never_tried_runs_when_that_is_said(serve, tmp_path, options, env):
     model = tmp_path / "untried.gguf"
     tiny_archs.write_untried(model)

@@ -27,10 +27,13 @@ def talk(server, n_turns, slots):
 
 
 def test_four_slots_that_reply_at_once_say_what_each_says_alone(serve):
-    together = talk(serve(*BUDGET, "-np", N_SLOTS, "--no-kv-unified", "-c", 4 * 4096), 2, range(N_SLOTS))
+    # a policy that computes nothing of what it keeps: on some processors products round differently for four tokens and for
+    # one, and a policy that scores entries may then keep another one
+    options = (*BUDGET, "--kv-policy", "streaming", "-np", N_SLOTS, "-c", 4 * 4096)
+    together = talk(serve(*options, "--no-kv-unified"), 2, range(N_SLOTS))
     for slot in range(N_SLOTS):
         # the same conversation, with nobody else there
-        alone = talk(serve(*BUDGET, "-np", N_SLOTS, "-c", 4 * 4096), 2, [slot])
+        alone = talk(serve(*options), 2, [slot])
         assert together[slot] == alone[slot]
     assert len({tuple(tokens) for tokens in together.values()}) == N_SLOTS
 
