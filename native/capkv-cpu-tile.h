@@ -7,19 +7,46 @@
 #include <cstring>
 #include <vector>
 
-static constexpr int64_t CAPKV_LANES = 16; // entries side by side in a vector
-static constexpr int64_t CAPKV_TILE  = 2;  // vectors of entries in a tile
-static constexpr int64_t CAPKV_COLS  = 8;  // columns that a tile is multiplied with at once
+// a vector is a register, and the sums of a tile with its columns have to stay in registers: one that does not fit goes through
+// memory at every step, which makes the kernels some fifty times slower
+#if defined(__AVX512F__)
+static constexpr int64_t CAPKV_LANES  = 16; // entries side by side in a vector
+static constexpr int64_t CAPKV_TILE   = 2;  // vectors of entries in a tile
+static constexpr int64_t CAPKV_COLS   = 8;  // columns that a tile is multiplied with at once
+static constexpr int64_t CAPKV_N_REGS = 32;
+#elif defined(__AVX2__)
+static constexpr int64_t CAPKV_LANES  = 8;
+static constexpr int64_t CAPKV_TILE   = 2;
+static constexpr int64_t CAPKV_COLS   = 4;
+static constexpr int64_t CAPKV_N_REGS = 16;
+#else // NEON
+static constexpr int64_t CAPKV_LANES  = 4;
+static constexpr int64_t CAPKV_TILE   = 4;
+static constexpr int64_t CAPKV_COLS   = 4;
+static constexpr int64_t CAPKV_N_REGS = 32;
+#endif
 static constexpr int64_t CAPKV_BLOCK = CAPKV_LANES*CAPKV_TILE;
+
+// the sums, a vector of each row of the tile, and an element of a column
+static_assert(CAPKV_TILE*CAPKV_COLS + CAPKV_TILE + 1 <= CAPKV_N_REGS, "the sums of a tile have to stay in registers");
 
 #if defined(__GNUC__)
 typedef float capkv_vec __attribute__ ((vector_size (CAPKV_LANES*sizeof(float))));
+
+// the same anywhere in memory; a memcpy() of it may go by parts, which the load after it then waits for
+typedef float capkv_vec_mem __attribute__ ((vector_size (CAPKV_LANES*sizeof(float)), aligned(sizeof(float)), may_alias));
+
+static inline capkv_vec capkv_load(const float * p) { return *(const capkv_vec_mem *) p; }
+static inline void capkv_store(float * p, const capkv_vec & x) { *(capkv_vec_mem *) p = x; }
 #else
 struct capkv_vec {
     float v[CAPKV_LANES];
 
     capkv_vec & operator+=(const capkv_vec & o) { for (int l = 0; l < CAPKV_LANES; ++l) { v[l] += o.v[l]; } return *this; }
 };
+static inline capkv_vec capkv_load(const float * p) { capkv_vec r; memcpy(r.v, p, sizeof(r.v)); return r; }
+static inline void capkv_store(float * p, const capkv_vec & x) { memcpy(p, x.v, sizeof(x.v)); }
+static inline capkv_vec operator+(capkv_vec a, const capkv_vec & b) { a += b; return a; }
 static inline capkv_vec operator*(const capkv_vec & a, float s) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*s; } return r; }
 static inline capkv_vec operator*(const capkv_vec & a, const capkv_vec & b) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*b.v[l]; } return r; }
 #endif
@@ -41,7 +68,9 @@ static inline void capkv_dot_tile(const float * tile, const float * y, int64_t d
 
     for (int64_t k = 0; k < nd; ++k) {
         capkv_vec x[CAPKV_TILE];
-        memcpy(x, tile + k*CAPKV_BLOCK, sizeof(x));
+        for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+            x[t] = capkv_load(tile + k*CAPKV_BLOCK + t*CAPKV_LANES);
+        }
 
         for (int64_t j = 0; j < CAPKV_COLS; ++j) {
             for (int64_t t = 0; t < CAPKV_TILE; ++t) {
@@ -50,7 +79,18 @@ static inline void capkv_dot_tile(const float * tile, const float * y, int64_t d
         }
     }
 
-    memcpy(acc, sum, sizeof(sum));
+    for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+        for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+            acc[j][t] = sum[j][t];
+        }
+    }
+}
+
+// the entries of a tile side by side: [CAPKV_BLOCK]
+static inline void capkv_store_tile(float * p, const capkv_vec x[CAPKV_TILE]) {
+    for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+        capkv_store(p + t*CAPKV_LANES, x[t]);
+    }
 }
 
 // columns of y [d, m] from j0 on, CAPKV_COLS of them: zero past the last one

@@ -41,22 +41,26 @@ static inline float capkv_exp(float x) {
     return p*scale;
 }
 
-// w += softmax(x scale)*weight, both [n]; x is overwritten; n_pad: a multiple of CAPKV_LANES from n on, x goes that far
+// entries whose weights are computed side by side: what a loop of it becomes is the compiler's choice
+static constexpr int64_t CAPKV_SOFTMAX = 16;
+static_assert(CAPKV_BLOCK % CAPKV_SOFTMAX == 0, "rows of logits are padded to whole blocks");
+
+// w += softmax(x scale)*weight, both [n]; x is overwritten; n_pad: a multiple of CAPKV_SOFTMAX from n on, x goes that far
 static void capkv_add_softmax(float * x, float * w, int64_t n, int64_t n_pad, float scale, float weight) {
     std::fill(x + n, x + n_pad, -INFINITY);
 
-    float lane[CAPKV_LANES];
-    std::fill(lane, lane + CAPKV_LANES, -INFINITY);
-    for (int64_t i = 0; i < n_pad; i += CAPKV_LANES) {
-        for (int64_t l = 0; l < CAPKV_LANES; ++l) {
+    float lane[CAPKV_SOFTMAX];
+    std::fill(lane, lane + CAPKV_SOFTMAX, -INFINITY);
+    for (int64_t i = 0; i < n_pad; i += CAPKV_SOFTMAX) {
+        for (int64_t l = 0; l < CAPKV_SOFTMAX; ++l) {
             lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
         }
     }
-    const float max = *std::max_element(lane, lane + CAPKV_LANES);
+    const float max = *std::max_element(lane, lane + CAPKV_SOFTMAX);
 
-    std::fill(lane, lane + CAPKV_LANES, 0.0f);
-    for (int64_t i = 0; i < n_pad; i += CAPKV_LANES) {
-        for (int64_t l = 0; l < CAPKV_LANES; ++l) {
+    std::fill(lane, lane + CAPKV_SOFTMAX, 0.0f);
+    for (int64_t i = 0; i < n_pad; i += CAPKV_SOFTMAX) {
+        for (int64_t l = 0; l < CAPKV_SOFTMAX; ++l) {
             const float e = capkv_exp((x[i + l] - max)*scale);
             x[i + l] = e;
             lane[l] += e;
@@ -64,7 +68,7 @@ static void capkv_add_softmax(float * x, float * w, int64_t n, int64_t n_pad, fl
     }
 
     double sum = 0.0;
-    for (int64_t l = 0; l < CAPKV_LANES; ++l) {
+    for (int64_t l = 0; l < CAPKV_SOFTMAX; ++l) {
         sum += lane[l];
     }
 
@@ -120,12 +124,12 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
                 capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
                 capkv_dot_tile(kt.data() + i*d, y, d, d, acc);
                 for (int64_t j = 0; j < CAPKV_COLS; ++j) {
-                    memcpy(logits.data() + j*n_pad + i, acc[j], sizeof(acc[j]));
+                    capkv_store_tile(logits.data() + j*n_pad + i, acc[j]);
                 }
             }
             for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
                 const int64_t n_see = n_vis ? (int64_t) n_vis[h/r*m + j0 + j] : n;
-                capkv_add_softmax(logits.data() + j*n_pad, w, n_see, GGML_PAD(n_see, CAPKV_LANES), scale, 1.0f/m);
+                capkv_add_softmax(logits.data() + j*n_pad, w, n_see, GGML_PAD(n_see, CAPKV_SOFTMAX), scale, 1.0f/m);
             }
         }
     }
@@ -184,9 +188,9 @@ static void capkv_gauss_op(ggml_tensor * dst, int ith, int nth, void * /*userdat
             float f[CAPKV_BLOCK];
             float s[CAPKV_BLOCK];
             float s2[CAPKV_BLOCK];
-            memcpy(f,  first, sizeof(f));
-            memcpy(s,  sum,   sizeof(s));
-            memcpy(s2, sqr,   sizeof(s2));
+            capkv_store_tile(f,  first);
+            capkv_store_tile(s,  sum);
+            capkv_store_tile(s2, sqr);
 
             float * out = (float *) ((char *) dst->data + h*dst->nb[2]) + i0;
             for (int64_t l = 0; l < std::min(CAPKV_BLOCK, n - i0); ++l) {
@@ -237,7 +241,7 @@ static void capkv_sqnorm_op(ggml_tensor * dst, int ith, int nth, void * /*userda
             }
 
             float out[CAPKV_BLOCK];
-            memcpy(out, sum, sizeof(out));
+            capkv_store_tile(out, sum);
             memcpy((char *) dst->data + h*dst->nb[2] + i0*sizeof(float), out, std::min(CAPKV_BLOCK, n - i0)*sizeof(float));
         }
     }
@@ -250,9 +254,8 @@ static inline void capkv_gram_tile(
 
     for (int64_t i = i0; i < i1; ++i) {
         capkv_vec x[CAPKV_TILE];
-        memcpy(x, v + i*d_pad + b0, sizeof(x));
         for (int64_t t = 0; t < CAPKV_TILE; ++t) {
-            x[t] = x[t]*w[i];
+            x[t] = capkv_load(v + i*d_pad + b0 + t*CAPKV_LANES)*w[i];
         }
         for (int64_t j = 0; j < CAPKV_COLS; ++j) {
             for (int64_t t = 0; t < CAPKV_TILE; ++t) {
@@ -261,11 +264,9 @@ static inline void capkv_gram_tile(
         }
     }
 
-    float part[CAPKV_COLS][CAPKV_BLOCK];
-    memcpy(part, sum, sizeof(part));
     for (int64_t j = 0; j < CAPKV_COLS; ++j) {
-        for (int64_t l = 0; l < CAPKV_BLOCK; ++l) {
-            out[j][l] += part[j][l];
+        for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+            capkv_store(out[j] + t*CAPKV_LANES, capkv_load(out[j] + t*CAPKV_LANES) + sum[j][t]);
         }
     }
 }
