@@ -96,8 +96,10 @@ bool capkv_cache::apply_update(llama_context * lctx) {
         }
         targets[s] = 0;
 
-        // the first failure is the one to tell
-        status = status == GGML_STATUS_SUCCESS ? res : status;
+        // a sequence that may be empty now is the first thing to tell
+        if (res == GGML_STATUS_FAILED || status == GGML_STATUS_SUCCESS) {
+            status = res;
+        }
     }
 
     return status == GGML_STATUS_SUCCESS;
@@ -340,6 +342,7 @@ ggml_status capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_targ
         capkv_set_last_error("an eviction failed while cells moved: sequence " + std::to_string(p.seq_id) + " is empty now and has to be read anew");
         LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
         state_drop(lctx->get_memory(), p.seq_id);
+        return GGML_STATUS_FAILED; // whatever it was, the batch cannot go on
     }
     if (res != GGML_STATUS_SUCCESS) {
         return res;

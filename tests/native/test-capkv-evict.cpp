@@ -228,6 +228,35 @@ static void test_compaction_fails(const char * arch, bool compress) {
     CHECK(tiny_go_on(ctx.get(), 200) == tiny_go_on(fresh.get(), 200));
 }
 
+// of two sequences that need room for a batch the one is left as it was, and the other is emptied: the batch is not read
+static void test_second_compaction_fails() {
+    const auto model = tiny_model();
+    const auto ctx   = tiny_context(model.get(), "64", "capkv", 2);
+    fill(ctx.get(), 0);
+    fill(ctx.get(), 1);
+
+    // scores of the first, then scores and cells of the second
+    g_n_compute      = 0;
+    g_compute_status = [](int i) { return i == 0 ? GGML_STATUS_ALLOC_FAILED : i == 2 ? GGML_STATUS_FAILED : GGML_STATUS_SUCCESS; };
+
+    llama_batch batch = llama_batch_init(2, 0, 1);
+    batch.n_tokens = 2;
+    for (int i = 0; i < 2; ++i) {
+        batch.token[i]     = 5;
+        batch.pos[i]       = pos_max(ctx.get(), i) + 1;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = i;
+        batch.logits[i]    = true;
+    }
+    const llama_pos end = batch.pos[0];
+    CHECK(llama_decode(ctx.get(), batch) == -3);
+    llama_batch_free(batch);
+    g_compute_status = nullptr;
+
+    CHECK(pos_max(ctx.get(), 0) == end - 1 && get_stats(ctx.get(), 0).n_evictions == 0);
+    CHECK(pos_max(ctx.get(), 1) == -1);
+}
+
 // one failure is told once
 static void test_failure_is_over() {
     const auto model = tiny_model();
@@ -294,6 +323,7 @@ int main() {
         test_compaction_fails(arch, false);
         test_compaction_fails(arch, true);
     }
+    test_second_compaction_fails();
     test_failure_is_over();
     test_copies_wait();
     test_sums_wait();
