@@ -61,6 +61,10 @@ void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_conte
 // smaller batch may still find room), 2 = aborted, -3 = failed
 int32_t capkv_update_result(llama_memory_i * mem);
 
+// the backend lets go of the pool that it computed with last, which its owner may free from now on: an eviction, or the next batch,
+// would look at it before it takes another one; does nothing without a budget
+void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu);
+
 // nodes that capkv_build_observe() adds to a batch's graph at most; 0 without a budget
 uint32_t capkv_n_nodes_observe(const llama_memory_i * mem);
 

@@ -2,6 +2,7 @@
 
 #include "capkv-cache.h"
 #include "capkv-graph.h"
+#include "capkv-hooks.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -136,6 +137,20 @@ void capkv_cache::free_sched() {
     sched = nullptr;
 }
 
+static void capkv_set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t threadpool) {
+    auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend_cpu));
+    auto * fn  = (decltype(ggml_backend_cpu_set_threadpool) *) ggml_backend_reg_get_proc_address(reg, "ggml_backend_cpu_set_threadpool");
+    if (fn) {
+        fn(backend_cpu, threadpool);
+    }
+}
+
+void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu) {
+    if (backend_cpu && capkv_cache::of(mem)) {
+        capkv_set_threadpool(backend_cpu, nullptr);
+    }
+}
+
 ggml_status capkv_cache::compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs) {
     const size_t size = capkv_graph_size(gf);
     if (size > sched_size) {
@@ -154,11 +169,7 @@ ggml_status capkv_cache::compute(llama_context * lctx, ggml_cgraph * gf, const c
 
     // an eviction works as a batch does, whatever the last graph was: as llama_context::graph_compute() sets it
     if (lctx->backend_cpu) {
-        auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(lctx->backend_cpu));
-        auto * fn  = (decltype(ggml_backend_cpu_set_threadpool) *) ggml_backend_reg_get_proc_address(reg, "ggml_backend_cpu_set_threadpool");
-        if (fn) {
-            fn(lctx->backend_cpu, lctx->threadpool_batch);
-        }
+        capkv_set_threadpool(lctx->backend_cpu, lctx->threadpool_batch);
     }
     for (const auto & [backend, fn] : lctx->set_n_threads_fns) {
         fn(backend, lctx->cparams.n_threads_batch);
