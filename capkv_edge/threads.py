@@ -54,8 +54,7 @@ def default_count(root: Path = Path("/")) -> int:
     What it may use is its affinity, and the CPU limit of its control groups. Hyperthreads are not counted: the threads of ggml
     wait for each other by spinning, which takes the core from the other hyperthread.
     """
-    n = _n_cores(_allowed(), root)
-    return max(1, min(n, int(_quota(root)) if _quota(root) < n else n))
+    return max(1, int(min(_n_cores(_allowed(), root), _quota(root))))
 
 
 class Clock:

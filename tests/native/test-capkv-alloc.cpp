@@ -17,18 +17,12 @@ extern "C" int posix_memalign(void ** ptr, size_t alignment, size_t size) {
     return *ptr ? 0 : ENOMEM;
 }
 
-static capkv_stats get_stats(llama_context * ctx) {
-    capkv_stats res;
-    CHECK(capkv_get_stats(ctx, 0, &res));
-    return res;
-}
-
 static void check(const char * policy) {
     const auto model = tiny_model();
 
     auto plenty = tiny_context(model.get(), "64", policy);
     CHECK(tiny_read(plenty.get(), tiny_text(240)) == 0);
-    const size_t n_work = get_stats(plenty.get()).bytes_work;
+    const size_t n_work = tiny_stats(plenty.get()).bytes_work;
     CHECK(n_work > 4096);
 
     // from the first batch on there is no room for it
@@ -36,7 +30,7 @@ static void check(const char * policy) {
     g_refused_from = n_work/2;
     CHECK(tiny_read(ctx.get(), tiny_text(240)) == 0);
     CHECK(g_n_refused > 0);
-    CHECK(get_stats(ctx.get()).bytes_work < n_work);
+    CHECK(tiny_stats(ctx.get()).bytes_work < n_work);
 
     std::vector<uint8_t> before(llama_state_get_size(ctx.get()));
     std::vector<uint8_t> after(before.size());
@@ -58,7 +52,7 @@ static void check(const char * policy) {
     g_refused_from = SIZE_MAX;
     CHECK(tiny_read(plenty.get(), tiny_text(16, 1)) == 0);
     CHECK(tiny_go_on(ctx.get(), 200) == tiny_go_on(plenty.get(), 200));
-    CHECK(get_stats(ctx.get()).n_evictions > 0);
+    CHECK(tiny_stats(ctx.get()).n_evictions > 0);
 }
 
 int main() {

@@ -189,27 +189,10 @@ static std::vector<float> rotate_observed(const capkv_cache::layer & l, llama_po
     return data;
 }
 
-static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
-    CHECK(a.size() == b.size() && !a.empty());
-    double num = 0.0;
-    double den = 0.0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        num += (a[i] - b[i])*(a[i] - b[i]);
-        den += b[i]*b[i];
-    }
-    return num/den;
-}
-
-static capkv_stats get_stats(llama_context * ctx) {
-    capkv_stats res;
-    CHECK(capkv_get_stats(ctx, 0, &res));
-    return res;
-}
-
 static void check_evictions(llama_model * model) {
     auto ctx = tiny_context(model, "64", "capkv");
     CHECK(tiny_read(ctx.get(), tiny_text(400)) == 0);
-    CHECK(get_stats(ctx.get()).n_evictions >= 1);
+    CHECK(tiny_stats(ctx.get()).n_evictions >= 1);
     CHECK(tiny_go_on(ctx.get(), 8).size() == 8);
 
     const float * logits = llama_get_logits_ith(ctx.get(), -1);
@@ -238,7 +221,7 @@ static void check_queries(const tiny_arch & arch, llama_model * model) {
 
     for (const auto & l : capkv_cache::of(llama_get_memory(ctx.get()))->get_layers()) {
         CHECK(seen.of_layer.count(l.il));
-        const double err = nmse(rotate_observed(l, 100), seen.of_layer[l.il]);
+        const double err = tiny_nmse(rotate_observed(l, 100), seen.of_layer[l.il]);
         if (!(err < 1e-6)) {
             fprintf(stderr, "%s: layer %u: the observed query differs, nmse = %g\n", arch.name.c_str(), l.il, err);
             exit(1);

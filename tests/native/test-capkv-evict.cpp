@@ -77,17 +77,11 @@ extern "C" void ggml_backend_tensor_memset(ggml_tensor * tensor, uint8_t value, 
 // helpers
 //
 
-static capkv_stats get_stats(llama_context * ctx, int32_t seq_id = 0) {
-    capkv_stats res;
-    CHECK(capkv_get_stats(ctx, seq_id, &res));
-    return res;
-}
-
 // reads until there is no cell left
 static void fill(llama_context * ctx, llama_seq_id seq_id = 0) {
-    const auto st = get_stats(ctx, seq_id);
+    const auto st = tiny_stats(ctx, seq_id);
     CHECK(tiny_read(ctx, tiny_text(st.n_cells - st.n_used, 2), seq_id) == 0);
-    CHECK(get_stats(ctx, seq_id).n_used == st.n_cells);
+    CHECK(tiny_stats(ctx, seq_id).n_used == st.n_cells);
 }
 
 static llama_pos pos_max(llama_context * ctx, llama_seq_id seq_id = 0) {
@@ -123,7 +117,7 @@ static void test_pool_is_gone() {
     ggml_threadpool_free(pool);
 
     CHECK(tiny_read(ctx.get(), { 5 }) == 0);
-    CHECK(get_stats(ctx.get()).n_evictions == 1);
+    CHECK(tiny_stats(ctx.get()).n_evictions == 1);
 }
 
 static void test_pool_and_threads_of_batches() {
@@ -134,13 +128,13 @@ static void test_pool_and_threads_of_batches() {
     auto * pool_batch = new_pool(2);
     llama_attach_threadpool(ctx.get(), pool_one, pool_batch);
     llama_set_n_threads(ctx.get(), 1, 2);
-    const auto st = get_stats(ctx.get());
+    const auto st = tiny_stats(ctx.get());
     CHECK(tiny_read(ctx.get(), tiny_text(st.n_cells - 1)) == 0);
     CHECK(tiny_read(ctx.get(), { 7 }) == 0); // with the pool of single tokens
 
     g_computed.clear();
     CHECK(tiny_read(ctx.get(), { 5 }) == 0);
-    CHECK(get_stats(ctx.get()).n_evictions == 1);
+    CHECK(tiny_stats(ctx.get()).n_evictions == 1);
 
     CHECK(g_computed.size() >= 3); // scores, compaction, the token
     for (size_t i = 0; i + 1 < g_computed.size(); ++i) {
@@ -172,8 +166,8 @@ static void test_times() {
     const auto perf = llama_perf_context(ctx.get());
     CHECK(perf.n_p_eval == 32);
     CHECK(perf.t_p_eval_ms == (ggml_time_us() - t_start_us)/1000.0);
-    CHECK(perf.t_p_eval_ms > get_stats(ctx.get()).t_evict_us/1000.0);
-    CHECK(get_stats(ctx.get()).t_evict_us >= 2*1000*1000);
+    CHECK(perf.t_p_eval_ms > tiny_stats(ctx.get()).t_evict_us/1000.0);
+    CHECK(tiny_stats(ctx.get()).t_evict_us >= 2*1000*1000);
 }
 
 //
@@ -216,7 +210,7 @@ static void test_compaction_fails(const char * arch, bool compress) {
     g_compute_status = nullptr;
 
     CHECK(pos_max(ctx.get(), 0) == -1);
-    CHECK(get_stats(ctx.get(), 0).n_used == 0 && get_stats(ctx.get(), 0).n_evictions == 0);
+    CHECK(tiny_stats(ctx.get(), 0).n_used == 0 && tiny_stats(ctx.get(), 0).n_evictions == 0);
     CHECK(get_state(ctx.get(), 1) == other);
 
     // and goes on as one that is new
@@ -253,7 +247,7 @@ static void test_second_compaction_fails() {
     llama_batch_free(batch);
     g_compute_status = nullptr;
 
-    CHECK(pos_max(ctx.get(), 0) == end - 1 && get_stats(ctx.get(), 0).n_evictions == 0);
+    CHECK(pos_max(ctx.get(), 0) == end - 1 && tiny_stats(ctx.get(), 0).n_evictions == 0);
     CHECK(pos_max(ctx.get(), 1) == -1);
 }
 
@@ -268,7 +262,7 @@ static void test_failure_is_over() {
     g_compute_status = nullptr;
 
     CHECK(tiny_read(ctx.get(), { 5 }) == 0);
-    CHECK(get_stats(ctx.get()).n_evictions == 1);
+    CHECK(tiny_stats(ctx.get()).n_evictions == 1);
 }
 
 //

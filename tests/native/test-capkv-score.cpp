@@ -56,16 +56,6 @@ static std::vector<float> score(const char * device, const char * policy) {
     return res;
 }
 
-static double nmse(const std::vector<float> & a, const std::vector<float> & b) {
-    double num = 0.0;
-    double den = 0.0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        num += (a[i] - b[i])*(a[i] - b[i]);
-        den += b[i]*b[i];
-    }
-    return num/den;
-}
-
 int main() {
     tiny_quiet();
     tiny_device_register();
@@ -84,7 +74,7 @@ int main() {
             const auto got = score("TINY0", policy);
             CHECK(g_tiny_device.n_graphs > n_graphs || strcmp(policy, "random") == 0 || strcmp(policy, "streaming") == 0);
 
-            const double err = nmse(got, expected);
+            const double err = tiny_nmse(got, expected);
             if (!(err < 1e-10)) {
                 fprintf(stderr, "%s without %s: nmse = %g\n", policy, op == GGML_OP_COUNT ? "nothing" : ggml_op_name(op), err);
                 return 1;

@@ -152,6 +152,24 @@ static inline std::vector<llama_token> tiny_go_on(llama_context * ctx, size_t n,
     return res;
 }
 
+static inline capkv_stats tiny_stats(llama_context * ctx, int32_t seq_id = 0) {
+    capkv_stats res;
+    CHECK(capkv_get_stats(ctx, seq_id, &res));
+    return res;
+}
+
+// normalised mean squared error of a against b
+static inline double tiny_nmse(const std::vector<float> & a, const std::vector<float> & b) {
+    CHECK(a.size() == b.size() && !a.empty());
+    double num = 0.0;
+    double den = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        num += (a[i] - b[i])*(a[i] - b[i]);
+        den += b[i]*b[i];
+    }
+    return num/den;
+}
+
 static inline void tiny_quiet() {
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
 }
