@@ -32,21 +32,21 @@ debug: .venv/ready            ## libllama with symbols, for a debugger: build/de
 	$(BIN)/cmake --build build/debug
 
 tools: .venv/ready            ## llama-server, llama-cli, llama-bench and others with --kv-* options: build/tools/bin
-	scripts/build_tools.sh
+	scripts/dev/build_tools.sh
 
 results: .venv/installed            ## measure docs/results.md: hours on a laptop; a run that was left goes on where it was
-	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/requirements.py essays)
+	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
 	$(BIN)/python capkv_edge/crashes.py $(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
 
 check-off: .venv/installed            ## show that without a budget nothing differs from llama.cpp as it is
-	$(BIN)/python scripts/check_off.py
+	$(BIN)/python scripts/checks/off.py
 
-gpu-pack: .venv/installed            ## pack what scripts/gpu_check.sh needs on a machine with a GPU and no network: docs/gpu.md
-	PYTHON=$(BIN)/python scripts/gpu_check.sh pack
+gpu-pack: .venv/installed            ## pack what scripts/checks/gpu/check.sh needs on a machine with a GPU and no network: docs/gpu.md
+	PYTHON=$(BIN)/python scripts/checks/gpu/check.sh pack
 
 lint: .venv/ready            ## check the code's style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake scripts tests
-	$(BIN)/python scripts/lint.py
+	$(BIN)/python scripts/dev/lint.py
 
 clean:            ## remove .venv and build
 	rm -rf .venv build
@@ -60,10 +60,10 @@ clean:            ## remove .venv and build
 		{ echo "capkv: no C++ compiler found: install one (Debian, Ubuntu: apt install g++) and run make again"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "capkv: no virtual environment could be made; Debian and Ubuntu have apt install python3-venv"; exit 1; }
-	$(BIN)/python scripts/requirements.py dev | xargs $(BIN)/python -m pip install -q
+	$(BIN)/python scripts/dev/requirements.py dev | xargs $(BIN)/python -m pip install -q
 	sdist=$$($(BIN)/python cmake/llama_source.py sdist) && \
 		CMAKE_ARGS=-DLLAMA_BUILD=OFF PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pip install -q --no-build-isolation "$$sdist"
-	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/requirements.py demo)
+	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py demo)
 	@touch $@
 
 .venv/installed: .venv/ready $(SOURCES)

@@ -31,13 +31,14 @@ add_subdirectory(${CAPKV_LLAMA_DIR} ${CMAKE_BINARY_DIR}/build-llama EXCLUDE_FROM
 add_custom_target(capkv ALL DEPENDS llama)
 
 if(NOT CAPKV_UPSTREAM)
-    file(GLOB native_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/*.cpp)
+    file(GLOB native_sources CONFIGURE_DEPENDS
+        ${CMAKE_SOURCE_DIR}/native/*.cpp ${CMAKE_SOURCE_DIR}/native/policies/*.cpp ${CMAKE_SOURCE_DIR}/native/kernels/*.cpp)
     target_sources(llama PRIVATE ${native_sources})
     # the fused kernels are for the processor that ggml's are for
     if (TARGET ggml-cpu)
         get_target_property(cpu_options ggml-cpu COMPILE_OPTIONS)
         if (cpu_options)
-            set_source_files_properties(${CMAKE_SOURCE_DIR}/native/capkv-cpu.cpp ${CMAKE_SOURCE_DIR}/native/capkv-cholesky.cpp
+            set_source_files_properties(${CMAKE_SOURCE_DIR}/native/kernels/cpu.cpp ${CMAKE_SOURCE_DIR}/native/kernels/cholesky.cpp
                 TARGET_DIRECTORY llama PROPERTIES COMPILE_OPTIONS "${cpu_options}")
         endif()
     endif()

@@ -163,7 +163,7 @@ def describe_rejected(rejected: list, source: str) -> str:
         "The pin in LLAMA_CPP_VERSION and the patch do not belong together. Get a tree without this hunk, put the hook\n"
         "where it belongs now, and write the patch again from it:\n"
         f"  python3 cmake/llama_source.py unpack build/edit\n"
-        f"  python3 scripts/export_patches.py build/edit {patch.name}"
+        f"  python3 scripts/dev/export_patches.py build/edit {patch.name}"
     )
 
 
@@ -250,13 +250,13 @@ def update(dest: Path, files: dict[str, bytes], before: dict[str, str] | None) -
     if edited and before is None:
         raise SourceError(
             f"{dest}.json is damaged, so it is not known whether {', '.join(edited[:3])} in {dest} was edited by hand\n"
-            f"Keep the edits with: python3 scripts/export_patches.py {dest}\n"
+            f"Keep the edits with: python3 scripts/dev/export_patches.py {dest}\n"
             f"and make the tree anew with: rm -r {dest} {dest}.json"
         )
     if edited:
         raise SourceError(
             f"{', '.join(edited)} in {dest} was edited by hand, and would be overwritten\n"
-            f"Keep the edits with: python3 scripts/export_patches.py {dest}\n"
+            f"Keep the edits with: python3 scripts/dev/export_patches.py {dest}\n"
             f"or drop them with:   rm -r {dest}"
         )
     for path in writes:

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "capkv-params.h"
-#include "capkv-policy.h"
+#include "policies/policy.h"
 
 #include "llama-batch.h"
 #include "llama-kv-cache.h"

@@ -2,8 +2,8 @@
 
 #include "capkv-graph.h"
 
-#include "capkv-cholesky.h"
-#include "capkv-pieces.h"
+#include "kernels/cholesky.h"
+#include "policies/pieces.h"
 
 #include "llama-impl.h"
 

@@ -1,7 +1,7 @@
 #include "capkv-params.h"
 
 #include "capkv-number.h"
-#include "capkv-policy.h"
+#include "policies/policy.h"
 
 #include <algorithm>
 #include <cmath>

@@ -36,7 +36,7 @@ def tiny_llama(tmp_path_factory):
 @pytest.fixture(scope="session")
 def engine(tiny_llama):
     """A bench Engine on the tiny llama, on one thread."""
-    from capkv_edge.bench.engine import Engine
+    from capkv_edge.bench.run.engine import Engine
 
     with Engine(tiny_llama, n_threads=1) as engine:
         yield engine

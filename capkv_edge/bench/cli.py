@@ -8,27 +8,27 @@ import typer
 
 from .. import command
 from . import options as o
-from . import show
+from . import terminal
 
 
 def _engine(model, threads, gpu_layers):
-    from .engine import Engine
+    from .run.engine import Engine
 
     return Engine(model, n_threads=threads, n_gpu_layers=gpu_layers)
 
 
 def _run(what: str, engine, make_work, rows, output, plot) -> int:
     """Measure with a bar, then print and draw; make_work(store, progress) gives the rows."""
-    from .rows import Store
+    from .run.rows import Store
 
     store = Store(rows)
-    with engine or show.nothing():
+    with engine or terminal.nothing():
         if engine:
-            show.start(engine.cache_device, engine.n_threads)
-        with show.bar(what) as progress:
-            done = show.collect(make_work(store, progress), store, rows)
+            terminal.start(engine.cache_device, engine.n_threads)
+        with terminal.bar(what) as progress:
+            done = terminal.collect(make_work(store, progress), store, rows)
     kind = "retrieval" if what == "dialogues" else what
-    show.finish(store.rows(kind), output, plot, shlex.join(["capkv-bench", *sys.argv[1:]]))
+    terminal.finish(store.rows(kind), output, plot, shlex.join(["capkv-bench", *sys.argv[1:]]))
     return 0 if done else 130
 
 
@@ -64,13 +64,14 @@ def _app() -> typer.Typer:
         seed: o.Seed = 1,
     ):
         """Next-token distributions against the full cache's, while text streams in."""
-        from . import fidelity, texts
+        from .measure import fidelity
+        from .tasks import corpora
 
-        show.check(output, plot)
+        terminal.check(output, plot)
         contexts = sorted(o.numbers("--ctx", ctx, least=256))
         setups = o.setups(policy, budget, type, setup)
         engine = _engine(model, threads, gpu_layers)
-        documents = [one for name in o.split(text) for one in texts.documents(engine, name, docs, contexts[-1])]
+        documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
         plan = fidelity.Plan(documents, setups, contexts, stride, seed)
         return _run("fidelity", engine, lambda store, say: fidelity.run(engine, plan, store, say), rows, output, plot)
 
@@ -115,13 +116,13 @@ def _app() -> typer.Typer:
         seed: o.Seed = 1,
     ):
         """Tasks of RULER, facts told many turns ago, rules given at the start."""
-        from . import retrieval
-        from .tasks import DIALOGUES, RULER
+        from .measure import retrieval
+        from .tasks.registry import DIALOGUES, RULER
 
         if task == "help":
             typer.echo(f"ruler: {', '.join(RULER)}\ndialogues: {', '.join(DIALOGUES)}")
             return 0
-        show.check(output, plot)
+        terminal.check(output, plot)
         groups = {"ruler": RULER, "dialogues": DIALOGUES}
         plan = retrieval.Plan(
             tasks=[name for part in o.split(task) for name in groups.get(part, (part,))],
@@ -169,9 +170,9 @@ def _app() -> typer.Typer:
         seed: o.Seed = 1,
     ):
         """LongBench's own files, with its official metrics."""
-        from . import longbench
+        from .measure import longbench
 
-        show.check(output, plot)
+        terminal.check(output, plot)
         datasets = longbench.load(folder, o.split(dataset) or None)
         plan = longbench.Plan(datasets, o.setups(policy, budget, type, setup), ctx, tuple(o.split(mode)), items, seed)
         engine = _engine(model, threads, gpu_layers)
@@ -205,9 +206,9 @@ def _app() -> typer.Typer:
         seed: o.Seed = 1,
     ):
         """Tokens per second, memory and the cost of evictions at depths, in llama-bench's terms."""
-        from . import speed
+        from .measure import speed
 
-        show.check(output, plot)
+        terminal.check(output, plot)
         plan = speed.Plan(
             o.setups(policy, budget, type, setup),
             o.numbers("--depth", depth),

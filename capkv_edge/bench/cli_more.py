@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from . import show
+from . import terminal
 
 
 def add(app: typer.Typer, make_engine) -> None:
@@ -34,18 +34,19 @@ def add(app: typer.Typer, make_engine) -> None:
         seed: o.Seed = 1,
     ):
         """The smallest budget that keeps the loss under a limit on your own text."""
-        from . import texts, tune
-        from .rows import Store
-        from .setups import Setup
+        from .measure import tune
+        from .run.rows import Store
+        from .run.setups import Setup
+        from .tasks import corpora
 
         names = o.policy_names(policy)
         Setup.parse(f"{names[0]}@{tune.LEAST}:{type}")
         store = Store(rows)
         with make_engine(model, threads, gpu_layers) as engine:
-            plan = tune.Plan(texts.documents(engine, text, docs, ctx), names, ctx, max_kl, type, stride, seed)
+            plan = tune.Plan(corpora.documents(engine, text, docs, ctx), names, ctx, max_kl, type, stride, seed)
             found = []
-            show.start(engine.cache_device, engine.n_threads)
-            with show.bar("tune") as progress:
+            terminal.start(engine.cache_device, engine.n_threads)
+            with terminal.bar("tune") as progress:
                 try:
                     for one in tune.run(engine, plan, store, progress):
                         found.append(one)
@@ -62,14 +63,14 @@ def add(app: typer.Typer, make_engine) -> None:
         plot: o.Plot = None,
     ):
         """Tables, plots and a page out of rows that were measured before."""
-        from .rows import Store
+        from .run.rows import Store
 
-        show.check(output, plot)
+        terminal.check(output, plot)
         for path in rows:
             if not path.exists():
                 raise FileNotFoundError(f"no such file of rows: {path}")
         found = [row for path in rows for row in Store(path).rows()]
-        show.finish(found, output, plot, shlex.join(["capkv-bench", *sys.argv[1:]]))
+        terminal.finish(found, output, plot, shlex.join(["capkv-bench", *sys.argv[1:]]))
         return 0
 
     @app.command()
@@ -90,6 +91,6 @@ def add(app: typer.Typer, make_engine) -> None:
         gpu_layers: o.GpuLayers = None,
     ):
         """Every policy and peer on prose and documentation: the comparison that docs/results.md shows."""
-        from . import preset
+        from . import full_run
 
-        return preset.run(model, folder, document, size, o.split(only), limit, threads, gpu_layers, make_engine)
+        return full_run.run(model, folder, document, size, o.split(only), limit, threads, gpu_layers, make_engine)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..config import CACHE_TYPES, policies
-from .setups import SHIFT, Setup
+from .run.setups import SHIFT, Setup
 
 FORMATS = ("md", "csv", "json", "jsonl")
 

@@ -1,0 +1,163 @@
+"""Fidelity: how far the next-token distribution with an evicted cache is from the full cache's, token by token, while real text
+streams in (teacher-forced).
+
+A document is read once by each setup. Scored are the tokens whose logits come after the cap was reached, in the last half of each
+context: [max(n_ctx / 2, cap), n_ctx), so that the contexts of one document share one reading and no token counts twice.
+"""
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..run.provenance import about, about_setup
+from ..run.setups import Setup
+from ..tasks.corpora import Document
+from . import divergence
+
+
+@dataclass
+class Plan:
+    """What to measure. Contexts are in tokens, ascending; every stride-th token is scored."""
+
+    documents: list
+    setups: list  #: of Setup; the full cache is the base and always runs
+    contexts: list = field(default_factory=lambda: [2048])
+    stride: int = 1
+    seed: int = 1
+
+    @property
+    def n_ctx(self) -> int:
+        """The longest context: tokens that are read of each document."""
+        return max(self.contexts)
+
+    def window(self, setup: Setup, n_ctx: int) -> tuple:
+        """(first, end) of the scored tokens of a context: the last half, after the first eviction; empty if there is none."""
+        first = max(n_ctx // 2, setup.n_cells)
+        first += -first % self.stride
+        return first, max(first, n_ctx - 1)
+
+
+class Base:
+    """Log probabilities of the full cache for one document: float32 [n, n_vocab] in a temporary file, since at 32k tokens and a
+    vocabulary of 150k they take 20 GB."""
+
+    def __init__(self, engine, plan: Plan, document: Document):
+        self.indices = np.arange(min(plan.contexts) // 2 // plan.stride * plan.stride, plan.n_ctx - 1, plan.stride)
+        self._file = tempfile.TemporaryFile()
+        self.rows = np.memmap(self._file, np.float32, "w+", shape=(len(self.indices), engine.n_vocab))
+        with engine.open(Setup(), plan.n_ctx) as stream:
+            stream.read(document.tokens[: plan.n_ctx], self.indices, self._keep)
+
+    def _keep(self, indices, rows) -> None:
+        at = np.searchsorted(self.indices, indices)
+        self.rows[at] = divergence.log_softmax(rows)
+
+    def close(self) -> None:
+        """Free the file."""
+        del self.rows
+        self._file.close()
+
+
+@contextmanager
+def bases():
+    """A dict {(document's hash, stride): Base} for several runs, closed at the end."""
+    kept = {}
+    try:
+        yield kept
+    finally:
+        for base in kept.values():
+            base.close()
+
+
+def measure(engine, plan: Plan, document: Document, setup: Setup, base: Base) -> dict:
+    """{n_ctx: per-token figures} of one setup on one document, and the memory that it held at the end."""
+    setup = setup.for_context(plan.n_ctx, engine.bytes_per_token)
+    found = []
+
+    def use(indices, rows):
+        at = np.searchsorted(base.indices, indices)
+        found.append(divergence.compare(base.rows[at], divergence.log_softmax(rows), document.tokens[indices + 1]))
+
+    first = min(plan.window(setup, n_ctx)[0] for n_ctx in plan.contexts)
+    scored = base.indices[(base.indices >= first) & (base.indices < plan.n_ctx - 1)]
+    with engine.open(setup, plan.n_ctx) as stream:
+        stream.read(document.tokens[: plan.n_ctx], scored, use)
+        memory = stream.memory()
+    tokens = {name: np.concatenate([part[name] for part in found]) for name in found[0]} if found else {}
+    out = {}
+    for n_ctx in plan.contexts:
+        low, high = plan.window(setup, n_ctx)
+        taken = (scored >= low) & (scored < high)
+        if taken.any():
+            out[n_ctx] = {name: values[taken] for name, values in tokens.items()}
+    return out, memory
+
+
+def _row(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> dict:
+    resolved = setup.for_context(plan.n_ctx, engine.bytes_per_token)
+    return dict(
+        kind="fidelity",
+        corpus=document.corpus,
+        doc=document.name,
+        doc_hash=document.hash,
+        n_ctx=n_ctx,
+        score_from=plan.window(resolved, n_ctx)[0],
+        stride=plan.stride,
+        n_read=plan.n_ctx,
+        seed=plan.seed,
+        **about_setup(engine, setup, plan.n_ctx),
+    )
+
+
+def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bases=None):
+    """Measure what is not in the store yet and yield its rows, one per (document, setup, context); document after document.
+
+    progress is called with (units done, all units, what is being measured), a unit being a document read by a setup. `bases` keeps
+    the full cache's figures of each document for further runs, whose contexts lie within those of the first.
+
+    Raises:
+        ValueError, RuntimeError: a setup that the model cannot have, or whose decoding failed.
+    """
+    setups = [setup for setup in plan.setups if setup != Setup()]
+    total, n = len(plan.documents) * (len(setups) + 1), 0
+    common = about(engine)
+    for document in plan.documents:
+        todo = []
+        for setup in setups:
+            contexts = [plan.n_ctx] if isinstance(setup.budget, str) else plan.contexts  # "=TYPE" is of the whole text
+            rows = [_row(engine, plan, document, setup, n_ctx) for n_ctx in contexts]
+            rows = [row for row in rows if row["score_from"] < row["n_ctx"] - 1 and not store.done(row)]
+            todo += [(setup, rows)] if rows else []
+        n += 1 + len(setups) - len(todo)
+        if not todo:
+            progress(n, total, document.name)
+            continue
+        progress(n - 1, total, f"{document.name}: full")
+        key = (document.hash, plan.stride)
+        base = (bases or {}).get(key) or Base(engine, plan, document)
+        if bases is not None:
+            bases[key] = base
+        try:
+            for setup, rows in todo:
+                progress(n, total, f"{document.name}: {setup.name}")
+                tokens, memory = measure(engine, plan, document, setup, base)
+                for row in rows:
+                    row = {**row, **divergence.figures(tokens[row["n_ctx"]]), **_memory(engine, setup, memory, row["n_ctx"])}
+                    row |= common
+                    store.add(row)
+                    yield row
+                n += 1
+        finally:
+            if bases is None:
+                base.close()
+    progress(total, total, "")
+
+
+def _memory(engine, setup: Setup, memory: dict, n_ctx: int) -> dict:
+    full = round(engine.bytes_per_token("f16") * n_ctx)
+    if setup.policy is None:  # grows with the text
+        held = round(engine.bytes_per_token(setup.type) * n_ctx)
+        return dict(bytes_kv=held, bytes_obs=0, bytes_total=held, bytes_full=full, n_cells=n_ctx)
+    return {**{name: memory[name] for name in ("bytes_kv", "bytes_obs", "bytes_total", "n_cells")}, "bytes_full": full}

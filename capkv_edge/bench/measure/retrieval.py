@@ -1,0 +1,293 @@
+"""Retrieval: what can still be found in a text after most of the cache was evicted, before the question is known or after.
+
+Each text is read once per setup. Mode "blind": the text is read and the cache brought down to its budget, then each question is
+asked alone, from that same state. Mode "aware": the question is read with the text, and the eviction comes before the answer.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from ..run.provenance import about, about_setup
+from ..run.rows import key_of
+from ..run.setups import Setup
+from ..tasks import haystacks, registry
+from ..tasks.questions import Item, Text
+from . import divergence
+
+MODES = ("blind", "aware")
+
+_MARK = "capkvQuestion"
+_N_LOOK = 8  # tokens after which an answer is looked at: one that has all that is expected is not continued
+_N_PAD = 256  # a dialogue gets a multiple of it as context
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Texts that are measured alike. `length` is in tokens, of a dialogue in turns."""
+
+    task: str
+    haystack: str
+    length: int
+    mode: str
+    share: int
+
+
+@dataclass
+class Plan:
+    """What to measure.
+
+    Raises:
+        ValueError: an option out of range; names the option, the value and what is allowed.
+    """
+
+    tasks: list  #: names in registry.TASKS
+    setups: list  #: of Setup
+    lengths: list = field(default_factory=lambda: [4096])  #: tokens of the texts, all included
+    n_turns: int = 20  #: turns of the dialogues
+    modes: list = field(default_factory=lambda: ["blind"])
+    n_texts: int = 10
+    haystack: str | None = None  #: instead of those of the tasks
+    share: int = 1  #: questions per text, or as many as a task can have; in mode "aware" always one
+    depths: tuple = ()  #: of the needles, one after another; empty is an even spread
+    seed: int = 1
+    min_base: float = 0.0  #: mean score of the full cache below which the other setups are left out
+
+    def __post_init__(self):
+        for name in self.tasks:
+            registry.find(name)
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"mode = {mode}: allowed are {', '.join(MODES)}")
+        for name in ("n_texts", "n_turns", "share"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        if not 0 <= self.min_base <= 1:
+            raise ValueError(f"min_base = {self.min_base}: allowed is 0 to 1")
+        if self.min_base and Setup() not in self.setups:
+            self.setups = [Setup(), *self.setups]
+
+    @property
+    def cells(self) -> list:
+        """Each (task, length, mode) once."""
+        out = {}
+        for name in self.tasks:
+            task = registry.find(name)
+            haystack = task.haystack if task.own or not self.haystack else self.haystack
+            for length in [self.n_turns] if task.turns else self.lengths:
+                for mode in self.modes:
+                    out[
+                        Cell(
+                            name,
+                            haystack,
+                            length,
+                            mode,
+                            1 if mode == "aware" else min(self.share, task.max_share or self.share),
+                        )
+                    ] = None
+        return list(out)
+
+
+# --- from texts to tokens ---
+
+
+class Reader:
+    """Puts texts into the model's chat template, and counts them."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.count = lru_cache(maxsize=None)(lambda text: len(engine.tokenize(text)))
+        self._frame = lru_cache(maxsize=8)(self._render)
+
+    def _render(self, turns: tuple) -> tuple:
+        messages = [{"role": role, "content": text} for role, text in (*turns, ("user", _MARK))]
+        try:
+            text = self.engine.chat(messages)
+        except ValueError:
+            if messages[0]["role"] != "system":
+                raise
+            system, first, *rest = messages  # a template that takes no system prompt
+            first = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
+            text = self.engine.chat([first, *rest])
+        before, found, after = text.rpartition(_MARK)
+        if not found:
+            raise ValueError("the model's chat template leaves out the user's text")
+        tokens, bos = self.engine.tokenize(before, special=True), self.engine.bos
+        head = [bos] if bos is not None and tokens[:1] != [bos] else []
+        return head + tokens, self.engine.tokenize(after, special=True)
+
+    def prefix(self, text: Text) -> list:
+        """All that is read before the question."""
+        return self._frame(text.turns)[0] + self.engine.tokenize(text.prefix)
+
+    def question(self, item: Item) -> list:
+        return self.engine.tokenize(item.question)
+
+    def opening(self, text: Text, item: Item) -> list:
+        """What stands between the question and the answer."""
+        return self._frame(text.turns)[1] + self.engine.tokenize(item.answer_prefix)
+
+    def size(self, text: Text) -> int:
+        """All tokens that the text takes with its longest question and answer."""
+        asked = [len(self.question(item)) + len(self.opening(text, item)) + item.n_predict for item in text.items]
+        return len(self.prefix(text)) + max(asked)
+
+
+def make_text(reader: Reader, plan: Plan, cell: Cell, index: int) -> Text:
+    """Text number `index` of a cell."""
+    return registry.make_text(
+        cell.task,
+        index,
+        cell.length,
+        reader.count,
+        reader.size,
+        haystack=cell.haystack,
+        seed=plan.seed,
+        share=cell.share,
+        depths=plan.depths,
+    )
+
+
+# --- asking ---
+
+
+def answer(stream, item: Item) -> str:
+    """The greedy answer after what was read, ended early where its score is settled."""
+    engine, out = stream.engine, []
+    while len(out) < item.n_predict:
+        n = min(_N_LOOK, item.n_predict - len(out))
+        found = stream.generate(n)
+        out += found
+        if len(found) < n or len(out) == item.n_predict or item.is_settled(engine.detokenize(out)):
+            break
+        stream.read(found[-1:])
+    return engine.detokenize(out)
+
+
+def nll_of(stream, opening: list, expected: list) -> float:
+    """Mean negative log probability of the expected tokens after the opening, in nats: what a score of right or wrong does not
+    see where an answer is nearly right, or far from it."""
+    first, found = stream.n_tokens + len(opening) - 1, []
+
+    def use(indices, rows):
+        found.append(divergence.log_softmax(rows)[np.arange(len(indices)), np.asarray(expected)[indices - first]])
+
+    stream.read(opening + expected[:-1], range(first, first + len(expected)), use)
+    return -float(np.concatenate(found).mean())
+
+
+def ask(stream, reader: Reader, text: Text, mode: str) -> tuple:
+    """([{depth, question, expected, answer, score, nll}], what memory() said after the eviction) of a text and an empty stream.
+
+    nll is None where the answer is not one string that is known beforehand.
+    """
+    stream.read(reader.prefix(text))
+    if mode == "aware":
+        stream.read(reader.question(text.items[0]))
+    stream.compress()
+    memory = stream.memory()
+    mark = stream.mark()
+    out = []
+    for i, item in enumerate(text.items):
+        if i:
+            stream.back(mark)
+        opening = ([] if mode == "aware" else reader.question(item)) + reader.opening(text, item)
+        stream.read(opening)
+        said, nll = answer(stream, item), None
+        if item.has_one_answer:
+            stream.back(mark)
+            nll = nll_of(stream, opening, reader.engine.tokenize(" " + item.expected[0]))
+        asked = dict(depth=item.depth, question=item.question.strip(), expected=list(item.expected))
+        out.append({**asked, "answer": said, "score": item.score(said), "nll": nll})
+    return out, memory
+
+
+# --- the run ---
+
+
+class _Unit:
+    """A text of a cell and a setup: what is measured at once."""
+
+    def __init__(self, engine, reader, plan, cell, index, setup):
+        self.engine, self.reader, self.plan = engine, reader, plan
+        self.cell, self.index, self.setup = cell, index, setup
+        task = registry.find(cell.task)
+        turns = task.turns
+        self._text = make_text(reader, plan, cell, index) if turns else None
+        self.n_ctx = -(-reader.size(self._text) // _N_PAD) * _N_PAD if turns else cell.length
+        self.row = dict(
+            kind="retrieval",
+            task=cell.task,
+            haystack=cell.haystack if task.own else haystacks.load(cell.haystack).name,
+            length=cell.length,
+            mode=cell.mode,
+            share=cell.share,
+            depths=list(plan.depths),
+            n_turns=cell.length if turns else None,
+            wording=registry.WORDING,
+            seed=plan.seed,
+            text=index,
+            n_ctx=self.n_ctx,
+            **about_setup(engine, setup, self.n_ctx),
+        )
+
+    def measure(self) -> dict:
+        text = self._text or make_text(self.reader, self.plan, self.cell, self.index)
+        with self.engine.open(self.setup, self.n_ctx) as stream:
+            items, memory = ask(stream, self.reader, text, self.cell.mode)
+        means = {}
+        for name in ("score", "nll"):
+            found = [item[name] for item in items]
+            means[name] = None if None in found else sum(found) / len(found)
+        return {**self.row, **memory, "n_tokens": self.reader.size(text), **means, "items": items}
+
+
+def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
+    """Measure what is not in the store yet and yield its rows, one per (text, cell, setup): all of the first texts come first.
+
+    With min_base the full cache comes first on all texts, and for each cell that is left out a dict of kind "skipped" is
+    yielded (the fields of the cell, score, min_base), which is not stored.
+
+    progress is called with (units done, all units, what is being measured), a unit being a text read by a setup.
+
+    Raises:
+        ValueError, RuntimeError: a text that does not fit its length, a setup that the model cannot have, a failed decode.
+    """
+    reader, common = Reader(engine), about(engine)
+    done, total = 0, len(plan.cells) * plan.n_texts * len(plan.setups)
+
+    def measure(cells, setups):
+        nonlocal done
+        for index, cell, setup in product(range(plan.n_texts), cells, setups):
+            progress(done, total, f"{cell.task} {cell.length} {cell.mode}, text {index + 1}: {setup.name}")
+            unit = _Unit(engine, reader, plan, cell, index, setup)
+            if store.done(unit.row):
+                row = None
+            else:
+                row = {**unit.measure(), **common}
+                store.add(row)
+            done += 1
+            yield cell, key_of(unit.row), row
+
+    cells, setups = plan.cells, plan.setups
+    if plan.min_base:
+        keys = {cell: [] for cell in cells}
+        for cell, key, row in measure(cells, [Setup()]):
+            keys[cell].append(key)
+            if row:
+                yield row
+        scores = {key_of(row): row["score"] for row in store.rows("retrieval") if row["setup"] == Setup().name}
+        setups = [setup for setup in setups if setup != Setup()]
+        for cell in plan.cells:
+            base = sum(scores[key] for key in keys[cell]) / plan.n_texts
+            if base < plan.min_base:
+                cells.remove(cell)
+                done += plan.n_texts * len(setups)
+                yield {"kind": "skipped", **dataclasses.asdict(cell), "score": base, "min_base": plan.min_base}
+    for _, _, row in measure(cells, setups):
+        if row:
+            yield row
+    progress(total, total, "")

@@ -1,0 +1,86 @@
+"""What capkv-bench prints: -o md, csv, json or jsonl.
+
+md is for reading: summaries with intervals, and for speed a line per test as llama-bench prints it. The others are for
+programs and carry the full rows.
+"""
+
+import csv
+import io
+import json
+from math import isfinite
+
+from .caveats import notes
+from .summary import DEFAULT
+from .tables import Table, tables
+
+FORMATS = ("md", "csv", "json", "jsonl")
+
+
+def markdown(table: Table, title: bool = False) -> str:
+    """The table as aligned Markdown."""
+    texts = [[_cell(name) for name, _ in table.columns], *([_cell(text) for text in line] for line in table.lines)]
+    widths = [max(map(len, column)) for column in zip(*texts)]
+    rights = [right for _, right in table.columns]
+    lines = [
+        "| " + " | ".join(f"{text:>{w}}" if right else f"{text:<{w}}" for text, w, right in zip(line, widths, rights)) + " |"
+        for line in texts
+    ]
+    rule = "| " + " | ".join("-" * (w - 1) + (":" if right else "-") for w, right in zip(widths, rights)) + " |"
+    head = [f"### {table.title}", "", table.about, ""] if title else []
+    return "\n".join([*head, lines[0], rule, *lines[1:]]) + "\n"
+
+
+def _cell(text: str) -> str:
+    """One line, in which no character ends the cell."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _md(rows: list, default: str) -> str:
+    found = tables(rows, default)
+    alone = len(found) == 1 and found[0].name == "speed"  # as llama-bench: the table and the build
+    parts = [markdown(table, title=not alone) for table in found]
+    parts += ["".join(f"note: {_cell(note)}\n" for note in notes(rows))] if notes(rows) else []
+    builds = sorted({f"{row.get('commit')} with llama.cpp of {row.get('pin')}" for row in rows})
+    return "\n".join([*parts, f"build: {', '.join(builds)}\n"]) if rows else "no rows\n"
+
+
+def _csv(rows: list) -> str:
+    fields = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(fields)
+    for row in rows:
+        writer.writerow([_csv_value(row.get(name)) for name in fields])
+    return out.getvalue()
+
+
+def _csv_value(value):
+    """Lists, objects and truth values as JSON; numbers so that they read back as the same; nothing as nothing."""
+    return json.dumps(_strict(value), ensure_ascii=False) if isinstance(value, (bool, dict, list)) else value
+
+
+def render(rows: list[dict], form: str, default: str = DEFAULT) -> str:
+    """The rows in one of FORMATS.
+
+    Raises:
+        ValueError: another format.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"--output = {form}: allowed is one of {', '.join(FORMATS)}")
+    if form == "md":
+        return _md(rows, default)
+    if form == "csv":
+        return _csv(rows) if rows else ""
+    rows = [_strict(row) for row in rows]
+    if form == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    return json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def _strict(value):
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {name: _strict(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,155 @@
+"""One HTML page of all that was measured: no other file is needed, nothing is loaded from elsewhere."""
+
+import html
+from pathlib import Path
+
+from .caveats import notes
+from .plot_style import series_class
+from .plots import FLOOR, plots
+from .summary import DEFAULT, KINDS, all_comparisons, cells, series_of, text_of
+from .tables import TITLES, Table, rounds_merged, tables
+from .verdicts import sentences
+
+NAME = "index.html"
+EVICTION = (
+    "What was evicted is gone.",
+    "A budget bounds memory and keeps speed up at any length; it does not make recall longer. Each KV head keeps the first "
+    "tokens, the last ones and those that the policy scores highest. A question about anything else finds nothing to attend "
+    "to, and the answer may be wrong without a sign of it.",
+)
+RAN = {  # a row's field -> what it is called
+    "model": "model",
+    "model_type": "type",
+    "model_hash": "model's hash",
+    "device": "device",
+    "backends": "backends",
+    "n_threads": "threads",
+    "n_gpu_layers": "layers on the GPU",
+    "version": "capkv-edge",
+    "commit": "commit",
+    "pin": "llama.cpp of",
+    "build": "build",
+    "lib": "libraries' hash",
+    "seed": "seeds",
+}
+
+
+def render(rows: list[dict], command: str = "", default: str = DEFAULT, floor: float = FLOOR) -> str:
+    """The page. Everything in it that comes from rows is escaped.
+
+    Raises:
+        ImportError: matplotlib is missing; the message says how to install it.
+    """
+    folder = Path(__file__).parent
+    style, script = ((folder / f"page.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
+    models = ", ".join(sorted({text_of(row.get("model")) for row in rows})) or "nothing was measured"
+    found = tables(rows, default)
+    parts = [
+        f"<h1>capkv-bench: {_text(models)}</h1>",
+        '<p class="soft">A KV cache of fixed size against the full cache of the same quantized model, on the same text.</p>',
+        f'<div class="warn"><p><strong>{EVICTION[0]}</strong></p><p>{EVICTION[1]}</p></div>',
+        _ran(rows, command),
+        *_verdicts(rows, default),
+        _boxes(rows, default),
+        *_plots(rows, default, floor),
+        "<h2>Tables</h2>" if found else "",
+        *(_table(table, default) for table in found),
+        _notes(rows),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>capkv-bench: {_text(models)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def write(rows: list[dict], folder, command: str = "", default: str = DEFAULT, floor: float = FLOOR) -> Path:
+    """Write the page into a folder, which is made; returns its path."""
+    path = Path(folder) / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(rows, command, default, floor), encoding="utf-8")
+    return path
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)
+
+
+def _ran(rows: list, command: str) -> str:
+    pairs = [("command", f"<code>{_text(command)}</code>")] if command else []
+    for name, label in RAN.items():
+        seen = sorted(
+            {
+                ", ".join(map(str, v)) if isinstance(v, list) else text_of(v)
+                for v in (row.get(name) for row in rows)
+                if v is not None
+            }
+        )
+        if seen:
+            pairs.append((label, ", ".join(f"<code>{_text(one)}</code>" for one in seen)))
+    dates = sorted(str(row["date"]) for row in rows if row.get("date"))
+    if dates:
+        pairs.append(("measured", _text(dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}")))
+    pairs.append(("rows", str(len(rows))))
+    return "<h2>What was run</h2>\n<dl>\n" + "".join(f"<dt>{_text(k)}</dt><dd>{v}</dd>\n" for k, v in pairs) + "</dl>"
+
+
+def _verdicts(rows: list, default: str) -> list[str]:
+    out = []
+    for kind in KINDS:
+        said = [text for found in all_comparisons(cells(rows, kind), default) for text in sentences(found, code="")]
+        if said:
+            out.append(f"<h3>{TITLES[kind]}</h3>\n<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in said) + "</ul>")
+    return [f"<h2>Where {_text(default)} wins, ties and loses</h2>", *out] if out else []
+
+
+def _boxes(rows: list, default: str) -> str:
+    shown = [row for row in rows if row.get("kind") in KINDS] + rounds_merged(rows)
+    names = sorted({series_of(row["setup"]) for row in shown}, key=lambda name: (name != default, name))
+    if not names:
+        return ""
+    boxes = [
+        f'<label><input type="checkbox" value="{series_class(name)}" checked>{_text(name)}</label>'
+        for name in names
+        if name != "full"
+    ]
+    return (
+        '<nav aria-label="what is shown">\n<span class="soft">show</span> '
+        + "\n".join(boxes)
+        + '\n<button type="button">all</button>\n</nav>'
+    )
+
+
+def _plots(rows: list, default: str, floor: float) -> list[str]:
+    out = []
+    for i, plot in enumerate(plots(rows, default, floor)):
+        head = f"<h2>{_text(plot.title)}</h2>\n<figcaption>{_text(plot.caption)}</figcaption>"
+        out.append(f"<figure>\n{head}\n{plot.svg(f'p{i}-')}\n</figure>")
+    return out
+
+
+def _table(table: Table, default: str) -> str:
+    head = "".join(
+        f'<th scope="col"{_right(right)}><button type="button">{_text(name)}</button></th>' for name, right in table.columns
+    )
+    lines = []
+    for series, line in zip(table.series, table.lines):
+        mark = " default" if series == default else ""
+        tds = "".join(f"<td{_right(right, text)}>{_text(text)}</td>" for text, (_, right) in zip(line, table.columns))
+        lines.append(f'<tr class="{series_class(series)}{mark}">{tds}</tr>')
+    body = "\n".join(lines)
+    return (
+        f'<h3>{_text(table.title)}</h3>\n<p class="about">{_text(table.about)}</p>\n<div class="table" tabindex="0">'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
+    )
+
+
+def _right(right: bool, text: str = "") -> str:
+    return ' class="r"' if right else f' class="{text}"' if text in ("wins", "loses") else ""
+
+
+def _notes(rows: list) -> str:
+    found = notes(rows)
+    return "<h2>Notes</h2>\n<ul>\n" + "".join(f"<li>{_text(note)}</li>\n" for note in found) + "</ul>" if found else ""

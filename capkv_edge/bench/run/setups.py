@@ -1,0 +1,111 @@
+"""What is compared: a full cache, a quantized one, llama.cpp's context shift, or a policy at a budget; each has a short name.
+
+full                 the full cache in f16: the base of every comparison
+q8_0                 the full cache, K and V stored in that type
+capkv@512            a policy that keeps 512 tokens
+capkv@512:q8_0       the same with a quantized cache
+capkv@=q4_0          as many tokens as fit in the bytes of a full cache in that type
+shift@512            llama.cpp's context shift, in as many cells
+capkv@512,novelty=0  an option of the KV table beside it
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from ...config import CACHE_TYPES, CapkvConfig, options, policies
+
+SHIFT = "shift"
+
+#: a cache has a multiple of N_PAD cells; those beyond the budget, a quarter of it at least, take the next batch
+N_PAD, N_BATCH_MIN, N_BATCH_MAX = 256, 32, 512
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One way to hold the text. `budget` counts tokens; "=TYPE" until for_context() has made it a number; 0 is none."""
+
+    policy: str | None = None  #: None: a full cache; "shift": context shift
+    budget: int | str = 0
+    type: str = "f16"  #: of K and V
+    options: tuple = ()  #: (name, text of the value) of the KV table, as given
+
+    @classmethod
+    def parse(cls, text: str) -> "Setup":
+        """From the short name. Raises ValueError that says which part of it is wrong and what is allowed."""
+        head, *pairs = text.split(",")
+        head, _, kind = head.partition(":")
+        policy, at, budget = head.partition("@")
+        if not at:
+            if policy not in ("full", *CACHE_TYPES) or kind or pairs:
+                raise ValueError(f"setup = {text}: allowed is full, a cache type ({', '.join(CACHE_TYPES)}) or POLICY@BUDGET")
+            return cls(type="f16" if policy == "full" else policy)
+        if policy != SHIFT and policy not in policies():
+            raise ValueError(f"setup = {text}: there is no policy {policy!r}; allowed are {', '.join(policies())}, {SHIFT}")
+        kind = kind or "f16"
+        for name in (kind, budget[1:] if budget.startswith("=") else kind):
+            if name not in CACHE_TYPES:
+                raise ValueError(f"setup = {text}: there is no cache type {name!r}; allowed are {', '.join(CACHE_TYPES)}")
+        if not budget.startswith("="):
+            if not budget.isdecimal() or int(budget) < 1:
+                raise ValueError(f"setup = {text}: the budget {budget!r} is not a number of tokens above 0, nor =TYPE")
+            budget = int(budget)
+        given = []
+        for pair in pairs:
+            name, found, value = pair.partition("=")
+            known = [option for option in options() if option not in ("budget", "policy")]
+            if not found or name not in known:
+                raise ValueError(f"setup = {text}: {pair!r} is not OPTION=VALUE of {', '.join(known)}")
+            given.append((name, value))
+        setup = cls(policy, budget, kind, tuple(given))
+        if policy != SHIFT and isinstance(budget, int):
+            setup.config()
+        return setup
+
+    @property
+    def name(self) -> str:
+        """The short name, which parse() reads."""
+        if self.policy is None:
+            return "full" if self.type == "f16" else self.type
+        kind = "" if self.type == "f16" else ":" + self.type
+        return f"{self.policy}@{self.budget}{kind}" + "".join(f",{name}={value}" for name, value in self.options)
+
+    @property
+    def on(self) -> bool:
+        """Whether a policy evicts."""
+        return self.policy not in (None, SHIFT)
+
+    @property
+    def n_batch(self) -> int:
+        """Tokens that are read at once, and cells beyond the budget: small, so that tokens see little more than the budget."""
+        if self.policy is None:
+            return N_BATCH_MAX
+        n_cells = self.budget + max(N_BATCH_MIN, self.budget // 4)
+        n_cells = -(-n_cells // N_PAD) * N_PAD
+        return int(dict(self.options).get("headroom", min(N_BATCH_MAX, n_cells - self.budget)))
+
+    @property
+    def n_cells(self) -> int:
+        """Cells that a budget or a shift may use; 0 for a full cache."""
+        return self.budget + self.n_batch if self.policy else 0
+
+    @property
+    def fields(self) -> dict:
+        """What a row says of it."""
+        kinds = dict(type_k=self.type, type_v=self.type)
+        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options))
+
+    def config(self) -> CapkvConfig:
+        """The options of the KV table. Raises ValueError where they clash."""
+        given = {"headroom": self.n_batch, **dict(self.options)}
+        return CapkvConfig(policy=self.policy, budget=self.budget, **given)
+
+    def for_context(self, n_ctx: int, bytes_per_token) -> "Setup":
+        """With the budget as a number: for "=TYPE", as many tokens as make budget and headroom fit in the bytes of a full cache
+        of n_ctx tokens in TYPE. bytes_per_token is a function of a cache type."""
+        if not isinstance(self.budget, str):
+            return self
+        n_cells = int(n_ctx * bytes_per_token(self.budget[1:]) / bytes_per_token(self.type)) // N_PAD * N_PAD
+        budget = max(n_cells * 4 // 5, n_cells - N_BATCH_MAX)
+        if n_cells == 0:
+            raise ValueError(f"setup = {self.name}: {n_ctx} tokens in {self.budget[1:]} take less than {N_PAD} cells")
+        return dataclasses.replace(self, budget=budget)

@@ -1,0 +1,165 @@
+"""One sequence in one context: reads tokens, hands out rows of logits, decodes, and goes back to a mark."""
+
+import ctypes
+
+import llama_cpp
+import numpy as np
+
+from ... import _log, stats
+from .setups import SHIFT, Setup
+
+N_KEEP = 4  # of a context shift: as many first tokens as the budgets keep
+
+
+class Stream:
+    """Made by Engine.open(). `setup` has its budget as a number."""
+
+    def __init__(self, engine, setup: Setup, n_ctx: int, n_batch: int | None = None):
+        self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
+        self.n_batch = n_batch or setup.n_batch
+        self.n_tokens = 0  #: tokens read so far
+        self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx
+        self._n_past = 0  # position of the next token: n_tokens, less what a context shift took away
+        self._n_shifted = self._n_shifts = 0
+        self.ctx = engine.make_context(setup, self._n_cells, self.n_batch)
+        self._memory = llama_cpp.llama_get_memory(self.ctx)
+        self._batch = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
+        self._token, self._pos, self._n_seq, self._logits = (
+            np.ctypeslib.as_array(array, (self.n_batch,))
+            for array in (self._batch.token, self._batch.pos, self._batch.n_seq_id, self._batch.logits)
+        )
+        self._n_seq[:] = 1
+        for i in range(self.n_batch):
+            self._batch.seq_id[i][0] = 0
+        self._config = stats.config_of(self._pointer) if setup.on else None
+
+    @property
+    def _pointer(self):
+        return stats.pointer(self.ctx)
+
+    def close(self) -> None:
+        """Free the context; safe to call twice."""
+        if self.ctx:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self.ctx)
+            self.ctx = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # --- reading ---
+
+    def read(self, tokens, scored=None, use=None) -> None:
+        """Read tokens.
+
+        Args:
+            tokens: ids, int [n].
+            scored: indices in the stream, ascending int [m], of tokens whose logits are wanted.
+            use: called after each batch with (indices int [k], rows float32 [k, n_vocab]); the rows are a view that the next
+                batch overwrites.
+
+        Raises:
+            RuntimeError: llama.cpp could not decode a batch.
+        """
+        tokens = np.asarray(tokens, dtype=np.int32)
+        scored = np.asarray(() if scored is None else scored, dtype=np.int64)
+        for i in range(0, len(tokens), self.n_batch):
+            part = tokens[i : i + self.n_batch]
+            wanted = scored[(scored >= self.n_tokens) & (scored < self.n_tokens + len(part))]
+            self._decode(part, wanted - self.n_tokens)
+            if len(wanted):
+                use(wanted, self._rows(len(wanted)))
+            self.n_tokens += len(part)
+
+    def _decode(self, part, wanted) -> None:
+        n = len(part)
+        if self._n_past + n > self._n_cells and self.setup.policy == SHIFT:
+            self._shift(self._n_past + n - self._n_cells)
+        self._token[:n], self._pos[:n] = part, np.arange(self._n_past, self._n_past + n)
+        self._logits[:n] = 0
+        self._logits[wanted] = 1
+        self._logits[n - 1] = 1
+        self._batch.n_tokens = n
+        status = llama_cpp.llama_decode(self.ctx, self._batch)
+        if status != 0:
+            raise RuntimeError(f"{self.setup.name}: llama_decode gave {status} at token {self.n_tokens} of {self.n_ctx}")
+        self._n_past += n
+        _log.raise_interrupt()
+
+    def _rows(self, n: int) -> np.ndarray:
+        logits = llama_cpp.llama_get_logits(self.ctx)
+        return np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (n, self.engine.n_vocab))
+
+    def _shift(self, n_needed: int) -> None:
+        # as llama.cpp's tools do it: half of what stands behind the first tokens goes, the rest moves up
+        n_discard = max(n_needed, (self._n_past - N_KEEP) // 2)
+        llama_cpp.llama_memory_seq_rm(self._memory, 0, N_KEEP, N_KEEP + n_discard)
+        llama_cpp.llama_memory_seq_add(self._memory, 0, N_KEEP + n_discard, self._n_past, -n_discard)
+        self._n_past -= n_discard
+        self._n_shifted += n_discard
+        self._n_shifts += 1
+
+    def last(self) -> np.ndarray:
+        """Logits after the last token that was read: float32 [n_vocab], a view."""
+        row = llama_cpp.llama_get_logits_ith(self.ctx, -1)
+        return np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), (self.engine.n_vocab,))
+
+    def generate(self, n_max: int, stop=()) -> list:
+        """The likeliest tokens after what was read, at most n_max, up to one that ends the reply or is in `stop` (left out).
+        The last of them is not read."""
+        out = []
+        while len(out) < n_max:
+            token = int(self.last().argmax())
+            if self.engine.is_eog(token) or token in stop:
+                break
+            out.append(token)
+            if len(out) < n_max:
+                self.read([token])
+        return out
+
+    # --- evicting, going back ---
+
+    def compress(self) -> None:
+        """Evict down to the budget now; nothing where no policy does."""
+        if self.setup.on:
+            stats.compress(self._pointer, 0)
+
+    def mark(self):
+        """What back() needs to return to this point, any number of times. Logits are not part of it: read a token first."""
+        here = self.n_tokens, self._n_past, self._n_shifted, self._n_shifts
+        if self.setup.policy is None:
+            return here, None
+        size = llama_cpp.llama_state_seq_get_size(self.ctx, 0)
+        data = (ctypes.c_uint8 * size)()
+        if llama_cpp.llama_state_seq_get_data(self.ctx, data, size, 0) != size:
+            raise RuntimeError(f"{self.setup.name}: the state of {self.n_tokens} tokens could not be saved")
+        if self.setup.policy == SHIFT:  # cells lie elsewhere once they are restored: so that the first time is like all others
+            self.back((here, data))
+        return here, data
+
+    def back(self, mark) -> None:
+        """Return to a mark of this stream. Raises RuntimeError where the context refuses."""
+        here, data = mark
+        if data is None:
+            done = llama_cpp.llama_memory_seq_rm(self._memory, 0, here[1], -1)
+        else:
+            llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)
+            done = llama_cpp.llama_state_seq_set_data(self.ctx, data, len(data), 0) > 0
+        if not done:
+            raise RuntimeError(f"{self.setup.name}: cannot go back to token {here[0]}")
+        self.n_tokens, self._n_past, self._n_shifted, self._n_shifts = here
+
+    def memory(self) -> dict:
+        """What the sequence holds: bytes_kv, bytes_obs, bytes_total, bytes_full (a full f16 cache of n_ctx), n_cells, n_evicted,
+        n_evictions, t_evict_us."""
+        full = round(self.engine.bytes_per_token("f16") * self.n_ctx)
+        if self._config is not None:
+            now = stats.stats_of(self._pointer, self._config)
+            names = ("bytes_kv", "bytes_obs", "bytes_total", "n_cells", "n_evicted", "n_evictions", "t_evict_us")
+            return {**{name: getattr(now, name) for name in names}, "bytes_full": full}
+        held = round(self.engine.bytes_per_token(self.setup.type) * self._n_cells)
+        taken = dict(n_cells=self._n_cells, n_evicted=self._n_shifted, n_evictions=self._n_shifts, t_evict_us=0)
+        return dict(bytes_kv=held, bytes_obs=0, bytes_total=held, bytes_full=full, **taken)

@@ -1,0 +1,129 @@
+"""Long conversations: what the user told in the beginning, and a rule that the system prompt gave, after many turns of other talk.
+
+Nothing is generated before the question: the turns are canned. A draft's length counts the turns of other talk.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .questions import Draft, Item, Text
+from .ruler_niah import numbers
+from .small_talk import NOTED, QUESTIONS, small_talk
+
+# --- what the user told ---
+
+_SURNAMES = (
+    "Marlow Pendrick Osgood Tavish Quimby Ferrante Lindqvist Okoro Brannigan Castellan Dimitrov Hathaway Juarez Kowalski"
+)
+_NAMES = "Beatrix Caspian Dorothea Eamon Fenella Gideon Henrike Ignatius Josephine Leopold Mireille Octavia Percival Rosalind"
+_CITIES = "Lisbon Helsinki Nairobi Osaka Toronto Valencia Krakow Montreal Santiago Hanoi Bergen Tbilisi Cardiff Antwerp"
+_PETS = "Biscuit Pickles Waffle Domino Pepper Truffle Noodle Ziggy Muffin Sprocket Bramble Cocoa Dumpling Figaro"
+_INSTRUMENTS = (
+    "accordion bassoon clarinet harmonica mandolin oboe saxophone trombone ukulele xylophone zither marimba bagpipes lute"
+)
+_SHIPS = "Albatross Meridian Nightingale Poseidon Stormcloud Kingfisher Wanderer Corsair Windermere Halcyon Osprey Tempest"
+
+
+@dataclass(frozen=True)
+class Fact:
+    told: str  #: what comes next is the value
+    question: str
+    values: str = ""  #: words; none are a number of four digits
+
+
+FACTS = (
+    Fact("My dentist is called Dr.", "What is the name of my dentist?", _SURNAMES),
+    Fact("My sister has moved to", "Which city has my sister moved to?", _CITIES),
+    Fact("I have a dog named", "What is the name of my dog?", _PETS),
+    Fact("The code of my locker is", "What is the code of my locker?"),
+    Fact("The instrument that I play is the", "Which instrument do I play?", _INSTRUMENTS),
+    Fact("My grandmother's name is", "What is my grandmother's name?", _NAMES),
+    Fact("My parking permit has the number", "Which number does my parking permit have?"),
+    Fact("My uncle's boat is called", "What is my uncle's boat called?", _SHIPS),
+)
+
+
+def recall(draft: Draft) -> Text:
+    """Facts told in the first turns, one for each question, then `length` turns of other talk."""
+    rng = draft.rng()
+    turns, items = [], []
+    codes = [number[:4] for number in numbers(rng, len(FACTS))]
+    for i, kind in enumerate(rng.permutation(len(FACTS))[: draft.share].tolist()):
+        fact = FACTS[kind]
+        values = fact.values.split() or [codes[kind]]
+        value = values[rng.integers(len(values))]
+        turns += [("user", f"{fact.told} {value}."), ("assistant", NOTED[rng.integers(len(NOTED))])]
+        depth = round(i / (draft.share + draft.length), 4)
+        items.append(Item(fact.question, (value,), 16, f'You told me: "{fact.told}', depth))
+    for question, reply in small_talk(rng, draft.length):
+        turns += [("user", question), ("assistant", reply)]
+    return Text("", tuple(items), tuple(turns))
+
+
+# --- a rule of the system prompt ---
+
+_WORDS = "PELICAN SATURN COBALT JUNIPER MANGROVE TRIDENT OBSIDIAN FLAMINGO ZEPPELIN GRANITE".split()
+TRIGGER = "Memo:"
+
+
+def ends_with(answer: str, expected) -> float:
+    return float(re.sub(r"\W+\Z", "", answer).endswith(expected[0]))
+
+
+def begins_with(answer: str, expected) -> float:
+    return float(re.sub(r"\A\W+", "", answer).startswith(expected[0]))
+
+
+def holds_once(answer: str, expected) -> float:
+    return float(answer.count(expected[0]) == 1)
+
+
+def is_upper(answer: str, _) -> float:
+    return float(answer.isupper())
+
+
+def is_lower(answer: str, _) -> float:
+    return float(answer.islower())
+
+
+def is_bracketed(answer: str, _) -> float:
+    return float(re.fullmatch(r"\s*\[.*\]\s*", answer, re.DOTALL) is not None)
+
+
+@dataclass(frozen=True)
+class Rule:
+    told: str  #: what to do with the reply; {} is a word
+    show: Callable  #: (reply, word) to a reply that follows the rule
+    check: Callable
+
+
+RULES = (
+    Rule("end your reply with the word {}", lambda reply, word: f"{reply} {word}", ends_with),
+    Rule("begin your reply with the word {}", lambda reply, word: f"{word} {reply}", begins_with),
+    Rule("put the code [{}] somewhere into your reply, once", lambda reply, word: f"{reply} [{word}]", holds_once),
+    Rule("write your whole reply in capital letters", lambda reply, _: reply.upper(), is_upper),
+    Rule("write your whole reply in small letters, without any capital", lambda reply, _: reply.lower(), is_lower),
+    Rule("put your whole reply in square brackets", lambda reply, _: f"[{reply}]", is_bracketed),
+)
+
+
+def instruction(draft: Draft, *, demonstrated: bool = False) -> Text:
+    """A rule for messages that begin with TRIGGER, `length` turns of other talk, then such messages, each asked alone.
+
+    The turns neither keep nor break the rule; demonstrated: all of them begin with TRIGGER, and the replies keep it.
+    """
+    rng = draft.rng()
+    rule, word = RULES[draft.index % len(RULES)], _WORDS[rng.integers(len(_WORDS))]
+    told = rule.told.format(word)
+    turns = [("system", f"You are a helpful assistant. Whenever a message of the user begins with '{TRIGGER}', {told}.")]
+    for question, reply in small_talk(rng, draft.length):
+        if demonstrated:
+            question, reply = f"{TRIGGER} {question}", rule.show(reply, word)
+        turns += [("user", question), ("assistant", reply)]
+    asked = [QUESTIONS[i] for i in rng.permutation(len(QUESTIONS))[: draft.share].tolist()]
+    items = [
+        Item(f"{TRIGGER} {question} Reply in one short sentence.", (word,), 64, depth=0.0, check=rule.check)
+        for question in asked
+    ]
+    return Text("", tuple(items), tuple(turns))

@@ -1,0 +1,1 @@
+"""capkv-chat: the command, the loop, the terminal, the conversation with a model."""

@@ -1,0 +1,161 @@
+"""The command capkv-chat: options in, an exit status out."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import command
+from ..config import CACHE_TYPES, cache_type
+
+CHAT_BUDGET = "1024"
+
+
+def _option(names: str, metavar: str, text: str, default: str | bool = True):
+    return typer.Option(*names.split("/"), metavar=metavar, help=text, show_default=default)
+
+
+def _table_option(option, default: str = "", note: str = ""):
+    """The typer option of an entry of the native option table."""
+    return _option(f"--{option.name}", option.metavar, f"{option.help}: {option.range}{note}", default or option.default)
+
+
+def _number(kind, option: str, text: str, least, most=2**31 - 1):
+    """The number in an option's text. Raises ValueError naming option, value and range."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise ValueError(
+            f"{option} = {text}: allowed is {'a number' if kind is float else 'a whole number'}, {least} to {most}"
+        )
+    return value
+
+
+def _app() -> typer.Typer:
+    from ..config import options
+
+    table = options()
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+    @app.command(name="capkv-chat")
+    def chat(
+        model: Annotated[
+            str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
+        ] = None,
+        budget: Annotated[str | None, _table_option(table["budget"], CHAT_BUDGET)] = None,
+        policy: Annotated[str | None, _table_option(table["policy"], note="; 'help' lists them")] = None,
+        sink: Annotated[str | None, _table_option(table["sink"])] = None,
+        recent: Annotated[str | None, _table_option(table["recent"])] = None,
+        headroom: Annotated[str | None, _table_option(table["headroom"])] = None,
+        tau: Annotated[str | None, _table_option(table["tau"])] = None,
+        novelty: Annotated[str | None, _table_option(table["novelty"])] = None,
+        untested: Annotated[bool, typer.Option("--untested", help=table["untested"].help)] = False,
+        cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
+        cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as for K")] = "f16",
+        ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = "0",
+        prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "say this and leave; may be repeated")] = None,
+        file: Annotated[
+            list[str] | None, _option("-f/--file", "FILE", "read this first, as /read does; may be repeated")
+        ] = None,
+        system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
+        temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the likeliest token")] = "0.8",
+        seed: Annotated[str | None, _option("--seed", "N", "of the sampling and of the KV policy", "random")] = None,
+        max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = as long as it gets")] = "1024",
+        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "the cores that it may use")] = None,
+        gpu_layers: Annotated[
+            str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all in a build with a GPU")
+        ] = None,
+        verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="and leave")
+        ] = False,
+    ):
+        """Chat with a model in a KV cache of fixed size."""
+        if policy == "help":
+            from ..config import policies
+
+            for name, what in policies().items():
+                typer.echo(f"{name:<12} {what}")
+            return 0
+        if model is None:
+            raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-chat --help lists the options")
+        if budget is None and table["budget"].env not in os.environ:
+            budget = CHAT_BUDGET
+        return _run(
+            model,
+            dict(
+                n_ctx=_number(int, "--ctx", ctx, 0),
+                n_threads=None if threads is None else _number(int, "--threads", threads, 1, 512),
+                n_threads_batch=None if threads is None else int(threads),
+                n_gpu_layers=None if gpu_layers is None else _number(int, "--gpu-layers", gpu_layers, -1),
+                type_k=cache_type(cache_type_k, "--cache-type-k"),
+                type_v=cache_type(cache_type_v, "--cache-type-v"),
+                verbose=verbose,
+                **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
+                kv_budget=budget,
+                kv_policy=policy,
+                kv_sink=sink,
+                kv_recent=recent,
+                kv_headroom=headroom,
+                kv_tau=tau,
+                kv_novelty=novelty,
+                kv_seed=seed,
+                kv_untested=untested or None,
+            ),
+            dict(
+                system=system,
+                temp=_number(float, "--temp", temp, 0, 100),
+                max_tokens=_number(int, "--max-tokens", max_tokens, 0),
+            ),
+            prompts=prompt or [],
+            files=file or [],
+        )
+
+    return app
+
+
+def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files: list) -> int:
+    from .. import models
+    from ..llama.llama import Llama
+    from .conversation import Conversation
+    from .loop import Chat, cost_lines, run_chat, toolbar
+    from .ui import PlainUI, TerminalUI
+
+    is_terminal = not prompts and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    llm = Llama(models.resolve(model), **llm_options)
+    try:
+        talk = Conversation(llm, **talk_options)
+        ui = TerminalUI(lambda: toolbar(talk)) if is_terminal else PlainUI(sys.stdin if not prompts else ())
+        chat = Chat(talk, ui, is_script=not is_terminal)
+        for line in cost_lines(talk):
+            ui.info(line)
+        n_trained = llm._model.n_ctx_train()
+        if talk.n_ctx > n_trained:
+            ui.info(f"note: the model was trained for {n_trained:,} tokens, replies get worse past them")
+        for remark in talk.remarks():
+            ui.info(f"note: {remark}")
+        for name in files:
+            chat.read(name)
+        if chat.n_failed:
+            return 2
+        for text in prompts:
+            chat.say(text)
+        if is_terminal:
+            ui.info("/help lists the commands")
+        if not prompts:
+            run_chat(talk, ui, chat)
+        return 2 if chat.n_failed and not is_terminal else 0
+    finally:
+        llm.close()
+
+
+def main(args=None) -> int:
+    """Run capkv-chat; returns the exit status: 0, 2 after an error, 130 when interrupted."""
+    return command.run(_app, "capkv-chat", args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""`Llama`: llama_cpp's class in front of a KV cache of fixed size."""
+
+import difflib
+import inspect
+import os
+import sys
+
+import llama_cpp
+import numpy as np
+from llama_cpp import _internals as internals
+from llama_cpp import llama_cpp as native
+from llama_cpp.llama import LlamaState
+
+from .. import _lib, _log, devices, models, stats, threads
+from ..budget import KvBudget
+from ..config import PLAIN_TYPES, CapkvConfig
+from . import closed, saved_state
+from .completions import Completions
+from .drafts import ShortDrafts
+from .reading import Reading
+from .session import Sessions
+
+_UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
+
+
+def _refuse_unknown(given: dict, known: list) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+
+
+class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
+    """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
+
+    Takes the keywords of llama_cpp.Llama and:
+
+        kv_budget: tokens kept per KV head, or a memory size ("256MiB"), or a share of n_ctx ("10%"). 0 is off;
+            None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
+        kv_policy, kv_sink, kv_recent, kv_headroom, kv_tau, kv_novelty, kv_seed: see CapkvConfig; None is the
+            environment, then the default.
+        kv_untested: True runs an architecture that was never tried with evictions.
+
+    model_path may be "demo". n_threads and n_threads_batch left out are the physical cores that the process may use, and
+    n_gpu_layers left out is all layers in a build with a GPU. Flash attention is on by itself with a budget or a quantized V.
+    With a budget, n_ctx left out is the model's trained length, and logits_all=True keeps the logits of the last 64 tokens, enough
+    for `logprobs` of what is generated. A draft longer than n_batch - 1 tokens is cut.
+
+    Once it is closed, all methods that need the model raise RuntimeError.
+
+    Raises:
+        TypeError: an unknown keyword.
+        ValueError: an option out of range, a file that is no GGUF model or no adapter of it, or a model that cannot have a budget.
+        OSError: a model or LoRA file that is missing or may not be read.
+    """
+
+    def __init__(
+        self,
+        model_path,
+        *,
+        n_ctx=None,
+        n_gpu_layers=None,
+        n_threads=None,
+        n_threads_batch=None,
+        flash_attn=None,
+        type_v=None,
+        lora_path=None,
+        logits_all=False,
+        embedding=False,
+        kv_budget=None,
+        kv_policy=None,
+        kv_sink=None,
+        kv_recent=None,
+        kv_headroom=None,
+        kv_tau=None,
+        kv_novelty=None,
+        kv_seed=None,
+        kv_untested=None,
+        **upstream,
+    ):
+        mine = inspect.signature(Llama.__init__).parameters
+        _refuse_unknown(upstream, [name for name in (*_UPSTREAM, *mine) if name not in ("self", "kwargs", "upstream")])
+
+        self._kv_given = dict(
+            budget=kv_budget,
+            policy=kv_policy,
+            sink=kv_sink,
+            recent=kv_recent,
+            headroom=kv_headroom,
+            tau=kv_tau,
+            novelty=kv_novelty,
+            seed=kv_seed,
+            untested=kv_untested,
+        )
+        wanted = CapkvConfig.from_env(**self._kv_given)
+        if wanted.on:
+            if flash_attn is False:
+                raise ValueError(f"flash_attn = False: with kv_budget = {wanted.budget} allowed is True (or leave it out)")
+            if embedding:
+                raise ValueError(f"embedding = True: with kv_budget = {wanted.budget} allowed is False")
+        needs_flash = wanted.on or type_v not in (None, *PLAIN_TYPES)
+        if flash_attn is False and needs_flash:
+            raise ValueError("flash_attn = False: with a quantized type_v allowed is True (or leave it out)")
+        if n_ctx is None:
+            n_ctx = 0 if wanted.on else _UPSTREAM["n_ctx"].default  # 0: the model's trained length
+
+        #: times that a prompt shared only evicted tokens with what was read before, so that all of it was read again
+        self.n_rereads = 0
+        self.kv_config = None
+        self.flash_attn_by_itself = flash_attn is None and needs_flash
+        self._kept_logits, self._tally = {}, None
+        self._wants_logits = logits_all
+        self._all_scores = logits_all and not wanted.on
+
+        model_path = os.fspath(models.resolve(model_path))
+        models.check_file(model_path)
+        if lora_path:
+            lora_path = os.fsdecode(lora_path)
+            models.check_file(lora_path, "LoRA")
+        self._open(
+            wanted,
+            model_path=model_path,
+            n_ctx=n_ctx,
+            n_gpu_layers=devices.default_gpu_layers() if n_gpu_layers is None else n_gpu_layers,
+            n_threads=n_threads or threads.default_count(),
+            n_threads_batch=n_threads_batch or threads.default_count(),
+            flash_attn=needs_flash if flash_attn is None else flash_attn,
+            type_v=type_v,
+            lora_path=lora_path,
+            logits_all=self._all_scores,
+            embedding=embedding,
+            **upstream,
+        )
+        self._shrink()
+        if self.verbose:
+            print(f"Llama: the cache is on {self.cache_device}", file=sys.stderr)
+            for remark in stats.remarks(self):
+                print(f"Llama: {remark}", file=sys.stderr)
+
+    def _open(self, wanted: CapkvConfig, **upstream) -> None:
+        ffi, lib = _lib.load()
+        _log.forget()
+        lib.capkv_set_next_params(wanted.params)
+        try:
+            super().__init__(**upstream)
+            _log.raise_interrupt()
+        except ValueError as err:
+            self.close()
+            advice = devices.advice(upstream["n_gpu_layers"])
+            if str(err) == "Failed to create llama_context":
+                name = os.path.basename(upstream["model_path"])
+                raise ValueError(f"no context for {name}: {_log.reason(_lib.last_error())}{advice}") from None
+            if str(err).startswith("Failed to load model"):
+                raise ValueError(f"cannot load {upstream['model_path']}: {_log.reason()}{advice}") from None
+            raise
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            lib.capkv_set_next_params(ffi.NULL)
+        self._buffers = _log.cache_buffers()
+        if self.lora_path and not self._lora_adapter:
+            self._lora_adapter = None  # nothing to free
+            self.close()
+            raise ValueError(f"cannot load the LoRA file {self.lora_path}: {_log.reason()}")
+        self.kv_config = stats.config_of(self._kv_ctx)
+
+    @property
+    def cache_device(self) -> str:
+        """The devices that hold the cache: "CPU", or with the share of each "CUDA0 (75%), CPU (25%)"."""
+        return devices.describe(self._buffers)
+
+    @property
+    def context_params(self):
+        """As upstream's. Upstream knows flash attention on and off alone; auto lets llama.cpp see whether the device has it."""
+        if self.flash_attn_by_itself:
+            self._context_params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_AUTO
+        return self._context_params
+
+    @context_params.setter
+    def context_params(self, params) -> None:
+        self._context_params = params
+
+    @property
+    def draft_model(self):
+        """The draft model; its drafts are cut to n_batch - 1 tokens."""
+        return self._drafts
+
+    @draft_model.setter
+    def draft_model(self, model) -> None:
+        self._drafts = None if model is None else ShortDrafts(getattr(model, "model", model), lambda: self.n_batch - 1)
+
+    def _shrink(self) -> None:
+        # upstream's batch has room for n_ctx sequence ids per token, its scores for n_batch rows that nothing writes
+        self._batch.close()
+        self._batch = internals.LlamaBatch(n_tokens=self.n_batch, embd=0, n_seq_max=1, verbose=self.verbose)
+        self._stack.callback(self._batch.close)
+        if not self._all_scores:
+            self.scores = np.empty((0, self._n_vocab), dtype=np.single)
+            self._logits_all = self._logits_all or self._wants_logits
+
+    # --- state ---
+
+    def save_state(self) -> LlamaState:
+        """All that is needed to go on from here, as upstream's class; about as large as the cells in use."""
+        return super().save_state() if self._all_scores else saved_state.save(self)
+
+    def load_state(self, state: LlamaState) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ValueError: a state that does not fit, with the reason; the object is empty then, and stays usable.
+        """
+        return super().load_state(state) if self._all_scores else saved_state.load(self, state)
+
+    def __getstate__(self) -> dict:
+        state = super().__getstate__()
+        state |= dict(draft_model=self._drafts and self._drafts.model, logits_all=self._wants_logits)
+        if self.flash_attn_by_itself:
+            state["flash_attn"] = None
+        return {**state, **{f"kv_{name}": value for name, value in self._kv_given.items()}}
+
+    def close(self) -> None:
+        """Free the model and its context; safe at any time, also twice."""
+        stack = getattr(self, "_stack", None)
+        if stack is not None:
+            stack.close()
+            closed.mark(self)

@@ -1,0 +1,113 @@
+"""Reading and generating: from token ids to batches, and back to where a prompt and what was read part.
+
+Upstream assumes in several places that a token's index, its position and its cell are one number, and sizes arrays by n_ctx.
+Here the index is the position; cells are the business of the native library, and nothing but token ids grows with the text.
+"""
+
+import inspect
+import sys
+
+import llama_cpp
+import numpy as np
+from llama_cpp import llama_cpp as native
+
+from .. import _lib, _log
+from . import logits
+
+_GENERATE = inspect.signature(llama_cpp.Llama.generate)
+
+
+class Reading:
+    """Mixed into Llama; needs its `_all_scores`, `_kept_logits`, `_tally` and `kv_config`, and KvBudget's kv_stats()."""
+
+    def _drop_unread(self) -> None:
+        # the native sequence may be longer than n_tokens: after a reply that was cut short, or once n_tokens was set back
+        if not self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1) and self.kv_config is not None:
+            raise RuntimeError(
+                f"cannot go back to token {self.n_tokens}: from {self.kv_stats().pos_tail} on all are held; reset() first"
+            )
+
+    def _raise_if_emptied(self) -> None:
+        # an eviction that a device gave up halfway leaves no tokens: to go on at n_tokens would attend to nothing
+        if self.n_tokens > 0 and native.llama_memory_seq_pos_max(self._ctx.memory, 0) < 0:
+            n_lost, self.n_tokens = self.n_tokens, 0
+            self.reset()
+            raise RuntimeError(f"{_lib.last_error()}: all {n_lost} tokens were dropped")
+
+    def reset(self) -> None:
+        """Forget all that was read; the cache is empty at once."""
+        super().reset()
+        self._kept_logits.clear()
+        if self._ctx.memory is not None:
+            self._ctx.kv_cache_seq_rm(-1, 0, -1)
+
+    def eval(self, tokens) -> None:
+        """Read tokens: any number of them with a budget, whatever n_ctx is.
+
+        Raises:
+            RuntimeError: the decode failed (tokens of the batches before it stay read; where an eviction was given up halfway,
+                none do, and the message says so), or n_tokens was set back to where tokens have been evicted.
+        """
+        if self._all_scores:
+            super().eval(tokens)
+            return _log.raise_interrupt()
+        self._drop_unread()
+        if len(self.input_ids) < self.n_tokens + len(tokens):
+            self.input_ids = np.resize(self.input_ids, max(2 * len(self.input_ids), self.n_tokens + len(tokens)))
+        for i in range(0, len(tokens), self.n_batch):
+            batch = tokens[i : i + self.n_batch]
+            n = len(batch)
+            self._batch.set_batch(batch=batch, n_past=self.n_tokens, logits_all=self.draft_model is not None)
+            try:
+                self._ctx.decode(self._batch)
+            except RuntimeError:
+                self._raise_if_emptied()
+                raise
+            self.input_ids[self.n_tokens : self.n_tokens + n] = batch
+            self.n_tokens += n
+            self._requires_eval = False
+            if self._logits_all:
+                logits.keep(self, self._kept_logits, n)
+            _log.raise_interrupt()
+
+    def sample(self, *args, **kwargs) -> int:
+        """As upstream's. Raises RuntimeError while no logits are there (nothing was read since reset() or load_state())."""
+        self._need_logits()
+        return super().sample(*args, **kwargs)
+
+    def _need_logits(self) -> None:
+        if self._requires_eval:
+            raise RuntimeError("there are no logits: eval() a token first")
+
+    def generate(self, tokens, *args, **kwargs):
+        """As upstream's. A prompt that goes back to where tokens were evicted is read anew, and n_rereads counts it."""
+        tokens = list(tokens)
+        if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
+            self._reset_if_evicted(tokens)
+        generated = super().generate(tokens, *args, **kwargs)
+        tally, self._tally = self._tally, None
+        if tally is None:
+            yield from generated
+            return
+        tally.n_prompt = len(tokens)
+        for token in generated:
+            tally.add(token)
+            yield token
+
+    def _reset_if_evicted(self, tokens: list) -> None:
+        n = min(self.n_tokens, len(tokens))
+        differ = np.flatnonzero(self.input_ids[:n] != np.asarray(tokens[:n], dtype=np.intc))
+        n_same = int(differ[0]) if len(differ) else n
+        if n_same == self.n_tokens and (n_same < len(tokens) or not self._requires_eval):
+            return
+        pos_tail = self.kv_stats().pos_tail
+        n_reused = min(n_same, len(tokens) - 1)
+        if 0 < n_reused < pos_tail:
+            self.n_rereads += 1
+            if self.verbose:
+                print(
+                    f"Llama.generate: the prompt shares {n_same} tokens, all are held only from {pos_tail} on: "
+                    f"reading all {len(tokens)} again",
+                    file=sys.stderr,
+                )
+            self.reset()

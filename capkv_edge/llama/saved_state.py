@@ -1,0 +1,76 @@
+"""Saving and loading what a Llama has read, without upstream's copies of n_ctx tokens and n_batch x n_vocab scores."""
+
+import ctypes
+
+import numpy as np
+from llama_cpp import llama_cpp as native
+from llama_cpp.llama import LlamaState
+
+from .. import _lib, _log
+
+
+def take(llm) -> memoryview:
+    """The native state of what a Llama has read.
+
+    Raises:
+        RuntimeError: llama.cpp could not write its state.
+    """
+    llm._drop_unread()
+    _log.forget()
+    size = native.llama_state_get_size(llm.ctx)
+    buffer = bytearray(size)
+    n = native.llama_state_get_data(llm.ctx, (ctypes.c_uint8 * size).from_buffer(buffer), size)
+    if n == 0 or n > size:
+        raise RuntimeError(f"cannot save the state: {_log.reason(_lib.last_error())}")
+    return memoryview(buffer)[:n]
+
+
+def put(llm, data, tokens, seed: int) -> None:
+    """Put a native state into a Llama, with the token ids that it is of.
+
+    Raises:
+        ValueError: llama.cpp refuses it; the Llama is empty then, and usable.
+    """
+    _log.forget()
+    n_tokens = len(tokens)
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    n_read = native.llama_state_set_data(llm.ctx, buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), len(buffer))
+    n_held = native.llama_memory_seq_pos_max(llm._ctx.memory, 0) + 1
+    if n_read != len(buffer) or n_read == 0 or n_held != n_tokens:
+        complete = n_read == len(buffer)
+        reason = f"it says {n_tokens} tokens and holds {n_held}" if complete else _log.reason(_lib.last_error())
+        native.llama_memory_clear(llm._ctx.memory, True)  # a read that broke off may leave cells that belong to no sequence
+        llm.reset()
+        raise ValueError(f"the state does not fit: {reason}")
+    llm.input_ids = np.zeros(max(n_tokens, llm._n_ctx), dtype=np.intc)
+    llm.input_ids[:n_tokens] = tokens
+    llm.n_tokens = n_tokens
+    llm._requires_eval = True
+    llm._seed = seed
+    llm._kept_logits.clear()
+
+
+def save(llm) -> LlamaState:
+    """The state of a Llama: token ids [n_tokens], the native state, the seed. Raises as take()."""
+    data = take(llm)
+    return LlamaState(
+        scores=np.empty((0, llm._n_vocab), dtype=np.single),
+        input_ids=llm._input_ids.copy(),
+        n_tokens=llm.n_tokens,
+        llama_state=bytes(data),
+        llama_state_size=len(data),
+        seed=llm._seed,
+    )
+
+
+def load(llm, state: LlamaState) -> None:
+    """Put a saved state into a Llama.
+
+    Raises:
+        ValueError: the state does not fit this model or configuration, or is damaged; the Llama is empty then, and usable.
+    """
+    n_tokens, data = state.n_tokens, state.llama_state
+    if len(data) != state.llama_state_size or not 0 <= n_tokens <= len(state.input_ids):
+        found = f"{len(data)} bytes and {len(state.input_ids)} tokens"
+        raise ValueError(f"the state does not fit: it has {found} where it says {state.llama_state_size} and {n_tokens}")
+    put(llm, data, state.input_ids[:n_tokens], state.seed)

@@ -1,0 +1,236 @@
+"""Sessions: what a Llama has read, as a file that another process goes on from.
+
+A session appears at its path whole or not at all, readable by its owner alone, and is verified whole before anything of it
+reaches the native library.
+
+    magic (8 bytes), version and size of the header (2 x uint32), header (JSON), token ids (int32), native state,
+    BLAKE2b-256 of all of that; little-endian
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import stat
+import struct
+
+import numpy as np
+
+from .. import models
+from . import saved_state
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed
+    fcntl = None
+
+MAGIC = b"\x93CAPKV\r\n"
+VERSION = 1
+_START = struct.Struct("<8sII")
+_N_DIGEST = 32
+_CHUNK = 1 << 20
+_MAX_HEADER = 1 << 16
+
+# what observed queries and rotated keys depend on; of the rest of the budget anything may differ
+_SAME_KV = ("policy", "sink", "seed")
+_SAME_CONTEXT = (
+    *("type_k", "type_v", "rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor"),
+    *("yarn_beta_fast", "yarn_beta_slow", "yarn_orig_ctx"),
+)
+
+
+class Sessions:
+    """Mixed into Llama; needs what saved_state.take() and saved_state.put() need, `model_path` and `kv_config`."""
+
+    def save_session(self, path) -> None:
+        """Write all that is needed to go on from here to a file, atomically, with mode 0600.
+
+        A save that fails leaves nothing behind, and an older session at that path as it was.
+
+        Raises:
+            OSError: the file cannot be written; names the path and the reason.
+            RuntimeError: llama.cpp could not write its state.
+        """
+        path = os.path.realpath(os.fsdecode(path))  # a link stays one
+        state = saved_state.take(self)
+        header = {**_describe(self), "n_tokens": int(self.n_tokens), "n_state": len(state), "seed": int(self._seed)}
+        text = json.dumps(header).encode()
+        tokens = np.ascontiguousarray(self._input_ids, dtype="<i4")
+        parts = (_START.pack(MAGIC, VERSION, len(text)) + text, memoryview(tokens).cast("B"), state)
+        try:
+            _write(path, parts)
+        except OSError as err:
+            raise OSError(err.errno, err.strerror, path) from None
+
+    def load_session(self, path) -> None:
+        """Go on from a file that save_session() wrote with the same model.
+
+        The policy, sink, seed, cache types and RoPE options have to be the same; the budget and n_ctx may differ.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: no session, damaged, or of another model, version or configuration; names the path and the reason. The
+                object is as it was, unless it is the native library that refuses the state: then it is empty, and usable.
+        """
+        path = os.fsdecode(path)
+        try:
+            header, tokens, state = _parse(_read(path))
+            _check(header, _describe(self), self)
+            saved_state.put(self, state, tokens, header["seed"])
+        except ValueError as err:
+            raise ValueError(f"cannot load the session {path}: {err}") from None
+
+
+# --- what a session is of ---
+
+
+def _describe(llm) -> dict:
+    if getattr(llm, "_fingerprint", None) is None:
+        adapter = [models.fingerprint(llm.lora_path), llm.lora_scale] if llm.lora_path else []
+        llm._fingerprint = [models.fingerprint(llm.model_path), *adapter]
+    config = llm.kv_config
+    return {
+        "model": llm._fingerprint,
+        "name": os.path.basename(llm.model_path),
+        "kv": config and config.as_dict(),
+        "context": {name: getattr(llm.context_params, name) for name in _SAME_CONTEXT},
+        "n_used": llm.kv_stats().n_used if config else int(llm.n_tokens),
+    }
+
+
+def _check(theirs: dict, ours: dict, llm) -> None:
+    if theirs["model"] != ours["model"]:
+        raise ValueError(f"it is of another model ({theirs['name']}, here it is {ours['name']})")
+    if (theirs["kv"] is None) != (ours["kv"] is None):
+        raise ValueError(f"it was saved {'without' if ours['kv'] else 'with'} a KV budget")
+    pairs = [(name, theirs["context"].get(name), ours["context"][name]) for name in _SAME_CONTEXT]
+    if ours["kv"]:
+        pairs += [(f"kv_{name}", theirs["kv"].get(name), ours["kv"][name]) for name in _SAME_KV]
+    for name, their, our in pairs:
+        if their != our:
+            raise ValueError(f"its {name} is {their}, here it is {our}")
+    n_cells = llm.kv_stats().n_cells if ours["kv"] else llm.n_ctx()
+    if theirs["n_used"] > n_cells:
+        raise ValueError(f"it needs {theirs['n_used']} cells, here there are {n_cells}")
+
+
+# --- bytes ---
+
+
+def _read(path: str) -> bytearray:
+    with open(path, "rb") as file:
+        start = file.read(_START.size)
+        if not start.startswith(MAGIC[: len(start)]) or not start:
+            raise ValueError("it is no session")
+        if len(start) < _START.size:
+            raise ValueError(f"it is cut off after {len(start)} bytes")
+        _, version, _ = _START.unpack(start)
+        if version != VERSION:
+            raise ValueError(f"the version of its format is {version}, here it is {VERSION}")
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        file.seek(0)
+        n = file.readinto(data)
+    if n != len(data):
+        raise ValueError(f"it changed while it was read ({n} of {len(data)} bytes)")
+    return data
+
+
+def _parse(data: bytearray) -> tuple:
+    """Header, token ids and native state of a verified file."""
+    n_header = _START.unpack_from(data)[2]
+    at = _START.size + n_header
+    header, n_all = None, None
+    if n_header <= _MAX_HEADER:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            header = json.loads(bytes(data[_START.size : at]))
+            n_all = at + 4 * header["n_tokens"] + header["n_state"] + _N_DIGEST
+    view = memoryview(data)
+    if isinstance(n_all, int) and n_all > len(data):
+        raise ValueError(f"it is damaged or cut off: {len(data)} of {n_all} bytes")
+    if hashlib.blake2b(view[:-_N_DIGEST], digest_size=_N_DIGEST).digest() != view[-_N_DIGEST:] or n_all != len(data):
+        raise ValueError("it is damaged: its checksum does not match")
+    n_tokens = header["n_tokens"]
+    return header, np.frombuffer(data, "<i4", n_tokens, at), view[at + 4 * n_tokens : -_N_DIGEST]
+
+
+def _write(path: str, parts: tuple) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "not a regular file")
+    folder, name = os.path.split(path)
+    prefix = f".capkv-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-"
+    _sweep(folder, prefix)
+    aside, fd = _create(folder, prefix)
+    try:
+        try:
+            digest = hashlib.blake2b(digest_size=_N_DIGEST)
+            for part in parts:
+                _put(fd, part, digest)
+            _put(fd, digest.digest(), digest)
+            os.fsync(fd)
+            if os.name != "nt":
+                os.replace(aside, path)
+        finally:
+            os.close(fd)
+        if os.name == "nt":  # where an open file cannot be renamed
+            os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    _sync_folder(folder)
+
+
+def _put(fd: int, part, digest) -> None:
+    part = memoryview(part)
+    while part:
+        n = os.write(fd, part[:_CHUNK])
+        digest.update(part[:n])
+        part = part[n:]
+
+
+def _create(folder: str, prefix: str) -> tuple:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        aside = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}.tmp")
+        fd = os.open(aside, flags, 0o600)
+        # the lock says that it is being written; one that was swept away before it was locked has no name any more
+        with contextlib.suppress(OSError):  # not every file system has locks
+            if fcntl is not None:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink > 0:
+            return aside, fd
+        os.close(fd)
+
+
+def _sweep(folder: str, prefix: str) -> None:
+    """Remove what earlier saves to the same path left behind when they were killed: nobody holds its lock."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if not (name.startswith(prefix) and name.endswith(".tmp")):
+                continue
+            left = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                fd = os.open(left, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+                try:
+                    if fcntl is not None:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(left)
+                finally:
+                    os.close(fd)
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing
+            raise
+    finally:
+        os.close(fd)

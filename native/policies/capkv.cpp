@@ -1,0 +1,66 @@
+// capkv: statistical leverage under the attention that sampled queries let expect, and key novelty
+//
+// Yang, Tang, Zhen, Lv, "Rethinking KV Cache Eviction via a Unified Information-Theoretic Objective" (arXiv 2604.25975)
+// Park et al., "KeyDiff" (arXiv 2504.15364): the novelty term
+//
+//   a_ij  = q_j.k_i kq_scale                                  q_j the reservoir's queries at future positions
+//   w_i   = softmax_i(mean_j a_ij + 1/2 var_j a_ij)           over all entries
+//   A     = lambda tr(M)/d_v I + M, M = sum_i w_i v_i v_i^T, lambda 1
+//   s_i   = w_i v_i^T A^-1 v_i                                averaged over the query heads of the group
+//   score = z(log s_i) + novelty z(-cos(k_i, mean_j k_j/|k_j|)) z: standardised over the entries of the KV head
+//
+// Departures from the paper:
+//   1. w comes from a sample of real queries, not from exp(tau <k, mean query>): what normally distributed queries of their
+//      mean and spread can be expected to attend to, as in Expected Attention (arXiv 2510.00636), without a covariance of d_k^2
+//      floats; next to the mean attention of the sample it favours entries that few queries look at, but those sharply
+//   2. the ridge is relative to M: w sums to one, next to which an absolute ridge of 1 would be all there is
+//   3. novelty: keys unlike the others, for the questions that no sampled query resembles
+//
+// Cost per layer: about 2 n d n_res + 4 n d^2 flops per query head
+
+#include "pieces.h"
+
+#include "capkv-params.h"
+
+#include <cmath>
+
+static constexpr int64_t CAPKV_N_RES  = 90;   // in q8_0 6 % of the bytes of an 8B model's cells at budget 1024 in f16
+static constexpr float   CAPKV_SPREAD = 0.5f; // weight of the variance: E exp(a) of a normal a
+
+static constexpr capkv_ridge CAPKV_RIDGE = { 0.0f, 1.0f };
+
+// w: F32 [n, 1, n_head], sums to one over the entries
+static ggml_tensor * capkv_build_future_attention(capkv_score_ctx & sc) {
+    if (!sc.q_res) {
+        return capkv_build_uniform(sc);
+    }
+
+    std::vector<int32_t> pos(sc.q_res.pos.size());
+    for (size_t j = 0; j < pos.size(); ++j) {
+        pos[j] = sc.next_pos + capkv_res_offset(sc.params.seed, j);
+    }
+
+    return capkv_build_expected_attention(sc, sc.q_res.q, pos, CAPKV_SPREAD);
+}
+
+static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {
+    ggml_context * ctx = sc.ctx;
+
+    ggml_tensor * w = capkv_build_future_attention(sc);
+    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, 0.0f, 0, capkv_build_ridge(sc, CAPKV_RIDGE))); // [n, n_head_kv]
+
+    sc.weights.w = w;
+
+    // an entry without value or weight has no leverage: the lowest score, but a finite one
+    s = ggml_norm(ctx, ggml_log(ctx, ggml_clamp(ctx, s, 1e-30f, INFINITY)), 1e-10f);
+
+    return ggml_sub(ctx, s, ggml_scale(ctx, ggml_norm(ctx, capkv_build_key_cos(sc), 1e-10f), sc.params.novelty));
+}
+
+extern const capkv_policy capkv_policy_capkv = {
+    /*.name    =*/ "capkv",
+    /*.help    =*/ "leverage under the attention expected of queries like a sample of 90, plus key novelty",
+    /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_N_RES, /*.n_last =*/ 0, /*.type =*/ GGML_TYPE_Q8_0 },
+    /*.score   =*/ capkv_score_capkv,
+    /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 2*CAPKV_N_RES + 3*d_v + d_k; },
+};

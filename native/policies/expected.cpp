@@ -1,0 +1,92 @@
+// expected: the attention that queries of the seen distribution are expected to pay, times the norm of the value
+//
+// Devoto, Jeblick, Jégou, "Expected Attention" (arXiv 2510.00636)
+//
+//   mu, S = R_bar mean(q), R_bar cov(q) R_bar^T    R_bar the mean of the RoPE rotations at the next n_future positions
+//   w_i   = softmax_i(kq_scale k_i . mu + kq_scale^2/2 k_i^T S k_i)   over the entries after the sinks
+//   score = mean over the query heads of the group of w_i, times |v_i|
+//
+// Departures from the paper:
+//   1. mean and covariance are running ones, over all tokens after the sinks; a token counts for good, also when it is rolled back
+//   2. kept by KV head at a fixed number, where the authors can also share a layer's entries out among its heads
+//
+// Cost per layer: 2 n d^2 flops per query head, and d^2 floats of memory per query head for the covariance: for an 8B model
+// 64 MiB, a third of the cells at a budget of 1024
+
+#include "pieces.h"
+
+#include "capkv-params.h"
+
+#include <algorithm>
+
+static constexpr int64_t CAPKV_EXPECTED_N_FUTURE = 512;
+
+// logits of the entries: [n, 1, n_head]
+static ggml_tensor * capkv_build_expected_logits(capkv_score_ctx & sc) {
+    ggml_context * ctx = sc.ctx;
+
+    const int64_t n = sc.n;
+    const int64_t d = sc.d_k;
+    const int64_t h = sc.n_head;
+    const int64_t g = sc.n_head_kv;
+    const int64_t r = h/g;
+
+    ggml_tensor * rot = ggml_cont(ctx, ggml_transpose(ctx, capkv_build_mean_rotation(sc, CAPKV_EXPECTED_N_FUTURE))); // rows of R_bar
+
+    auto rotate = [&](ggml_tensor * x) {
+        ggml_tensor * res = ggml_mul_mat(ctx, rot, x);
+        ggml_prec_set_acc(res, GGML_PREC_F32);
+        return res;
+    };
+
+    ggml_tensor * mu = ggml_reshape_3d(ctx, rotate(sc.q_mean), d, r, g);
+    ggml_tensor * s  = rotate(ggml_reshape_2d(ctx, sc.q_cov, d, d*h));
+    s = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, s, d, d, h)));
+    s = ggml_reshape_3d(ctx, rotate(ggml_reshape_2d(ctx, s, d, d*h)), d, d*r, g);
+
+    ggml_tensor * lin = ggml_mul_mat(ctx, sc.k, mu); // [n, r, n_head_kv]
+    ggml_prec_set_acc(lin, GGML_PREC_F32);
+
+    ggml_tensor * sk = ggml_mul_mat(ctx, s, sc.k);   // [d*r, n, n_head_kv]
+    ggml_prec_set_acc(sk, GGML_PREC_F32);
+
+    ggml_tensor * k4   = ggml_reshape_4d(ctx, sc.k, d, 1, n, g);
+    ggml_tensor * quad = ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, sk, d, r, n, g), k4));      // [1, r, n, n_head_kv]
+    quad = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, quad, r, n, g)));                       // [n, r, n_head_kv]
+
+    lin = ggml_add(ctx, ggml_scale(ctx, lin, sc.kq_scale), ggml_scale(ctx, quad, 0.5f*sc.kq_scale*sc.kq_scale));
+
+    return ggml_reshape_3d(ctx, lin, n, 1, h);
+}
+
+static ggml_tensor * capkv_score_expected(capkv_score_ctx & sc) {
+    ggml_context * ctx = sc.ctx;
+
+    const int64_t i0 = std::min<int64_t>(sc.params.n_sink, sc.n - 1);
+
+    ggml_tensor * w;
+
+    if (sc.q_mean && sc.q_cov) {
+        ggml_tensor * x = capkv_build_expected_logits(sc);
+        w = ggml_soft_max(ctx, ggml_cont(ctx, ggml_view_3d(ctx, x, sc.n - i0, 1, sc.n_head, x->nb[1], x->nb[2], i0*x->nb[0])));
+        if (i0 > 0) {
+            w = ggml_concat(ctx, ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, i0, 1, sc.n_head), 0.0f), w, 0);
+        }
+        sc.weights.i0 = i0;
+    } else {
+        w = capkv_build_uniform(sc);
+    }
+    sc.weights.w = w;
+
+    ggml_tensor * norm = ggml_sqrt(ctx, ggml_sum_rows(ctx, ggml_sqr(ctx, sc.v))); // [1, n, n_head_kv]
+
+    return ggml_mul(ctx, capkv_build_group_mean(sc, w), ggml_reshape_2d(ctx, norm, sc.n, sc.n_head_kv));
+}
+
+extern const capkv_policy capkv_policy_expected = {
+    /*.name    =*/ "expected",
+    /*.help    =*/ "attention expected of queries with the seen mean and covariance, times the value's norm (Expected Attention)",
+    /*.observe =*/ { /*.mean =*/ true, /*.cov =*/ true, /*.n_res =*/ 0, /*.n_last =*/ 0 },
+    /*.score   =*/ capkv_score_expected,
+    /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 3*d_k + d_v; },
+};

@@ -1,0 +1,26 @@
+// knorm: keys of small norm
+//
+// Devoto et al., "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression" (arXiv 2406.11430)
+//
+//   score = -|k_i|
+//
+// Departures from the paper:
+//   1. the paper leaves the first two layers whole; a budget is the same for every layer
+//
+// Cost per layer: 2 n d flops per KV head
+
+#include "pieces.h"
+
+static ggml_tensor * capkv_score_knorm(capkv_score_ctx & sc) {
+    ggml_tensor * norm = ggml_sqrt(sc.ctx, ggml_sum_rows(sc.ctx, ggml_sqr(sc.ctx, sc.k))); // [1, n, n_head_kv]
+
+    return ggml_neg(sc.ctx, ggml_reshape_2d(sc.ctx, norm, sc.n, sc.n_head_kv));
+}
+
+extern const capkv_policy capkv_policy_knorm = {
+    /*.name    =*/ "knorm",
+    /*.help    =*/ "keys of small norm (L2 norm)",
+    /*.observe =*/ CAPKV_OBSERVE_NONE,
+    /*.score   =*/ capkv_score_knorm,
+    /*.work    =*/ [](int64_t d_k, int64_t) { return 2*d_k; },
+};

@@ -1,0 +1,63 @@
+// leverage: statistical leverage of the keys
+//
+// Chari, Van Durme, "Compactor: Calibrated Query-Agnostic KV Cache Compression with Approximate Leverage Scores"
+// (arXiv 2507.08143): the leverage part of its score
+//
+//   x_i   = k_i before RoPE, minus their mean over the entries
+//   score = x_i^T (lambda/d sum_j |k_j|^2 I + sum_j x_j x_j^T)^-1 x_i
+//
+// Departures from the paper:
+//   1. exact, with a ridge, lambda 0.01; the paper projects the keys to fewer dimensions at random
+//   2. the leverage alone; the paper blends in attention among the keys of a chunk
+//   3. cached keys are after RoPE: they are rotated back by their positions
+//
+// Cost per layer: about 4 n d^2 flops per KV head
+
+#include "pieces.h"
+
+static constexpr float CAPKV_LEVERAGE_LAMBDA = 0.01f;
+
+// keys before RoPE: [d_k, n, n_head_kv]
+static ggml_tensor * capkv_build_unrotated_keys(capkv_score_ctx & sc) {
+    ggml_tensor * x = sc.k_rot(sc.k);
+
+    if (!sc.rope->on) {
+        return x;
+    }
+
+    // back by as much; a magnitude scaling (YaRN) is applied once more, which leverage does not see
+    auto pos = sc.positions();
+    for (auto & p : pos) {
+        p = -p;
+    }
+
+    x = ggml_reshape_3d(sc.ctx, x, sc.d_k, 1, sc.n*sc.n_head_kv);
+    x = sc.rope->apply(sc.ctx, x, sc.inputs.add_i32(sc.ctx, sc.rope->pos_data(pos)));
+
+    return ggml_reshape_3d(sc.ctx, x, sc.d_k, sc.n, sc.n_head_kv);
+}
+
+static ggml_tensor * capkv_score_leverage(capkv_score_ctx & sc) {
+    ggml_context * ctx = sc.ctx;
+
+    ggml_tensor * x = capkv_build_unrotated_keys(sc);
+
+    // relative to the keys as they are: when all are alike nothing is left once their mean is taken away
+    ggml_tensor * sum   = ggml_sum_rows(ctx, ggml_reshape_2d(ctx, ggml_sqr(ctx, x), sc.d_k*sc.n, sc.n_head_kv)); // [1, n_head_kv]
+    ggml_tensor * ridge = ggml_scale(ctx, sum, CAPKV_LEVERAGE_LAMBDA/sc.d_k);
+    ridge = ggml_concat(ctx, ridge, ggml_scale(ctx, ridge, 0.0f), 0);                                            // [2, n_head_kv]
+
+    x = ggml_sub(ctx, x, ggml_scale(ctx, capkv_build_sum1(ctx, x), 1.0f/sc.n));
+
+    ggml_tensor * one = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head_kv), 1.0f);
+
+    return capkv_build_group_mean(sc, capkv_build_leverage(sc, x, one, 0.0f, 0, ridge));
+}
+
+extern const capkv_policy capkv_policy_leverage = {
+    /*.name    =*/ "leverage",
+    /*.help    =*/ "leverage of the keys before RoPE (Compactor's, without its attention part)",
+    /*.observe =*/ CAPKV_OBSERVE_NONE,
+    /*.score   =*/ capkv_score_leverage,
+    /*.work    =*/ [](int64_t d_k, int64_t) { return 6*d_k; },
+};

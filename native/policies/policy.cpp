@@ -1,0 +1,139 @@
+#include "policy.h"
+
+#include "capkv-params.h"
+
+#include "ggml-backend.h"
+
+#include <cstring>
+
+//
+// the table
+//
+
+#define CAPKV_POLICY(id) extern const capkv_policy capkv_policy_##id;
+#include "policies.def"
+#undef CAPKV_POLICY
+
+#define CAPKV_POLICY(id) &capkv_policy_##id,
+static const capkv_policy * const capkv_policies[] = {
+#include "policies.def"
+};
+#undef CAPKV_POLICY
+
+const capkv_policy * capkv_policy_find(const std::string & name) {
+    for (const auto * policy : capkv_policies) {
+        if (name == policy->name) {
+            return policy;
+        }
+    }
+    return nullptr;
+}
+
+size_t capkv_n_policies(void) {
+    return sizeof(capkv_policies)/sizeof(capkv_policies[0]);
+}
+
+const capkv_policy_info * capkv_get_policy(size_t i) {
+    return capkv_guard<const capkv_policy_info *>(nullptr, [&] {
+        static const auto infos = [] {
+            std::vector<capkv_policy_info> res;
+            for (const auto * policy : capkv_policies) {
+                res.push_back({ policy->name, policy->help });
+            }
+            return res;
+        }();
+
+        return i < infos.size() ? &infos[i] : nullptr;
+    });
+}
+
+capkv_observe capkv_observe::in_type(ggml_type other) const {
+    capkv_observe res = *this;
+
+    res.type  = other;
+    res.n_res = n_res*(ggml_type_size(type)*ggml_blck_size(other))/(ggml_type_size(other)*ggml_blck_size(type));
+
+    return res;
+}
+
+//
+// inputs
+//
+
+static ggml_tensor * capkv_inputs_add(capkv_inputs & inputs, ggml_tensor * t, const void * data) {
+    ggml_set_input(t);
+
+    const auto * bytes = (const uint8_t *) data;
+    inputs.items.push_back({ t, std::vector<uint8_t>(bytes, bytes + ggml_nbytes(t)) });
+
+    return t;
+}
+
+ggml_tensor * capkv_inputs::add_i32(ggml_context * ctx, const std::vector<int32_t> & data) {
+    return capkv_inputs_add(*this, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, data.size()), data.data());
+}
+
+ggml_tensor * capkv_inputs::add_i64(ggml_context * ctx, const std::vector<int64_t> & data) {
+    return capkv_inputs_add(*this, ggml_new_tensor_1d(ctx, GGML_TYPE_I64, data.size()), data.data());
+}
+
+ggml_tensor * capkv_inputs::add_f32(ggml_context * ctx, const std::vector<float> & data, int64_t ne0, int64_t ne1) {
+    GGML_ASSERT((int64_t) data.size() == ne0*ne1);
+
+    return capkv_inputs_add(*this, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, ne0, ne1), data.data());
+}
+
+void capkv_inputs::set() const {
+    for (const auto & item : items) {
+        // a policy may have left an input unused
+        if (item.t->buffer) {
+            ggml_backend_tensor_set(item.t, item.data.data(), 0, item.data.size());
+        }
+    }
+}
+
+//
+// RoPE
+//
+
+ggml_tensor * capkv_rope::apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor * pos) const {
+    if (!on) {
+        return x;
+    }
+
+    ggml_tensor * res = ggml_rope_ext(ctx, x, pos, factors, params[1], params[2], params[4], 0, 0, 0, 0, 0, 0);
+
+    // take the node's own parameters as they are, whatever they hold
+    memcpy(res->op_params, params, sizeof(params));
+
+    return weight ? ggml_mul(ctx, res, weight) : res;
+}
+
+std::vector<int32_t> capkv_rope::pos_data(const std::vector<int32_t> & pos) const {
+    if (!on || !is_mrope()) {
+        return pos;
+    }
+
+    // a text token: the same position in three of the four sections
+    const size_t n = pos.size();
+    std::vector<int32_t> res(4*n, 0);
+    for (size_t i = 0; i < 3*n; ++i) {
+        res[i] = pos[i % n];
+    }
+    return res;
+}
+
+//
+// seeded numbers
+//
+
+uint64_t capkv_hash(uint64_t x) {
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30))*0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27))*0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+int32_t capkv_res_offset(uint32_t seed, int64_t j) {
+    return (int32_t) (capkv_hash(capkv_hash(0x0ff5e7ull + seed) + (uint64_t) j) % 256);
+}

@@ -1,0 +1,32 @@
+// random: any entry, per KV head and eviction; the null model under the same protection as the others
+//
+// Cost: none
+
+#include "policy.h"
+
+#include "capkv-params.h"
+
+static ggml_tensor * capkv_score_random(capkv_score_ctx & sc) {
+    std::vector<float> data(sc.n*sc.n_head_kv);
+
+    uint64_t key = capkv_hash(capkv_hash(sc.params.seed) + sc.n_evictions);
+    key = capkv_hash(key + (uint64_t) sc.il);
+
+    for (int64_t h = 0; h < sc.n_head_kv; ++h) {
+        const uint64_t key_h = capkv_hash(key + (uint64_t) (sc.head_kv0 + h));
+        for (int64_t i = 0; i < sc.n; ++i) {
+            // 24 bits: every value is a float of its own
+            data[h*sc.n + i] = (float) (capkv_hash(key_h + (uint64_t) i) >> 40)/(float) (1 << 24);
+        }
+    }
+
+    return ggml_scale(sc.ctx, sc.inputs.add_f32(sc.ctx, data, sc.n, sc.n_head_kv), 1.0f);
+}
+
+extern const capkv_policy capkv_policy_random = {
+    /*.name    =*/ "random",
+    /*.help    =*/ "any entry, with equal chance (seeded)",
+    /*.observe =*/ CAPKV_OBSERVE_NONE,
+    /*.score   =*/ capkv_score_random,
+    /*.work    =*/ [](int64_t, int64_t) { return (int64_t) 2; },
+};

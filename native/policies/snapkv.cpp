@@ -1,0 +1,52 @@
+// snapkv: what the last tokens attend to, pooled over neighbours
+//
+// Li et al., "SnapKV: LLM Knows What You are Looking for Before Generation" (arXiv 2404.14469)
+//
+//   w_i   = mean over the window's queries of softmax_i(q . k_i kq_scale), causal
+//   score = mean over the query heads of the group of the mean of w over 2*2 + 1 neighbours; the window itself is always kept
+//
+// Departures from the paper:
+//   1. the paper compresses once, after the prompt; here the window is the last tokens before each eviction
+//   2. the window's queries are kept as f16; after a rollback it is shorter until new tokens come
+//
+// Cost per layer: 2 n d n_last flops per query head
+
+#include "pieces.h"
+
+#include <algorithm>
+
+static constexpr int64_t CAPKV_SNAPKV_WINDOW = 64;
+static constexpr int64_t CAPKV_SNAPKV_POOL   = 2; // neighbours on each side
+
+static ggml_tensor * capkv_score_snapkv(capkv_score_ctx & sc) {
+    ggml_context * ctx = sc.ctx;
+
+    if (!sc.q_last) {
+        return capkv_build_group_mean(sc, capkv_build_uniform(sc));
+    }
+
+    sc.weights.w = capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos, /*causal =*/ true);
+
+    const int64_t m = std::min<int64_t>(sc.q_last.pos.size(), sc.n);
+    const int64_t p = CAPKV_SNAPKV_POOL;
+
+    // any weight is below it
+    ggml_tensor * window = ggml_fill(ctx, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, m, sc.n_head_kv), 2.0f);
+    if (m == sc.n) {
+        return window;
+    }
+
+    ggml_tensor * w = capkv_build_group_mean(sc, sc.weights.w); // [n, n_head_kv]
+    w = ggml_cont(ctx, ggml_view_2d(ctx, w, sc.n - m, sc.n_head_kv, w->nb[1], 0));
+    w = ggml_pool_2d(ctx, w, GGML_OP_POOL_AVG, 2*p + 1, 1, 1, 1, p, 0);
+
+    return ggml_concat(ctx, w, window, 0);
+}
+
+extern const capkv_policy capkv_policy_snapkv = {
+    /*.name    =*/ "snapkv",
+    /*.help    =*/ "what the last 64 queries attend to, averaged over five neighbours (SnapKV)",
+    /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ 0, /*.n_last =*/ CAPKV_SNAPKV_WINDOW },
+    /*.score   =*/ capkv_score_snapkv,
+    /*.work    =*/ [](int64_t d_k, int64_t) { return 3*CAPKV_SNAPKV_WINDOW + d_k; },
+};

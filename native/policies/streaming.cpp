@@ -1,0 +1,26 @@
+// streaming: the sinks and a window of the last tokens
+//
+// Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (arXiv 2309.17453)
+//
+// Departures from the paper:
+//   1. keys keep the positions that they were computed at; the paper counts positions within the cache
+//
+// Least recently used is the same order: attention reads every entry at every step, so what was used last is what came last.
+//
+// Cost: none
+
+#include "policy.h"
+
+static ggml_tensor * capkv_score_streaming(capkv_score_ctx & sc) {
+    ggml_tensor * age = ggml_arange(sc.ctx, 0.0f, (float) sc.n, 1.0f); // [n]
+
+    return ggml_repeat_4d(sc.ctx, age, sc.n, sc.n_head_kv, 1, 1);
+}
+
+extern const capkv_policy capkv_policy_streaming = {
+    /*.name    =*/ "streaming",
+    /*.help    =*/ "the sinks and the most recent tokens (StreamingLLM)",
+    /*.observe =*/ CAPKV_OBSERVE_NONE,
+    /*.score   =*/ capkv_score_streaming,
+    /*.work    =*/ [](int64_t, int64_t) { return (int64_t) 2; },
+};

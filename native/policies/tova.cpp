@@ -1,0 +1,29 @@
+// tova: what the last token attends to
+//
+// Oren et al., "Transformers are Multi-State RNNs" (arXiv 2401.06104): token omission via attention
+//
+//   score = mean over the query heads of the group of softmax_i(q . k_i kq_scale), q the last token's query
+//
+// Departures from the paper:
+//   1. the paper takes the mean over all heads of a layer, which then hold the same tokens; here each KV head chooses for itself
+//   2. the paper evicts at each token; here the last query before an eviction decides about all of it
+//
+// Cost per layer: 2 n d flops per query head
+
+#include "pieces.h"
+
+static ggml_tensor * capkv_score_tova(capkv_score_ctx & sc) {
+    ggml_tensor * w = sc.q_last ? capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos, /*causal =*/ true) : capkv_build_uniform(sc);
+
+    sc.weights.w = w;
+
+    return capkv_build_group_mean(sc, w);
+}
+
+extern const capkv_policy capkv_policy_tova = {
+    /*.name    =*/ "tova",
+    /*.help    =*/ "what the last query attends to (TOVA)",
+    /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ 0, /*.n_last =*/ 1 },
+    /*.score   =*/ capkv_score_tova,
+    /*.work    =*/ [](int64_t d_k, int64_t) { return 4 + d_k; },
+};

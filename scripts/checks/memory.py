@@ -1,0 +1,85 @@
+"""Read a long text through a budget and show that the process's memory stays flat once the cache is full.
+
+    .venv/bin/python scripts/checks/memory.py            100,000 tokens with the demo model, about 6 minutes on 2 cores
+    .venv/bin/python scripts/checks/memory.py --tokens 6000
+
+The last line of the output is one JSON object. `growth` is the peak resident memory at the end over that after the first
+eviction; positions beyond the model's training are read too: only memory is measured. Exit status 1 if it grew by over 2 %.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def memory(field: str = "VmRSS") -> int:
+    """Resident memory of this process in bytes: now (VmRSS) or at its peak (VmHWM)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(field))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> int:
+    import pydoc_data.topics
+
+    from capkv_edge import Llama, models
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default=models.DEMO)
+    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--ctx", type=int, default=8192)
+    parser.add_argument("--budget", default="512")
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=None)
+    args = parser.parse_args()
+
+    llm = Llama(
+        models.resolve(args.model),
+        n_ctx=args.ctx,
+        n_batch=args.batch,
+        kv_budget=args.budget,
+        n_threads=args.threads,
+        n_threads_batch=args.threads,
+        verbose=False,
+    )
+    text = llm.tokenize("\n\n".join(pydoc_data.topics.topics.values()).encode(), add_bos=False)
+    tokens = (text * (args.tokens // len(text) + 1))[: args.tokens]
+
+    at_eviction, t_start = None, time.perf_counter()
+    for i in range(0, len(tokens), args.batch):
+        llm.eval(tokens[i : i + args.batch])
+        if at_eviction is None and llm.kv_stats().n_evictions:
+            at_eviction = memory("VmHWM")
+        if i // args.batch % 20 == 0:
+            print(f"{llm.n_tokens:>8,} tokens  {llm.kv_stats().n_used:>6,} cells  {memory() / 2**20:8.1f} MiB", flush=True)
+
+    stats, peak = llm.kv_stats(), memory("VmHWM")
+    if at_eviction is None:
+        print("nothing was evicted: read more tokens", file=sys.stderr)
+        return 1
+    result = {
+        "model": Path(llm.model_path).name,
+        "config": stats.config.as_dict(),
+        "n_ctx": llm.n_ctx(),
+        "n_tokens": stats.n_tokens,
+        "n_cells": stats.n_cells,
+        "n_evictions": stats.n_evictions,
+        "bytes_kv": stats.bytes_kv,
+        "bytes_full": stats.bytes_full,
+        "peak_after_first_eviction": at_eviction,
+        "peak_at_end": peak,
+        "growth": round(peak / at_eviction - 1, 5),
+        "seconds": round(time.perf_counter() - t_start, 1),
+    }
+    print(json.dumps(result))
+    return 0 if result["growth"] <= 0.02 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Stream a million tokens through a budgeted cache with everything else that can be done to it, at random, checking all along.
+
+    python scripts/checks/soak.py                                        1,000,000 tokens, policy capkv, one sequence
+    python scripts/checks/soak.py --sequences 4 --tokens 100000
+    python scripts/checks/soak.py --policy all --tokens 10000            every policy in turn
+    python scripts/checks/soak.py --model demo --tokens 20000
+
+The model is a tiny llama with random weights, which is fast; --model demo is SmolLM2-135M, or give a GGUF file. Tokens are
+random ids. After every operation every sequence, layer and KV head is compared with what it has to hold (soak_checks.py,
+soak_steps.py); the first thing that is wrong ends the run with exit status 1, as does resident memory that grows by over 2 %
+after the first tenth (in a short run: after each operation was done once). The last line of the output is one JSON object.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from capkv_edge import models, policies
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "helpers"))
+
+from memory import memory
+from soak_checks import Broken
+from soak_context import Context
+from soak_steps import Soak
+
+N_SAMPLES = 1000
+
+
+class Memory:
+    """Resident memory, sampled N_SAMPLES times on the way."""
+
+    def __init__(self, n_tokens):
+        self.n_tokens, self.next = n_tokens, 0
+        self.warm = self.most = 0  # largest in the first tenth, and after it
+
+    def sample(self, n_done, is_warm):
+        if n_done < self.next:
+            return
+        self.next = n_done + self.n_tokens // N_SAMPLES
+        now = memory()
+        if is_warm:
+            self.most = max(self.most, now)
+        else:
+            self.warm = max(self.warm, now)
+
+    @property
+    def growth(self):
+        return max(0.0, self.most / self.warm - 1)
+
+
+def give_back_what_is_freed():
+    """Of glibc: else the holes that buffers of all sizes leave behind would count as growth."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD
+        mallopt(-3, 64 << 10)  # M_MMAP_THRESHOLD
+
+
+def soak(path, policy, args, seed):
+    """One run; returns its report."""
+
+    def make():
+        return Context(
+            path,
+            policy=policy,
+            budget=args.budget,
+            batch=args.batch,
+            ctx=args.ctx,
+            sequences=args.sequences,
+            threads=args.threads,
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        run, resident, t_start, shown = Soak(make, folder, seed), Memory(args.tokens), time.perf_counter(), 0
+        while run.n_tokens < args.tokens:
+            try:
+                run.step()
+            except Broken as err:
+                steps = f"after {run.n_tokens:,} tokens, the last steps being {', '.join(run.last)}"
+                raise Broken(f"policy {policy}, seed {seed}, {steps}: {err}") from err
+            resident.sample(run.n_tokens, run.n_tokens >= args.tokens / 10 and not run.first)
+            if run.n_tokens >= shown:
+                shown += args.tokens / 20
+                line = f"{policy:10} {run.n_tokens:>9,} tokens  {run.n_evictions:>6,} evictions  {memory() / 2**20:7.1f} MiB"
+                print(f"{line}  {run.checker.n_checks:>11,} checks", flush=True)
+        run.close()
+
+    seconds = time.perf_counter() - t_start
+    decoding = run.context.seconds + run.other.seconds
+    return {
+        "model": Path(path).name,
+        "policy": policy,
+        "seed": seed,
+        "budget": args.budget,
+        "n_batch": args.batch,
+        "n_cells": run.seqs[0].n_cells,
+        "sequences": args.sequences,
+        "n_tokens": run.n_tokens,
+        "seconds": round(seconds, 1),
+        "seconds_decode": round(decoding, 1),
+        "tokens_per_s": round(run.n_tokens / decoding, 1),
+        "n_evictions": run.n_evictions,
+        "evict_ms": round(run.evict_us / 1e3 / max(run.n_evictions, 1), 3),
+        "n_checks": run.checker.n_checks,
+        "steps": dict(sorted(run.counts.items())),
+        "rss_warm": resident.warm,
+        "rss_most": resident.most,
+        "growth": round(resident.growth, 5),
+    }
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--model", default="tiny", help="tiny, demo or a GGUF file (default: %(default)s)")
+    parser.add_argument("--policy", default="capkv", choices=["all", *policies()], metavar="NAME", help="a policy, or all")
+    parser.add_argument("--budget", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=256, help="n_batch; n_ubatch is half of it (default: %(default)s)")
+    parser.add_argument("--sequences", type=int, default=1)
+    parser.add_argument("--ctx", type=int, default=16384, help="longest that a sequence gets (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--max-growth", type=float, default=0.02, help="of resident memory, as a share (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="of the operations and tokens (default: a new one)")
+    args = parser.parse_args(argv)
+    if args.tokens < 1 or args.sequences < 1 or args.batch < max(2, args.sequences):
+        parser.error("--tokens and --sequences are at least 1, --batch is at least 2 and at least the number of sequences")
+    if args.ctx < 16 * args.batch + 512:
+        parser.error(f"--ctx = {args.ctx}: allowed is at least 16 batches + 512 = {16 * args.batch + 512}")
+    return args
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    seed = secrets.randbits(32) if args.seed is None else args.seed
+    names = list(policies()) if args.policy == "all" else [args.policy]
+    print(f"seed {seed}", flush=True)
+    give_back_what_is_freed()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tiny.gguf"
+        if args.model == "tiny":
+            import tiny_models
+
+            tiny_models.write_llama(path)
+        else:
+            path = models.resolve(args.model)
+        try:
+            runs = [soak(path, name, args, seed) for name in names]
+        except Broken as err:
+            print(f"broken: {err}", file=sys.stderr)
+            return 1
+    flat = all(run["growth"] <= args.max_growth for run in runs)
+    if not flat:
+        print(f"resident memory grew by more than {args.max_growth:.0%} after the warm-up", file=sys.stderr)
+    print(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}))
+    return 0 if flat else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

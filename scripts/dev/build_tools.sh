@@ -1,0 +1,20 @@
+#!/bin/sh
+# Builds the patched llama-server, llama-cli, llama-bench, llama-perplexity and llama-completion into build/tools/bin.
+# Options of CMake may follow: scripts/dev/build_tools.sh -DGGML_CUDA=ON
+set -eu
+
+cd "$(dirname "$0")/../.."
+test ! -d .venv/bin || PATH=$PWD/.venv/bin:$PATH
+command -v cmake > /dev/null || { echo "capkv: cmake not found: install it, or run make tools" >&2; exit 1; }
+
+generator=
+if [ ! -e build/tools/CMakeCache.txt ] && command -v ninja > /dev/null; then
+    generator='-G Ninja'
+fi
+# shellcheck disable=SC2086 # two words or none
+cmake -S . -B build/tools $generator -DCAPKV_TOOLS=ON "$@"
+cmake --build build/tools --target capkv-tools --parallel
+
+echo
+ls build/tools/bin/llama-server* build/tools/bin/llama-cli* build/tools/bin/llama-bench* \
+   build/tools/bin/llama-perplexity* build/tools/bin/llama-completion*

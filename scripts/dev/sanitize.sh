@@ -1,0 +1,38 @@
+#!/bin/sh
+# libllama and the tests under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize. GCC, on Linux.
+#
+#   scripts/dev/sanitize.sh              the native tests, and the Python tests that go deepest into native code
+#   scripts/dev/sanitize.sh 2000 [SEED]  damaged states at length: 2000 copies of each kind, and one cut off at every 64 bytes
+#
+# The first finding ends the run. Nothing is suppressed.
+set -eu
+
+cd "$(dirname "$0")/../.."
+PATH=$PWD/.venv/bin:$PATH
+build=$PWD/build/sanitize
+mkdir -p build
+on="-fsanitize=address,undefined"
+optimize="-O1 -g1 -DNDEBUG"
+
+# OpenMP spins; with threads of its own ggml does not
+cmake -S . -B "$build" -G Ninja -DCAPKV_TESTS=ON -DGGML_OPENMP=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DCMAKE_C_FLAGS="$on -fno-omit-frame-pointer" -DCMAKE_CXX_FLAGS="$on -fno-omit-frame-pointer" \
+    -DCMAKE_C_FLAGS_RELWITHDEBINFO="$optimize" -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$optimize" \
+    -DCMAKE_SHARED_LINKER_FLAGS="$on" -DCMAKE_EXE_LINKER_FLAGS="$on" > "$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+cmake --build "$build" --target capkv capkv-tests
+
+export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
+export ASAN_OPTIONS="allocator_may_return_null=1"
+
+if [ $# -gt 0 ]; then
+    exec python capkv_edge/crashes.py "$build/bin/test-capkv-state-fuzz" "$1" "${2:-1}" 64
+fi
+
+ctest --test-dir "$build" -L capkv --output-on-failure
+
+# Python itself is not built for it: the sanitizer and the C++ library that it watches come first, Python's own leaks do not count
+compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
+python capkv_edge/crashes.py env LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so)" \
+    ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" PYTHONMALLOC=malloc OMP_NUM_THREADS=1 CAPKV_LIB_PATH="$build/lib" \
+    python -m pytest -q tests/native/test_native.py tests/llama/test_state.py tests/native/test_state_api.py tests/native/test_faults.py \
+    -k "not no_memory_suffices and not 8b_shape"  # the one limits the address space that the sanitizer needs, the other is long

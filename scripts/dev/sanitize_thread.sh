@@ -1,0 +1,41 @@
+#!/bin/sh
+# llama-server under ThreadSanitizer: the tests of its slots, of cut connections and of saved slots, on two threads (the tests
+# take 5 minutes on 2 cores). A report makes the server's exit status 66, which fails its test; reports are in build/tsan*/reports.
+#
+#   scripts/dev/sanitize_thread.sh             the patched server, with a budget
+#   scripts/dev/sanitize_thread.sh upstream    llama.cpp as it is, without one and without suppressions: what it reports is not ours
+set -eu
+
+cd "$(dirname "$0")/../.."
+test ! -d .venv/bin || PATH=$PWD/.venv/bin:$PATH
+command -v cmake > /dev/null || { echo "capkv: cmake not found: install it, or run make build" >&2; exit 1; }
+
+case "${1:-}" in
+    '')       build=build/tsan          upstream=OFF ;;
+    upstream) build=build/tsan-upstream upstream=ON ;;
+    *)        echo "capkv: sanitize_thread.sh: '$1': allowed is nothing or upstream" >&2; exit 1 ;;
+esac
+
+generator=
+if [ ! -e $build/CMakeCache.txt ] && command -v ninja > /dev/null; then
+    generator='-G Ninja'
+fi
+# OpenMP's own synchronisation is not seen by the sanitizer: ggml's threads are used instead
+# shellcheck disable=SC2086 # two words or none
+cmake -S . -B $build $generator -DCAPKV_TOOLS=ON -DCAPKV_UPSTREAM=$upstream -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DGGML_OPENMP=OFF -DGGML_SANITIZE_THREAD=ON -DLLAMA_SANITIZE_THREAD=ON
+cmake --build $build --target llama-server --parallel
+
+reports=$PWD/$build/reports
+rm -rf "$reports"
+mkdir -p "$reports"
+export CAPKV_SERVER="$PWD/$build/bin/llama-server" CAPKV_TEST_PATIENCE=10 CAPKV_TEST_THREADS=2
+export TSAN_OPTIONS="exitcode=66 log_path=$reports/report"
+
+if [ $upstream = ON ]; then
+    CAPKV_TEST_WITHOUT_BUDGET=1 python capkv_edge/crashes.py python -m pytest -q tests/server -k "erased or cut_connection" --tb=no || true
+    grep -h SUMMARY "$reports"/* | sort | uniq -c
+else
+    TSAN_OPTIONS="$TSAN_OPTIONS suppressions=$PWD/scripts/dev/sanitize_thread.supp"
+    python capkv_edge/crashes.py python -m pytest -q tests/server -k "at_once or restored or erased or cut_connection or copies"
+fi

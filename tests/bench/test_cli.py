@@ -1,0 +1,129 @@
+"""capkv-bench as its user runs it: the short comparison on the demo model, resuming, formats, errors."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from capkv_edge.bench import full_run
+from capkv_edge.bench.run import rows
+from capkv_edge.bench.cli import main
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The folder of `capkv-bench results demo --size short`, and its document."""
+    folder = tmp_path_factory.mktemp("short")
+    document = folder / "results.md"
+    document.write_text("# Results\n\n<!-- bench: begin -->\n<!-- bench: end -->\n\nby hand\n")
+    command = ["results", "demo", "--size", "short", "--folder", str(folder), "--document", str(document), "-t", "1"]
+    assert main(command) == 0
+    return folder, document, command
+
+
+@pytest.fixture(scope="module")
+def found(short):
+    return rows.Store(short[0] / "rows.jsonl").rows()
+
+
+def test_more_budget_loses_less_and_no_budget_least(found):
+    loss = {row["setup"]: row["kl_mean"] for row in found if row["kind"] == "fidelity"}
+    assert 0 <= loss["q8_0"] < loss["capkv@512"] < loss["capkv@128"]
+    same = {row["setup"]: row["same_top"] for row in found if row["kind"] == "fidelity"}
+    assert 1 >= same["q8_0"] > same["capkv@512"] > same["capkv@128"] > 0.5
+
+
+def test_all_parts_were_measured_and_say_how(found):
+    assert {row["kind"] for row in found} == set(full_run.PARTS)
+    for row in found:
+        assert row["model_hash"] and row["pin"] and row["lib"] and row["build"] and row["setup"]
+    for row in found:
+        if row["kind"] == "retrieval":
+            assert len(row["items"]) == 2 and all(0 <= item["score"] <= 1 for item in row["items"])
+        if row["kind"] == "speed":
+            assert row["avg_ts"] > 0 and row["error"] is None
+
+
+def test_the_document_has_the_tables_and_keeps_what_was_written_by_hand(short):
+    text = short[1].read_text()
+    assert "capkv@128" in text and text.startswith("# Results") and text.endswith("by hand\n")
+    assert {"rows.jsonl", "index.html", "quality.png", "speed.png"} <= {path.name for path in short[0].iterdir()}
+
+
+def test_a_second_run_measures_nothing_again(short, found):
+    before = (short[0] / "rows.jsonl").read_bytes()
+    assert main(short[2]) == 0
+    assert (short[0] / "rows.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["md", "csv", "json", "jsonl"])
+def test_figures_parse_in_every_format(short, found, capsys, form):
+    assert main(["report", str(short[0] / "rows.jsonl"), "-o", form]) == 0
+    out = capsys.readouterr().out
+    kls = [row["kl_mean"] for row in found if row["kind"] == "fidelity"]
+    if form == "md":
+        assert all(f"{kl:.3g}".rstrip("0") in out for kl in kls)
+    elif form == "csv":
+        assert [float(row["kl_mean"]) for row in csv.DictReader(io.StringIO(out)) if row["kind"] == "fidelity"] == kls
+    else:
+        parsed = json.loads(out) if form == "json" else [json.loads(line) for line in out.splitlines()]
+        assert [row["kl_mean"] for row in parsed if row["kind"] == "fidelity"] == kls
+
+
+def test_the_same_command_gives_the_same_figures(tiny_llama, tmp_path):
+    command = ["fidelity", str(tiny_llama), "--ctx", "512", "--docs", "1", "--budget", "100", "--policy", "capkv,random,shift"]
+    for name in ("a", "b"):
+        assert main([*command, "-t", "1", "--rows", str(tmp_path / name), "-o", "jsonl"]) == 0
+    first, second = ([{**row, "date": None} for row in rows.Store(tmp_path / name).rows()] for name in ("a", "b"))
+    assert first == second and len(first) == 5
+
+
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        (["fidelity", "nowhere.gguf"], "no such model file: nowhere.gguf"),
+        (["fidelity", "demo", "--policy", "capvk"], "--policy = capvk: allowed are all, capkv"),
+        (["fidelity", "demo", "--budget", "-3"], "--budget = -3: allowed are numbers"),
+        (["fidelity", "demo", "--setup", "q3"], "setup = q3: allowed is full"),
+        (["fidelity", "demo", "--text", "nowhere"], "text = nowhere: allowed is"),
+        (["fidelity", "demo", "-o", "xml"], "--output = xml: allowed is one of md, csv, json, jsonl"),
+        (["fidelity", "demo", "--docs", "0"], "--docs"),
+        (["fidelity", "demo", "--docks", "2"], "--docks"),
+        (["retrieval", "demo", "--task", "niah"], "task = niah: allowed are"),
+        (["retrieval", "demo", "--mode", "seen"], "mode = seen: allowed are"),
+        (["longbench", "demo", "nowhere"], "data = nowhere: not a folder"),
+        (["speed", "demo", "-p", "0", "-n", "0"], "one of them has to be above 0"),
+        (["tune", "demo", "--text", "python-docs", "--max-kl", "0"], "max-kl = 0"),
+        (["tune", "demo"], "--text"),
+        (["report", "nowhere.jsonl"], "no such file of rows: nowhere.jsonl"),
+        (["results", "demo", "--size", "tiny"], "--size = tiny: allowed is full, short"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(capsys, command, says):
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.startswith("capkv-bench: error: ") and err.count("\n") == 1
+
+
+def test_tasks_are_listed(capsys):
+    assert main(["retrieval", "demo", "--task", "help"]) == 0
+    assert "niah_multikey_3" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_shows_what_it_has(tiny_llama, tmp_path, monkeypatch, capsys):
+    from capkv_edge.bench.measure import fidelity
+
+    def cut(*args, **options):
+        work = real(*args, **options)
+        yield next(work)
+        raise KeyboardInterrupt
+
+    real = fidelity.run
+    monkeypatch.setattr(fidelity, "run", cut)
+    path = tmp_path / "rows.jsonl"
+    command = ["fidelity", str(tiny_llama), "--ctx", "512", "--docs", "2", "--budget", "100", "-t", "1", "--rows", str(path)]
+    assert main(command) == 130
+    out, err = capsys.readouterr()
+    assert "interrupted after 1 rows" in err and "the same command goes on" in err and "capkv@100" in out
+    assert len(rows.Store(path).rows()) == 1

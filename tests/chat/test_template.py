@@ -1,0 +1,71 @@
+"""Template: a chat template cut so that turns can be appended, for the shapes that templates come in."""
+
+import pytest
+import tiny_models
+from llama_cpp.llama_chat_format import LLAMA3_INSTRUCT_CHAT_TEMPLATE, Jinja2ChatFormatter
+
+from capkv_edge.chat.template import Template
+
+SYSTEM_IN_LAST_USER = (  # as Mistral's
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and messages[0].role == 'system' %}"
+    "{{ messages[0].content }}\n\n{% endif %}{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[-1].content }}>"
+
+
+def template(text, system=None):
+    return Template({"tokenizer.chat_template": text} if text else {}, "<s>", "</s>", system)
+
+
+@pytest.mark.parametrize("text", [tiny_models.TEMPLATE, LLAMA3_INSTRUCT_CHAT_TEMPLATE])
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_parts_put_together_are_the_whole_rendering(text, system):
+    parts = template(text, system)
+    said = [("one", "1"), ("two", "2"), ("three", None)]
+    appended, messages = "", [{"role": "system", "content": system}] if system else []
+    for i, (user, reply) in enumerate(said):
+        before, after = parts.later if i else parts.first
+        appended += before + user + after + (reply or "")
+        messages.append({"role": "user", "content": user})
+        if reply:
+            messages.append({"role": "assistant", "content": reply})
+    assert appended == Jinja2ChatFormatter(text, eos_token="</s>", bos_token="<s>")(messages=messages).prompt
+
+
+def test_no_template_is_a_guess_at_chatml():
+    parts = template(None)
+    assert parts.is_guess
+    assert parts.first == ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
+    assert parts.later == ("<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_bos_comes_once_only():
+    parts = template(SYSTEM_IN_LAST_USER, "Be brief.")
+    assert parts.first == ("<s>[INST] Be brief.\n\n", "[/INST]")
+    assert parts.later == ("</s>[INST] Be brief.\n\n", "[/INST]")
+
+
+OWN_SYSTEM = (  # as Qwen's
+    "{% if messages[0].role != 'system' %}<system>You are a bot.</system>{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}<assistant>"
+)
+
+
+def test_an_empty_system_prompt_is_none():
+    assert template(OWN_SYSTEM).first[0] == "<system>You are a bot.</system><user>"
+    empty = template(OWN_SYSTEM, "")
+    assert empty.first[0] == "<system></system><user>" and empty.later == template(OWN_SYSTEM).later
+    assert empty.remarks == ["the system prompt is an empty one, in place of the template's own"]
+    for text in (LLAMA3_INSTRUCT_CHAT_TEMPLATE, NO_SYSTEM, tiny_models.TEMPLATE, SYSTEM_IN_LAST_USER):
+        assert template(text, "").first == template(text).first and template(text, "").remarks == []
+
+
+def test_a_refused_system_prompt_and_a_broken_template_say_so():
+    template(NO_SYSTEM)
+    with pytest.raises(ValueError, match=r"may not take a system prompt.*no system role"):
+        template(NO_SYSTEM, "Be brief.")
+    with pytest.raises(ValueError, match="leaves out the user's text"):
+        template("nothing")
+    with pytest.raises(ValueError, match="the model's chat template failed"):
+        template("{{ messages.nope.nope }}")

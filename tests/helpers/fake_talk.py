@@ -1,0 +1,89 @@
+"""Stand-ins for a conversation and for a terminal: replies come from a list, and what is shown goes into one text."""
+
+from contextlib import contextmanager
+
+from capkv_edge import CapkvConfig, KvStats
+from capkv_edge.chat.conversation import ContextFullError, Turn
+
+
+class FakeTalk:
+    """Replies from a list; counts words as tokens, and evicts all but the last `budget`.
+
+    A reply that is an exception is raised after the words before it.
+    """
+
+    device, n_threads = "CPU", 2
+
+    def __init__(self, replies=(), n_ctx=1000, budget=256):
+        self.replies, self.n_ctx, self.budget = list(replies), n_ctx, budget
+        self.clear()
+
+    def clear(self):
+        self.turn, self.n_tokens, self.said = Turn(), 0, []
+
+    def stats(self):
+        if self.budget is None:
+            return None
+        n_evicted = max(0, self.n_tokens - self.budget)
+        config = CapkvConfig(budget=self.budget, headroom=128)
+        return KvStats(
+            *(self.n_tokens, 384, self.n_tokens - n_evicted, n_evicted, int(n_evicted > 0), 10000, 0),
+            *(1 << 20, 1 << 10, 1 << 10, 1 << 20, 8 << 20, 0.9, (0.8, 0.95), config),
+        )
+
+    def read(self, text, progress=None):
+        n = len(text.split())
+        if self.n_tokens + n > self.n_ctx:
+            raise ContextFullError(
+                f"this takes {n} tokens, and {self.n_ctx - self.n_tokens} of {self.n_ctx} positions are left"
+            )
+        self.said.append(text)
+        self.n_tokens += n
+        self.turn = Turn(n_read=n, t_read=0.5)
+        if progress:
+            progress(n, n)
+        return n
+
+    ask = read
+
+    def reply(self):
+        self.turn = Turn(end="cut", t_reply=0.1)
+        for word in self.replies.pop(0):
+            if isinstance(word, BaseException):
+                raise word
+            self.turn.n_reply += 1
+            self.n_tokens += 1
+            yield word
+        self.turn.end = "context" if self.n_tokens >= self.n_ctx else "stop"
+
+
+class Transcript:
+    """A UI that takes its inputs from a list and writes all that is shown into one text."""
+
+    def __init__(self, *inputs):
+        self.inputs, self.shown = list(inputs), ""
+
+    def ask(self):
+        if not self.inputs:
+            raise EOFError
+        text = self.inputs.pop(0)
+        self.shown += f"> {text}\n"
+        if isinstance(text, BaseException):
+            raise text
+        return text
+
+    def write(self, text):
+        self.shown += text
+
+    def end(self):
+        self.shown += "\n"
+
+    def info(self, text):
+        self.shown += f"({text})\n"
+
+    def error(self, text):
+        self.shown += f"({text})!\n"
+
+    @contextmanager
+    def progress(self, label):
+        yield lambda done, total: None
