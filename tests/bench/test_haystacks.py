@@ -82,7 +82,7 @@ def test_a_file_and_a_folder_are_haystacks(tmp_path):
 
 
 def test_the_essays_lose_their_line_breaks(monkeypatch):
-    monkeypatch.setattr(haystacks.texts, "load", lambda name: [("x", "One\nline.And\nmore  (here).Next."), ("y", "Then.")])
+    monkeypatch.setattr(haystacks.corpora, "load", lambda name: [("x", "One\nline.And\nmore  (here).Next."), ("y", "Then.")])
     load.cache_clear()
     assert load("essays").pieces == ("One line. ", "And more (here). ", "Next. ", "Then.")
     load.cache_clear()

@@ -15,7 +15,7 @@ FAST = ["--threads", "1", "--temp", "0", "--max-tokens", "5", "--seed", "1", "--
 # the same with replies of which nothing is ASCII
 SPEAKING = """
 import sys
-from capkv_edge import cli, conversation
+from capkv_edge.chat import cli, conversation
 
 def reply(self):
     yield "日本"
