@@ -40,6 +40,8 @@ public:
         int64_t d_k;
         int64_t d_v;
 
+        int64_t n_group = 0; // KV heads that are scored together; init_groups() sets it
+
         ggml_tensor * q_sum  = nullptr; // F32 [d_k*n_head, n_stream]
         ggml_tensor * q_cov  = nullptr; // F32 [d_k*d_k*n_head, n_stream] sum of outer products
         ggml_tensor * q_rows = nullptr; // obs.type [d_k*n_head, n_rows*n_stream + n_scratch] reservoir, then the last ones; scratch rows
@@ -264,7 +266,7 @@ private:
 
     llama_pos cell_pos(uint32_t s, const layer & l, int64_t head_kv, uint32_t cell) const;
 
-    size_t n_nodes_scores(const span & part, int64_t n) const;
+    size_t n_nodes_scores(const span & part) const;
 
     bool init_sched(llama_context * lctx);
     void new_sched (llama_context * lctx, size_t size);
@@ -301,6 +303,9 @@ private:
 
         bool moved = false; // cells are no longer what they were
     };
+
+    // measure how many heads can be scored together, for a plan of as many entries as there are cells
+    void init_groups(const plan & p);
 
     ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const;
     ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const;

@@ -178,7 +178,7 @@ ggml_status capkv_cache::select(llama_context * lctx, plan & p) {
     const int64_t n = p.order.size();
 
     for (const auto & part : spans_scores) {
-        const capkv_graph_meta meta(n_nodes_scores(part, n));
+        const capkv_graph_meta meta(n_nodes_scores(part));
         capkv_inputs inputs;
         std::vector<score_out> outs;
 

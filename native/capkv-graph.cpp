@@ -10,17 +10,34 @@
 #include <algorithm>
 #include <numeric>
 
-// work of a layer's scores at most; policies tell what they hold per entry and query head
-static constexpr int64_t CAPKV_WORK_MAX = 32*1024*1024;
+// work memory of a layer's scores at most, in bytes; where one KV head takes more, it takes that
+static constexpr size_t CAPKV_WORK_MAX = 32*1024*1024;
 
 // tensors of a policy's graph for one group of heads: at most about 300, when the mean of many rotations is taken
 static constexpr int64_t CAPKV_N_NODES = 512;
 
-int64_t capkv_heads_per_group(const capkv_policy & policy, int64_t n, int64_t n_head, int64_t n_head_kv, int64_t d_k, int64_t d_v) {
-    const int64_t r    = n_head/n_head_kv;
-    const int64_t work = n*(r*policy.work(d_k, d_v) + 2*(d_k + d_v))*sizeof(float);
+int64_t capkv_heads_per_group(int64_t n_head_kv, const std::function<size_t(int64_t)> & work) {
+    if (n_head_kv == 1 || work(n_head_kv) <= CAPKV_WORK_MAX) {
+        return n_head_kv;
+    }
 
-    return std::clamp<int64_t>(CAPKV_WORK_MAX/std::max<int64_t>(work, 1), 1, n_head_kv);
+    int64_t fits = 1;
+    for (int64_t over = n_head_kv; over - fits > 1;) {
+        const int64_t mid = (fits + over)/2;
+        (work(mid) <= CAPKV_WORK_MAX ? fits : over) = mid;
+    }
+
+    // groups of about the same size
+    const int64_t n_groups = (n_head_kv + fits - 1)/fits;
+    return (n_head_kv + n_groups - 1)/n_groups;
+}
+
+size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft) {
+    const ggml_gallocr_ptr galloc { ggml_gallocr_new(buft) };
+
+    size_t res = 0;
+    ggml_gallocr_reserve_n_size(galloc.get(), gf, nullptr, nullptr, &res);
+    return res;
 }
 
 static size_t capkv_meta_size(size_t n_nodes) {
@@ -31,11 +48,10 @@ capkv_graph_meta::capkv_graph_meta(size_t n_nodes) : buf(new uint8_t[capkv_meta_
     ctx.reset(ggml_init({ capkv_meta_size(n_nodes), buf.get(), /*.no_alloc =*/ true }));
 }
 
-size_t capkv_n_nodes(const capkv_policy & policy, const capkv_cache::layer * beg, const capkv_cache::layer * end, int64_t n) {
+size_t capkv_n_nodes(const capkv_cache::layer * beg, const capkv_cache::layer * end) {
     size_t n_groups = 0;
     for (const auto * l = beg; l != end; ++l) {
-        const int64_t g = capkv_heads_per_group(policy, n, l->n_head, l->n_head_kv, l->d_k, l->d_v);
-        n_groups += (l->n_head_kv + g - 1)/g;
+        n_groups += (l->n_head_kv + l->n_group - 1)/l->n_group;
     }
     return (n_groups + 1)*CAPKV_N_NODES;
 }
@@ -109,10 +125,8 @@ void capkv_cache::score_queries(capkv_score_ctx & sc, const stream & st, uint32_
 }
 
 // the part of the capacity that is measured before anything moves
-static ggml_tensor * capkv_build_capacity_all(capkv_score_ctx & sc, ggml_tensor ** w_out) {
+static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const capkv_weights & weights, ggml_tensor ** w_out) {
     ggml_context * ctx = sc.ctx;
-
-    const auto & weights = sc.weights;
 
     ggml_tensor * w;
     if (weights.w) {
@@ -131,6 +145,23 @@ static ggml_tensor * capkv_build_capacity_all(capkv_score_ctx & sc, ggml_tensor 
     return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
 }
 
+void capkv_cache::init_groups(const plan & p) {
+    for (size_t i = 0; i < layers.size(); ++i) {
+        auto & l = layers[i];
+
+        l.n_group = capkv_heads_per_group(l.n_head_kv, [&](int64_t n_heads) {
+            l.n_group = n_heads;
+
+            const span part = { i, i + 1 };
+            const capkv_graph_meta meta(n_nodes_scores(part));
+            capkv_inputs inputs;
+            std::vector<score_out> outs;
+
+            return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer));
+        });
+    }
+}
+
 ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const {
     const uint32_t s     = p.s;
     const auto   & st    = streams[s];
@@ -138,13 +169,12 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
 
     const int64_t n = order.size();
 
-    ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_scores(part, n), false);
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_scores(part), false);
 
     // the same entries for every head: a column each, as many as a group has at most
     int64_t n_heads_max = 0;
     for (size_t i = part.beg; i < part.end; ++i) {
-        const auto & l = layers[i];
-        n_heads_max = std::max(n_heads_max, capkv_heads_per_group(policy, n, l.n_head, l.n_head_kv, l.d_k, l.d_v));
+        n_heads_max = std::max(n_heads_max, layers[i].n_group);
     }
 
     std::vector<int32_t> order_heads;
@@ -165,14 +195,13 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l = layers[i];
 
-        const int64_t r  = l.n_head/l.n_head_kv;
-        const int64_t ng = capkv_heads_per_group(policy, n, l.n_head, l.n_head_kv, l.d_k, l.d_v);
+        const int64_t r = l.n_head/l.n_head_kv;
 
-        for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += ng) {
+        for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += l.n_group) {
             capkv_score_ctx sc(ctx, inputs, params);
 
             sc.n         = n;
-            sc.n_head_kv = std::min(ng, l.n_head_kv - h0);
+            sc.n_head_kv = std::min(l.n_group, l.n_head_kv - h0);
             sc.n_head    = r*sc.n_head_kv;
             sc.d_k       = l.d_k;
             sc.d_v       = l.d_v;
@@ -203,10 +232,12 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
 
             score_queries(sc, st, s, l, h0*r);
 
-            score_out out = { i, h0, policy.score(sc), nullptr, nullptr, sc.weights.eps, sc.weights.i0 };
+            const auto [score, weights] = policy.score(sc);
+
+            score_out out = { i, h0, score, nullptr, nullptr, weights.eps, weights.i0 };
             GGML_ASSERT(out.score->type == GGML_TYPE_F32 && out.score->ne[0] == n && ggml_nelements(out.score) == n*sc.n_head_kv);
 
-            out.cap = capkv_build_capacity_all(sc, &out.w);
+            out.cap = capkv_build_capacity_all(sc, weights, &out.w);
 
             for (auto * t : { out.score, out.cap }) {
                 ggml_set_output(t);

@@ -4,6 +4,8 @@
 
 #include "ggml-cpp.h"
 
+#include <functional>
+
 // room for the tensors of a graph of at most n_nodes, without their data; throws std::bad_alloc
 class capkv_graph_meta {
 public:
@@ -17,9 +19,14 @@ private:
     ggml_context_ptr           ctx;
 };
 
-// a bound on the nodes of the graphs of some layers: scores of n entries, compaction
-size_t capkv_n_nodes        (const capkv_policy & policy, const capkv_cache::layer * beg, const capkv_cache::layer * end, int64_t n);
+// a bound on the nodes of the graphs of some layers: scores, compaction
+size_t capkv_n_nodes        (const capkv_cache::layer * beg, const capkv_cache::layer * end);
 size_t capkv_n_nodes_compact(size_t n_layers);
 
-// KV heads that are scored together, so that the work of a layer stays bounded
-int64_t capkv_heads_per_group(const capkv_policy & policy, int64_t n, int64_t n_head, int64_t n_head_kv, int64_t d_k, int64_t d_v);
+// bytes that the tensors of a graph take in buffers of this type, as ggml's allocator lays them out; nothing is allocated, and
+// tensors that have their data already (cells, observed queries) do not count
+size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft);
+
+// KV heads that are scored together: as many as keep the work memory of a layer's scores bounded, at least one
+//   work: bytes that the scores take when so many heads are scored together
+int64_t capkv_heads_per_group(int64_t n_head_kv, const std::function<size_t(int64_t)> & work);

@@ -34,12 +34,14 @@ static size_t capkv_graph_size(ggml_cgraph * gf) {
     return seen.size();
 }
 
-size_t capkv_cache::n_nodes_scores(const span & part, int64_t n) const {
-    return capkv_n_nodes(policy, layers.data() + part.beg, layers.data() + part.end, n);
+size_t capkv_cache::n_nodes_scores(const span & part) const {
+    return capkv_n_nodes(layers.data() + part.beg, layers.data() + part.end);
 }
 
 bool capkv_cache::init_sched(llama_context * lctx) {
     const uint32_t n = kv.get_size();
+
+    reserved = false; // a second try counts with all that may be observed, as the first did
 
     plan p = make_plan(0, n);
     p.order.resize(n);
@@ -55,8 +57,10 @@ bool capkv_cache::init_sched(llama_context * lctx) {
         ~last_cell() { if (empty) { cells.rm(i); } }
     } last(kv.v_cells[0], n - 1);
 
+    init_groups(p);
+
     auto scores = [&](const span & part, auto && f) {
-        const capkv_graph_meta meta(n_nodes_scores(part, p.order.size()));
+        const capkv_graph_meta meta(n_nodes_scores(part));
         capkv_inputs inputs;
         std::vector<score_out> outs;
         return f(build_scores(meta.get(), inputs, p, part, outs));
@@ -88,8 +92,21 @@ bool capkv_cache::init_sched(llama_context * lctx) {
     spans_scores  = spans_of(scores);
     spans_compact = spans_of(compaction);
 
-    // halved sums have up to three nodes more for some n than for others
-    new_sched(lctx, size_max + size_max/4);
+    // how many nodes and how much memory a sum by halves takes depends on n modulo 64: reserve for the worst of these sizes
+    auto each_n = [&](auto && f) {
+        for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
+            if (n_less < n) {
+                p.order.resize(n - n_less);
+                std::iota(p.order.begin(), p.order.end(), n_less);
+                for (const auto & part : spans_scores) {
+                    f(part);
+                }
+            }
+        }
+    };
+    each_n([&](const span & part) { size_max = std::max(size_max, scores(part, capkv_graph_size)); });
+
+    new_sched(lctx, size_max);
 
     auto reserve = [&](ggml_cgraph * gf) {
         const bool ok = ggml_backend_sched_reserve(sched, gf);
@@ -102,15 +119,7 @@ bool capkv_cache::init_sched(llama_context * lctx) {
         res = res && compaction(part, reserve);
     }
 
-    // the memory of halved sums depends on the last bits of n: the most of a few, so that it is constant from here on
-    for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
-        if (n_less < n) {
-            p.order.erase(p.order.begin(), p.order.begin() + (p.order.size() - (n - n_less)));
-            for (const auto & part : spans_scores) {
-                res = res && scores(part, reserve);
-            }
-        }
-    }
+    each_n([&](const span & part) { res = res && scores(part, reserve); });
 
     if (!res) {
         free_sched();

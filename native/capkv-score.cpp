@@ -69,106 +69,123 @@ static bool capkv_is_view(const ggml_tensor * node) {
     return node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
 }
 
-static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, const capkv_params & params, const capkv_score_input & in, float * scores) {
-    const auto & policy = *capkv_policy_find(params.policy);
+// the graph that scores heads [h0, h0 + n_heads) of the input, and its result
+struct capkv_score_group {
+    static constexpr size_t N_NODES = 512;
 
-    const int64_t r  = in.n_head/in.n_head_kv;
-    const int64_t ng = capkv_heads_per_group(policy, in.n, in.n_head, in.n_head_kv, in.d_k, in.d_v);
+    const capkv_graph_meta meta { N_NODES };
+
+    capkv_inputs  inputs;
+    ggml_cgraph * gf;
+    ggml_tensor * score; // F32 [n, n_heads]
+
+    capkv_score_group(const capkv_policy & policy, const capkv_params & params, const capkv_score_input & in, bool on_host, int64_t h0, int64_t n_heads);
+};
+
+capkv_score_group::capkv_score_group(
+        const capkv_policy & policy, const capkv_params & params, const capkv_score_input & in, bool on_host, int64_t h0, int64_t n_heads) {
+    const int64_t r = in.n_head/in.n_head_kv;
 
     const capkv_rope rope = capkv_input_rope(in);
+
+    capkv_score_ctx sc(meta.get(), inputs, params);
+
+    sc.n           = in.n;
+    sc.n_head_kv   = n_heads;
+    sc.n_head      = r*n_heads;
+    sc.d_k         = in.d_k;
+    sc.d_v         = in.d_v;
+    sc.on_host     = on_host;
+    sc.rope        = &rope;
+    sc.k_rot       = [](ggml_tensor * t) { return t; };
+    sc.kq_scale    = in.kq_scale != 0.0f ? in.kq_scale : 1.0f/sqrtf((float) in.d_k);
+    sc.next_pos    = in.next_pos;
+    sc.il          = in.il;
+    sc.head_kv0    = h0;
+    sc.n_evictions = in.n_evictions;
+
+    // n_rows rows of the input: [d, n_rows]
+    auto rows = [&](const float * data, int64_t d, int64_t n_rows) {
+        return inputs.add_f32(sc.ctx, std::vector<float>(data, data + d*n_rows), d, n_rows);
+    };
+
+    sc.k = ggml_reshape_3d(sc.ctx, rows(in.k + h0*in.n*in.d_k, in.d_k, n_heads*in.n), in.d_k, in.n, n_heads);
+    sc.v = ggml_reshape_3d(sc.ctx, rows(in.v + h0*in.n*in.d_v, in.d_v, n_heads*in.n), in.d_v, in.n, n_heads);
+
+    sc.positions = [&]() {
+        std::vector<int32_t> res;
+        for (int64_t i = h0*in.n; i < (h0 + n_heads)*in.n; ++i) {
+            res.push_back(in.pos ? in.pos[i] : in.next_pos - in.n + (int32_t) (i % in.n));
+        }
+        return res;
+    };
+
+    if (in.q_mean && policy.observe.mean) {
+        sc.q_mean = rows(in.q_mean + h0*r*in.d_k, in.d_k, sc.n_head);
+    }
+    if (in.q_cov && policy.observe.cov) {
+        ggml_tensor * t = rows(in.q_cov + h0*r*in.d_k*in.d_k, in.d_k, in.d_k*sc.n_head);
+        sc.q_cov = ggml_reshape_3d(sc.ctx, t, in.d_k, in.d_k, sc.n_head);
+    }
+    if (in.q && policy.observe.n_rows() > 0) {
+        std::vector<float> data;
+        for (int32_t j = 0; j < in.n_q; ++j) {
+            const float * beg = in.q + ((int64_t) j*in.n_head + h0*r)*in.d_k;
+            data.insert(data.end(), beg, beg + sc.n_head*in.d_k);
+        }
+
+        auto & queries = policy.observe.n_res > 0 ? sc.q_res : sc.q_last;
+        queries.q = ggml_reshape_3d(sc.ctx, rows(data.data(), in.d_k, sc.n_head*in.n_q), in.d_k, sc.n_head, in.n_q);
+        for (int32_t j = 0; j < in.n_q; ++j) {
+            queries.pos.push_back(in.q_pos ? in.q_pos[j] : in.next_pos - in.n_q + j);
+        }
+    }
+
+    score = policy.score(sc).score;
+    ggml_set_output(score);
+
+    gf = ggml_new_graph_custom(sc.ctx, N_NODES, false);
+    ggml_build_forward_expand(gf, score);
+}
+
+static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, const capkv_params & params, const capkv_score_input & in, float * scores) {
+    auto build = [&](int64_t h0, int64_t n_heads) {
+        const bool on_host = backend == backend_cpu && !in.graph_only;
+
+        return std::make_unique<capkv_score_group>(*capkv_policy_find(params.policy), params, in, on_host, h0, n_heads);
+    };
+
+    const int64_t n_group = capkv_heads_per_group(in.n_head_kv, [&](int64_t n_heads) {
+        return capkv_work_size(build(0, n_heads)->gf, ggml_backend_get_default_buffer_type(backend));
+    });
 
     std::vector<ggml_backend_t> backends = { backend };
     if (backend_cpu != backend) {
         backends.push_back(backend_cpu);
     }
 
-    const size_t n_nodes = 1024;
+    ggml_backend_sched_ptr sched { ggml_backend_sched_new(backends.data(), nullptr, backends.size(), 2*capkv_score_group::N_NODES, false, false) };
 
-    ggml_backend_sched_ptr sched { ggml_backend_sched_new(backends.data(), nullptr, backends.size(), n_nodes, false, false) };
-
-    for (int64_t h0 = 0; h0 < in.n_head_kv; h0 += ng) {
-        const capkv_graph_meta meta(n_nodes);
-        capkv_inputs inputs;
-
-        capkv_score_ctx sc(meta.get(), inputs, params);
-
-        sc.n           = in.n;
-        sc.n_head_kv   = std::min(ng, in.n_head_kv - h0);
-        sc.n_head      = r*sc.n_head_kv;
-        sc.d_k         = in.d_k;
-        sc.d_v         = in.d_v;
-        sc.on_host     = backend == backend_cpu && !in.graph_only;
-        sc.rope        = &rope;
-        sc.k_rot       = [](ggml_tensor * t) { return t; };
-        sc.kq_scale    = in.kq_scale != 0.0f ? in.kq_scale : 1.0f/sqrtf((float) in.d_k);
-        sc.next_pos    = in.next_pos;
-        sc.il          = in.il;
-        sc.head_kv0    = h0;
-        sc.n_evictions = in.n_evictions;
-
-        auto heads = [&](const float * data, int64_t d) {
-            const float * beg = data + h0*in.n*d;
-            ggml_tensor * t = inputs.add_f32(sc.ctx, std::vector<float>(beg, beg + sc.n_head_kv*in.n*d), d, sc.n_head_kv*in.n);
-            return ggml_reshape_3d(sc.ctx, t, d, in.n, sc.n_head_kv);
-        };
-        sc.k = heads(in.k, in.d_k);
-        sc.v = heads(in.v, in.d_v);
-
-        sc.positions = [&, h0, n_heads = sc.n_head_kv]() {
-            std::vector<int32_t> res;
-            for (int64_t i = h0*in.n; i < (h0 + n_heads)*in.n; ++i) {
-                res.push_back(in.pos ? in.pos[i] : in.next_pos - in.n + (int32_t) (i % in.n));
-            }
-            return res;
-        };
-
-        if (in.q_mean && policy.observe.mean) {
-            const float * beg = in.q_mean + h0*r*in.d_k;
-            sc.q_mean = inputs.add_f32(sc.ctx, std::vector<float>(beg, beg + sc.n_head*in.d_k), in.d_k, sc.n_head);
-        }
-        if (in.q_cov && policy.observe.cov) {
-            const float * beg = in.q_cov + h0*r*in.d_k*in.d_k;
-            ggml_tensor * t = inputs.add_f32(sc.ctx, std::vector<float>(beg, beg + sc.n_head*in.d_k*in.d_k), in.d_k, in.d_k*sc.n_head);
-            sc.q_cov = ggml_reshape_3d(sc.ctx, t, in.d_k, in.d_k, sc.n_head);
-        }
-        if (in.q && policy.observe.n_rows() > 0) {
-            std::vector<float> data;
-            for (int32_t j = 0; j < in.n_q; ++j) {
-                const float * beg = in.q + ((int64_t) j*in.n_head + h0*r)*in.d_k;
-                data.insert(data.end(), beg, beg + sc.n_head*in.d_k);
-            }
-            ggml_tensor * t = inputs.add_f32(sc.ctx, data, in.d_k, sc.n_head*in.n_q);
-
-            auto & queries = policy.observe.n_res > 0 ? sc.q_res : sc.q_last;
-            queries.q = ggml_reshape_3d(sc.ctx, t, in.d_k, sc.n_head, in.n_q);
-            for (int32_t j = 0; j < in.n_q; ++j) {
-                queries.pos.push_back(in.q_pos ? in.q_pos[j] : in.next_pos - in.n_q + j);
-            }
-        }
-
-        ggml_tensor * score = policy.score(sc);
-        ggml_set_output(score);
-
-        ggml_cgraph * gf = ggml_new_graph_custom(sc.ctx, n_nodes/2, false);
-        ggml_build_forward_expand(gf, score);
+    for (int64_t h0 = 0; h0 < in.n_head_kv; h0 += n_group) {
+        const auto group = build(h0, std::min(n_group, in.n_head_kv - h0));
 
         // everything that can run on the device does; a view stays where its data is, so that an input on the host is copied
-        for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-            ggml_tensor * node = ggml_graph_node(gf, i);
+        for (int i = 0; i < ggml_graph_n_nodes(group->gf); ++i) {
+            ggml_tensor * node = ggml_graph_node(group->gf, i);
             if (!capkv_is_view(node) && ggml_backend_supports_op(backend, node)) {
                 ggml_backend_sched_set_tensor_backend(sched.get(), node, backend);
             }
         }
 
-        if (!ggml_backend_sched_alloc_graph(sched.get(), gf)) {
+        if (!ggml_backend_sched_alloc_graph(sched.get(), group->gf)) {
             throw capkv_error("capkv_score: out of memory");
         }
-        inputs.set();
-        if (ggml_backend_sched_graph_compute(sched.get(), gf) != GGML_STATUS_SUCCESS) {
+        group->inputs.set();
+        if (ggml_backend_sched_graph_compute(sched.get(), group->gf) != GGML_STATUS_SUCCESS) {
             throw capkv_error("capkv_score: the computation failed");
         }
 
-        ggml_backend_tensor_get(score, scores + h0*in.n, 0, sc.n_head_kv*in.n*sizeof(float));
+        ggml_backend_tensor_get(group->score, scores + h0*in.n, 0, ggml_nbytes(group->score));
         ggml_backend_sched_reset(sched.get());
     }
 }

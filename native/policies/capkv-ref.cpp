@@ -24,10 +24,10 @@
 static constexpr int64_t CAPKV_REF_N_FUTURE = 512;
 static constexpr float   CAPKV_REF_EPS      = 1e-6f;
 
-static const capkv_ridge capkv_ridge_abs = { 1.0f, 0.0f };
+static constexpr capkv_ridge CAPKV_REF_RIDGE = { 1.0f, 0.0f };
 
 // R_bar q: [d_k, n_head] -> [d_k, n_head]
-static ggml_tensor * capkv_build_anchor(capkv_score_ctx & sc) {
+static ggml_tensor * capkv_build_anchor(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * mu = sc.q_mean;
@@ -48,7 +48,7 @@ static ggml_tensor * capkv_build_anchor(capkv_score_ctx & sc) {
     return sc.k_rot(mu);
 }
 
-static ggml_tensor * capkv_score_capkv_ref(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_capkv_ref(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     const int64_t r  = sc.n_head/sc.n_head_kv;
@@ -75,9 +75,9 @@ static ggml_tensor * capkv_score_capkv_ref(capkv_score_ctx & sc) {
         w = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head), 1.0f);
     }
 
-    sc.weights = { w, CAPKV_REF_EPS, i0, capkv_ridge_abs };
+    const capkv_weights weights = { w, CAPKV_REF_EPS, i0, CAPKV_REF_RIDGE };
 
-    return capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, CAPKV_REF_EPS, i0, capkv_build_ridge(sc, capkv_ridge_abs)));
+    return { capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, weights, capkv_build_ridge(sc, weights.ridge))), weights };
 }
 
 extern const capkv_policy capkv_policy_capkv_ref = {
@@ -85,5 +85,4 @@ extern const capkv_policy capkv_policy_capkv_ref = {
     /*.help    =*/ "CapKV as its authors' code computes it: leverage under the cosine to the mean query",
     /*.observe =*/ { /*.mean =*/ true, /*.cov =*/ false, /*.n_res =*/ 0, /*.n_last =*/ 0 },
     /*.score   =*/ capkv_score_capkv_ref,
-    /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 5*d_v + d_k; },
 };

@@ -30,7 +30,7 @@ static constexpr float   CAPKV_SPREAD = 0.5f; // weight of the variance: E exp(a
 static constexpr capkv_ridge CAPKV_RIDGE = { 0.0f, 1.0f };
 
 // w: F32 [n, 1, n_head], sums to one over the entries
-static ggml_tensor * capkv_build_future_attention(capkv_score_ctx & sc) {
+static ggml_tensor * capkv_build_future_attention(const capkv_score_ctx & sc) {
     if (!sc.q_res) {
         return capkv_build_uniform(sc);
     }
@@ -43,18 +43,18 @@ static ggml_tensor * capkv_build_future_attention(capkv_score_ctx & sc) {
     return capkv_build_expected_attention(sc, sc.q_res.q, pos, CAPKV_SPREAD);
 }
 
-static ggml_tensor * capkv_score_capkv(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_capkv(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * w = capkv_build_future_attention(sc);
-    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, 0.0f, 0, capkv_build_ridge(sc, CAPKV_RIDGE))); // [n, n_head_kv]
-
-    sc.weights.w = w;
+    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, { w }, capkv_build_ridge(sc, CAPKV_RIDGE))); // [n, n_head_kv]
 
     // an entry without value or weight has no leverage: the lowest score, but a finite one
     s = ggml_norm(ctx, ggml_log(ctx, ggml_clamp(ctx, s, 1e-30f, INFINITY)), 1e-10f);
 
-    return ggml_sub(ctx, s, ggml_scale(ctx, ggml_norm(ctx, capkv_build_key_cos(sc), 1e-10f), sc.params.novelty));
+    s = ggml_sub(ctx, s, ggml_scale(ctx, ggml_norm(ctx, capkv_build_key_cos(sc), 1e-10f), sc.params.novelty));
+
+    return { s, { w } };
 }
 
 extern const capkv_policy capkv_policy_capkv = {
@@ -62,5 +62,4 @@ extern const capkv_policy capkv_policy_capkv = {
     /*.help    =*/ "leverage under the attention expected of queries like a sample of 90, plus key novelty",
     /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_N_RES, /*.n_last =*/ 0, /*.type =*/ GGML_TYPE_Q8_0 },
     /*.score   =*/ capkv_score_capkv,
-    /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 2*CAPKV_N_RES + 3*d_v + d_k; },
 };

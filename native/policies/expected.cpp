@@ -22,7 +22,7 @@
 static constexpr int64_t CAPKV_EXPECTED_N_FUTURE = 512;
 
 // logits of the entries: [n, 1, n_head]
-static ggml_tensor * capkv_build_expected_logits(capkv_score_ctx & sc) {
+static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     const int64_t n = sc.n;
@@ -59,28 +59,27 @@ static ggml_tensor * capkv_build_expected_logits(capkv_score_ctx & sc) {
     return ggml_reshape_3d(ctx, lin, n, 1, h);
 }
 
-static ggml_tensor * capkv_score_expected(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_expected(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     const int64_t i0 = std::min<int64_t>(sc.params.n_sink, sc.n - 1);
 
-    ggml_tensor * w;
+    capkv_weights weights;
 
     if (sc.q_mean && sc.q_cov) {
         ggml_tensor * x = capkv_build_expected_logits(sc);
-        w = ggml_soft_max(ctx, ggml_cont(ctx, ggml_view_3d(ctx, x, sc.n - i0, 1, sc.n_head, x->nb[1], x->nb[2], i0*x->nb[0])));
+        ggml_tensor * w = ggml_soft_max(ctx, ggml_cont(ctx, ggml_view_3d(ctx, x, sc.n - i0, 1, sc.n_head, x->nb[1], x->nb[2], i0*x->nb[0])));
         if (i0 > 0) {
             w = ggml_concat(ctx, ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, i0, 1, sc.n_head), 0.0f), w, 0);
         }
-        sc.weights.i0 = i0;
+        weights = { w, /*.eps =*/ 0.0f, i0 };
     } else {
-        w = capkv_build_uniform(sc);
+        weights = { capkv_build_uniform(sc) };
     }
-    sc.weights.w = w;
 
     ggml_tensor * norm = ggml_sqrt(ctx, ggml_sum_rows(ctx, ggml_sqr(ctx, sc.v))); // [1, n, n_head_kv]
 
-    return ggml_mul(ctx, capkv_build_group_mean(sc, w), ggml_reshape_2d(ctx, norm, sc.n, sc.n_head_kv));
+    return { ggml_mul(ctx, capkv_build_group_mean(sc, weights.w), ggml_reshape_2d(ctx, norm, sc.n, sc.n_head_kv)), weights };
 }
 
 extern const capkv_policy capkv_policy_expected = {
@@ -88,5 +87,4 @@ extern const capkv_policy capkv_policy_expected = {
     /*.help    =*/ "attention expected of queries with the seen mean and covariance, times the value's norm (Expected Attention)",
     /*.observe =*/ { /*.mean =*/ true, /*.cov =*/ true, /*.n_res =*/ 0, /*.n_last =*/ 0 },
     /*.score   =*/ capkv_score_expected,
-    /*.work    =*/ [](int64_t d_k, int64_t d_v) { return 3*d_k + d_v; },
 };

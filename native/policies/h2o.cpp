@@ -16,12 +16,10 @@
 
 static constexpr int64_t CAPKV_H2O_N_RES = 64;
 
-static ggml_tensor * capkv_score_h2o(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_h2o(const capkv_score_ctx & sc) {
     ggml_tensor * w = sc.q_res ? capkv_build_attention(sc, sc.q_res.q, sc.q_res.pos, /*causal =*/ true) : capkv_build_uniform(sc);
 
-    sc.weights.w = w;
-
-    return capkv_build_group_mean(sc, w);
+    return { capkv_build_group_mean(sc, w), { w } };
 }
 
 extern const capkv_policy capkv_policy_h2o = {
@@ -29,5 +27,4 @@ extern const capkv_policy capkv_policy_h2o = {
     /*.help    =*/ "attention received so far, recomputed for 64 sampled queries (H2O)",
     /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ CAPKV_H2O_N_RES, /*.n_last =*/ 0 },
     /*.score   =*/ capkv_score_h2o,
-    /*.work    =*/ [](int64_t d_k, int64_t) { return 3*CAPKV_H2O_N_RES + d_k; },
 };

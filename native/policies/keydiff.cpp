@@ -12,8 +12,8 @@
 
 #include "pieces.h"
 
-static ggml_tensor * capkv_score_keydiff(capkv_score_ctx & sc) {
-    return ggml_neg(sc.ctx, capkv_build_key_cos(sc));
+static capkv_policy_result capkv_score_keydiff(const capkv_score_ctx & sc) {
+    return { ggml_neg(sc.ctx, capkv_build_key_cos(sc)) };
 }
 
 extern const capkv_policy capkv_policy_keydiff = {
@@ -21,5 +21,4 @@ extern const capkv_policy capkv_policy_keydiff = {
     /*.help    =*/ "keys unlike the mean key (KeyDiff)",
     /*.observe =*/ CAPKV_OBSERVE_NONE,
     /*.score   =*/ capkv_score_keydiff,
-    /*.work    =*/ [](int64_t d_k, int64_t) { return 3*d_k; },
 };

@@ -11,10 +11,10 @@
 
 #include "pieces.h"
 
-static ggml_tensor * capkv_score_knorm(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_knorm(const capkv_score_ctx & sc) {
     ggml_tensor * norm = ggml_sqrt(sc.ctx, ggml_sum_rows(sc.ctx, ggml_sqr(sc.ctx, sc.k))); // [1, n, n_head_kv]
 
-    return ggml_neg(sc.ctx, ggml_reshape_2d(sc.ctx, norm, sc.n, sc.n_head_kv));
+    return { ggml_neg(sc.ctx, ggml_reshape_2d(sc.ctx, norm, sc.n, sc.n_head_kv)) };
 }
 
 extern const capkv_policy capkv_policy_knorm = {
@@ -22,5 +22,4 @@ extern const capkv_policy capkv_policy_knorm = {
     /*.help    =*/ "keys of small norm (L2 norm)",
     /*.observe =*/ CAPKV_OBSERVE_NONE,
     /*.score   =*/ capkv_score_knorm,
-    /*.work    =*/ [](int64_t d_k, int64_t) { return 2*d_k; },
 };

@@ -18,7 +18,7 @@
 static constexpr float CAPKV_LEVERAGE_LAMBDA = 0.01f;
 
 // keys before RoPE: [d_k, n, n_head_kv]
-static ggml_tensor * capkv_build_unrotated_keys(capkv_score_ctx & sc) {
+static ggml_tensor * capkv_build_unrotated_keys(const capkv_score_ctx & sc) {
     ggml_tensor * x = sc.k_rot(sc.k);
 
     if (!sc.rope->on) {
@@ -37,7 +37,7 @@ static ggml_tensor * capkv_build_unrotated_keys(capkv_score_ctx & sc) {
     return ggml_reshape_3d(sc.ctx, x, sc.d_k, sc.n, sc.n_head_kv);
 }
 
-static ggml_tensor * capkv_score_leverage(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_leverage(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * x = capkv_build_unrotated_keys(sc);
@@ -51,7 +51,7 @@ static ggml_tensor * capkv_score_leverage(capkv_score_ctx & sc) {
 
     ggml_tensor * one = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head_kv), 1.0f);
 
-    return capkv_build_group_mean(sc, capkv_build_leverage(sc, x, one, 0.0f, 0, ridge));
+    return { capkv_build_group_mean(sc, capkv_build_leverage(sc, x, { one }, ridge)) };
 }
 
 extern const capkv_policy capkv_policy_leverage = {
@@ -59,5 +59,4 @@ extern const capkv_policy capkv_policy_leverage = {
     /*.help    =*/ "leverage of the keys before RoPE (Compactor's, without its attention part)",
     /*.observe =*/ CAPKV_OBSERVE_NONE,
     /*.score   =*/ capkv_score_leverage,
-    /*.work    =*/ [](int64_t d_k, int64_t) { return 6*d_k; },
 };

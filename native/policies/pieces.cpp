@@ -90,13 +90,13 @@ ggml_tensor * capkv_build_uniform(const capkv_score_ctx & sc) {
 }
 
 // queries asked at pos, as the cached keys are stored: [d_k, n_head, m] -> [d_k, m, n_head]
-static ggml_tensor * capkv_build_queries(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos) {
+static ggml_tensor * capkv_build_queries(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos) {
     q = sc.k_rot(sc.rope->apply(sc.ctx, q, sc.inputs.add_i32(sc.ctx, sc.rope->pos_data(pos))));
 
     return ggml_cont(sc.ctx, ggml_permute(sc.ctx, q, 0, 2, 1, 3));
 }
 
-ggml_tensor * capkv_build_attention(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, bool causal) {
+ggml_tensor * capkv_build_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, bool causal) {
     ggml_context * ctx = sc.ctx;
 
     const int64_t m = pos.size();
@@ -126,7 +126,7 @@ ggml_tensor * capkv_build_attention(capkv_score_ctx & sc, ggml_tensor * q, const
     return ggml_scale(ctx, capkv_build_sum1(ctx, kq), 1.0f/m);
 }
 
-ggml_tensor * capkv_build_expected_attention(capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, float spread) {
+ggml_tensor * capkv_build_expected_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, float spread) {
     ggml_context * ctx = sc.ctx;
 
     q = capkv_build_queries(sc, q, pos);
@@ -149,7 +149,7 @@ ggml_tensor * capkv_build_expected_attention(capkv_score_ctx & sc, ggml_tensor *
     return ggml_scale_bias(ctx, ggml_soft_max(ctx, x), 1.0f, 1e-20f);
 }
 
-ggml_tensor * capkv_build_mean_rotation(capkv_score_ctx & sc, int64_t n_future) {
+ggml_tensor * capkv_build_mean_rotation(const capkv_score_ctx & sc, int64_t n_future) {
     ggml_context * ctx = sc.ctx;
 
     // unit vectors as heads; in parts, which bounds the memory
@@ -183,7 +183,7 @@ ggml_tensor * capkv_build_mean_rotation(capkv_score_ctx & sc, int64_t n_future) 
     return sc.k_rot(ggml_reshape_2d(ctx, ggml_scale(ctx, sum, 1.0f/n_future), sc.d_k, sc.d_k));
 }
 
-ggml_tensor * capkv_build_key_cos(capkv_score_ctx & sc) {
+ggml_tensor * capkv_build_key_cos(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f);                      // [d_k, n, n_head_kv]
@@ -235,18 +235,19 @@ ggml_tensor * capkv_build_gram(ggml_context * ctx, bool on_host, ggml_tensor * x
     return ggml_reshape_3d(ctx, m, d, d, n_head);
 }
 
-ggml_tensor * capkv_build_ridge(capkv_score_ctx & sc, const capkv_ridge & ridge) {
+ggml_tensor * capkv_build_ridge(const capkv_score_ctx & sc, const capkv_ridge & ridge) {
     return sc.inputs.add_f32(sc.ctx, { ridge.abs, ridge.rel }, 2, 1);
 }
 
-ggml_tensor * capkv_build_leverage(capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float eps, int64_t i0, ggml_tensor * ridge) {
+ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, const capkv_weights & weights, ggml_tensor * ridge) {
     ggml_context * ctx = sc.ctx;
 
-    ggml_tensor * we = eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, eps) : w;
+    ggml_tensor * w  = weights.w;
+    ggml_tensor * we = weights.eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, weights.eps) : w;
 
-    ggml_tensor * m     = capkv_build_gram(ctx, sc.on_host, x, we, i0);
+    ggml_tensor * m     = capkv_build_gram(ctx, sc.on_host, x, we, weights.i0);
     ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, m, ridge);                         // [d, d, n_head]
     ggml_tensor * s     = ggml_mul(ctx, capkv_build_sqnorm(ctx, sc.on_host, x, l_inv), w); // [n, 1, n_head]
 
-    return sc.on_host ? capkv_build_refine(ctx, m, ridge, s, x, w, eps, i0) : s;
+    return sc.on_host ? capkv_build_refine(ctx, m, ridge, s, x, w, weights.eps, weights.i0) : s;
 }

@@ -78,12 +78,19 @@ struct capkv_queries {
     explicit operator bool() const { return q != nullptr; }
 };
 
-// weights of a capacity C = 1/2 log det(I + sum_i (w_i + eps) v_i v_i^T/ridge) over the entries from i0 on
+// weights of a capacity C = 1/2 log det(I + sum_i (w_i + eps) v_i v_i^T/ridge) over the entries from i0 on; as they are by
+// default all entries weigh the same
 struct capkv_weights {
     ggml_tensor * w     = nullptr; // F32 [n, 1, n_head]; NULL = 1/n
     float         eps   = 0.0f;
     int64_t       i0    = 0;
     capkv_ridge   ridge = CAPKV_RIDGE_REL;
+};
+
+// what a policy returns
+struct capkv_policy_result {
+    ggml_tensor * score;        // F32 [n, n_head_kv], finite: the entries with the highest scores are kept
+    capkv_weights weights = {}; // the share of capacity that an eviction retains is measured under these weights
 };
 
 // all that a policy can look at: some KV heads of one layer of one sequence
@@ -124,9 +131,6 @@ struct capkv_score_ctx {
     int32_t  il          = 0;
     int64_t  head_kv0    = 0; // first KV head at hand
     uint64_t n_evictions = 0;
-
-    // a policy that weighs the entries says so here: the share of capacity that an eviction retains is measured under its weights
-    capkv_weights weights;
 };
 
 struct capkv_policy {
@@ -134,11 +138,8 @@ struct capkv_policy {
     const char *  help;
     capkv_observe observe;
 
-    // scores of all entries: F32 [n, n_head_kv], finite, the higher the rather kept
-    ggml_tensor * (*score)(capkv_score_ctx & sc);
-
-    // f32 values per entry and query head that the graph holds at once: sizes the groups of heads that are scored together
-    int64_t (*work)(int64_t d_k, int64_t d_v);
+    // builds the graph that scores all entries of sc
+    capkv_policy_result (*score)(const capkv_score_ctx & sc);
 };
 
 // NULL if there is none of that name

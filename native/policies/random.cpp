@@ -6,7 +6,7 @@
 
 #include "capkv-params.h"
 
-static ggml_tensor * capkv_score_random(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_random(const capkv_score_ctx & sc) {
     std::vector<float> data(sc.n*sc.n_head_kv);
 
     uint64_t key = capkv_hash(capkv_hash(sc.params.seed) + sc.n_evictions);
@@ -20,7 +20,7 @@ static ggml_tensor * capkv_score_random(capkv_score_ctx & sc) {
         }
     }
 
-    return ggml_scale(sc.ctx, sc.inputs.add_f32(sc.ctx, data, sc.n, sc.n_head_kv), 1.0f);
+    return { ggml_scale(sc.ctx, sc.inputs.add_f32(sc.ctx, data, sc.n, sc.n_head_kv), 1.0f) };
 }
 
 extern const capkv_policy capkv_policy_random = {
@@ -28,5 +28,4 @@ extern const capkv_policy capkv_policy_random = {
     /*.help    =*/ "any entry, with equal chance (seeded)",
     /*.observe =*/ CAPKV_OBSERVE_NONE,
     /*.score   =*/ capkv_score_random,
-    /*.work    =*/ [](int64_t, int64_t) { return (int64_t) 2; },
 };

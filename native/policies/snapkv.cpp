@@ -18,14 +18,14 @@
 static constexpr int64_t CAPKV_SNAPKV_WINDOW = 64;
 static constexpr int64_t CAPKV_SNAPKV_POOL   = 2; // neighbours on each side
 
-static ggml_tensor * capkv_score_snapkv(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_snapkv(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     if (!sc.q_last) {
-        return capkv_build_group_mean(sc, capkv_build_uniform(sc));
+        return { capkv_build_group_mean(sc, capkv_build_uniform(sc)) };
     }
 
-    sc.weights.w = capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos, /*causal =*/ true);
+    ggml_tensor * w = capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos, /*causal =*/ true);
 
     const int64_t m = std::min<int64_t>(sc.q_last.pos.size(), sc.n);
     const int64_t p = CAPKV_SNAPKV_POOL;
@@ -33,14 +33,14 @@ static ggml_tensor * capkv_score_snapkv(capkv_score_ctx & sc) {
     // any weight is below it
     ggml_tensor * window = ggml_fill(ctx, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, m, sc.n_head_kv), 2.0f);
     if (m == sc.n) {
-        return window;
+        return { window, { w } };
     }
 
-    ggml_tensor * w = capkv_build_group_mean(sc, sc.weights.w); // [n, n_head_kv]
-    w = ggml_cont(ctx, ggml_view_2d(ctx, w, sc.n - m, sc.n_head_kv, w->nb[1], 0));
-    w = ggml_pool_2d(ctx, w, GGML_OP_POOL_AVG, 2*p + 1, 1, 1, 1, p, 0);
+    ggml_tensor * s = capkv_build_group_mean(sc, w); // [n, n_head_kv]
+    s = ggml_cont(ctx, ggml_view_2d(ctx, s, sc.n - m, sc.n_head_kv, s->nb[1], 0));
+    s = ggml_pool_2d(ctx, s, GGML_OP_POOL_AVG, 2*p + 1, 1, 1, 1, p, 0);
 
-    return ggml_concat(ctx, w, window, 0);
+    return { ggml_concat(ctx, s, window, 0), { w } };
 }
 
 extern const capkv_policy capkv_policy_snapkv = {
@@ -48,5 +48,4 @@ extern const capkv_policy capkv_policy_snapkv = {
     /*.help    =*/ "what the last 64 queries attend to, averaged over five neighbours (SnapKV)",
     /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ 0, /*.n_last =*/ CAPKV_SNAPKV_WINDOW },
     /*.score   =*/ capkv_score_snapkv,
-    /*.work    =*/ [](int64_t d_k, int64_t) { return 3*CAPKV_SNAPKV_WINDOW + d_k; },
 };

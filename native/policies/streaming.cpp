@@ -11,10 +11,10 @@
 
 #include "policy.h"
 
-static ggml_tensor * capkv_score_streaming(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_streaming(const capkv_score_ctx & sc) {
     ggml_tensor * age = ggml_arange(sc.ctx, 0.0f, (float) sc.n, 1.0f); // [n]
 
-    return ggml_repeat_4d(sc.ctx, age, sc.n, sc.n_head_kv, 1, 1);
+    return { ggml_repeat_4d(sc.ctx, age, sc.n, sc.n_head_kv, 1, 1) };
 }
 
 extern const capkv_policy capkv_policy_streaming = {
@@ -22,5 +22,4 @@ extern const capkv_policy capkv_policy_streaming = {
     /*.help    =*/ "the sinks and the most recent tokens (StreamingLLM)",
     /*.observe =*/ CAPKV_OBSERVE_NONE,
     /*.score   =*/ capkv_score_streaming,
-    /*.work    =*/ [](int64_t, int64_t) { return (int64_t) 2; },
 };

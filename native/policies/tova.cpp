@@ -12,12 +12,10 @@
 
 #include "pieces.h"
 
-static ggml_tensor * capkv_score_tova(capkv_score_ctx & sc) {
+static capkv_policy_result capkv_score_tova(const capkv_score_ctx & sc) {
     ggml_tensor * w = sc.q_last ? capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos, /*causal =*/ true) : capkv_build_uniform(sc);
 
-    sc.weights.w = w;
-
-    return capkv_build_group_mean(sc, w);
+    return { capkv_build_group_mean(sc, w), { w } };
 }
 
 extern const capkv_policy capkv_policy_tova = {
@@ -25,5 +23,4 @@ extern const capkv_policy capkv_policy_tova = {
     /*.help    =*/ "what the last query attends to (TOVA)",
     /*.observe =*/ { /*.mean =*/ false, /*.cov =*/ false, /*.n_res =*/ 0, /*.n_last =*/ 1 },
     /*.score   =*/ capkv_score_tova,
-    /*.work    =*/ [](int64_t d_k, int64_t) { return 4 + d_k; },
 };

@@ -4,7 +4,8 @@
         [--gpu-layers 0]
 
 Reads a text in batches of 512, policies in turn. Prints the median time per eviction, the share of capacity retained by the
-last one (under each policy's own weights), and the bytes of observed queries; the last line is one JSON object.
+last one (under each policy's own weights), the bytes of observed queries, and those of the work memory of an eviction; the last
+line is one JSON object.
 """
 
 import argparse
@@ -40,6 +41,7 @@ def measure(args, policy):
         least=min(layers),
         most=max(layers),
         mib_observed=stats.bytes_obs / 2**20,
+        mib_work=stats.bytes_work / 2**20,
         mib_kv=stats.bytes_kv / 2**20,
     )
 
@@ -56,12 +58,12 @@ def main():
         for policy, found in rows.items():
             found.append(measure(args, policy))
 
-    print(f"{'policy':10} {'ms per eviction':>16} {'capacity':>9} {'by layer':>15} {'observed, MiB':>14}")
+    print(f"{'policy':10} {'ms per eviction':>16} {'capacity':>9} {'by layer':>15} {'observed, MiB':>14} {'work, MiB':>10}")
     for policy, found in rows.items():
         row = found[-1]
         ms = statistics.median(one["ms"] for one in found)
         layers = f"{row['least']:.1%} to {row['most']:.1%}"
-        print(f"{policy:10} {ms:16.1f} {row['capacity']:9.1%} {layers:>15} {row['mib_observed']:14.2f}")
+        print(f"{policy:10} {ms:16.1f} {row['capacity']:9.1%} {layers:>15} {row['mib_observed']:14.2f} {row['mib_work']:10.2f}")
     print(json.dumps(dict(rows=rows, **vars(args))))
 
 
