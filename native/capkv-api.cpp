@@ -1,13 +1,14 @@
 // the C API on contexts
 
 #include "capkv-cache.h"
+#include "capkv-memory.h"
 
 #include "llama-context.h"
 
 #include <algorithm>
 
 static const capkv_cache * capkv_of(const llama_context * ctx) {
-    return ctx ? capkv_cache::of(ctx->get_memory()) : nullptr;
+    return ctx ? capkv_memory::find(ctx->get_memory()) : nullptr;
 }
 
 static const capkv_cache & capkv_of_or_throw(const llama_context * ctx, int32_t seq_id) {

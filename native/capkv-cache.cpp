@@ -154,6 +154,10 @@ uint32_t capkv_cache::n_used(llama_seq_id seq_id) const {
     return kv.v_cells[seq_stream(seq_id)].get_used();
 }
 
+void capkv_cache::reset(uint32_t s) {
+    reset(streams[s]);
+}
+
 void capkv_cache::reset(stream & st) const {
     st = {};
     st.pos_mid.resize(layers.size());
@@ -295,10 +299,10 @@ llama_pos capkv_cache::seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const
     return pos_min >= 0 && st.evicted ? st.pos_tail : pos_min;
 }
 
-llama_pos capkv_cache::seq_pos_min(const llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id) {
-    // a window's layers need n_swa positions before the one to go back to, which is all that counts without a budget; the
-    // others need none: to ask the same of their tail would make text be read anew that is there
-    return std::max(swa.seq_pos_min(seq_id), base.seq_pos_min(seq_id) - (llama_pos) swa.n_swa);
+llama_pos capkv_cache::seq_pos_min(const llama_kv_cache & swa, llama_seq_id seq_id) const {
+    // llama-server goes back to a position only if the n_swa positions before it are there. The window's layers need them, the
+    // others do not: their tail may begin that much later
+    return std::max(swa.seq_pos_min(seq_id), kv.seq_pos_min(seq_id) - (llama_pos) kv.hparams.n_swa);
 }
 
 std::vector<int32_t> capkv_cache::cell_order(uint32_t s) const {

@@ -91,15 +91,14 @@ public:
     // the sequences were to share the cells of one context, before each got a stream of its own
     bool was_unified = false;
 
-    // the capkv_cache of a memory module, NULL if it has none
-    static capkv_cache * of(const llama_memory_i * mem);
-    static capkv_cache * of(const llama_kv_cache_context * mctx);
-
     //
     // llama_kv_cache calls these: each in the function of the same name
     //
 
     void clear();
+
+    // the stream holds nothing any more
+    void reset(uint32_t s);
 
     // false: the range reaches into the middle, everything stays as it is
     bool seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
@@ -114,14 +113,10 @@ public:
     // copy the query statistics; the pending part of seq_cp()
     void update(uint32_t s_src, uint32_t s_dst);
 
-    // do what is pending of seq_cp() in all caches of a context: a state that is written or read, and an eviction, cannot wait
-    // for the next batch; a batch that is still computed is waited for
-    static void settle(llama_context & lctx);
-
     llama_pos seq_pos_min(llama_seq_id seq_id, llama_pos pos_min) const;
 
-    // of a sliding-window memory: from its window's length after this position on, text can be taken back
-    static llama_pos seq_pos_min(const llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id);
+    // the same for a memory with sliding windows, whose other cache is swa
+    llama_pos seq_pos_min(const llama_kv_cache & swa, llama_seq_id seq_id) const;
 
     // no slot was found: remember which streams lack room
     void prepare_failed(const std::vector<llama_ubatch> & ubatches);
@@ -146,9 +141,6 @@ public:
 
     // throws if cells of the sequence, or with -1 of all, could not have come about: the state was made up
     static void state_check(llama_memory_i * mem, llama_seq_id seq_id);
-
-    // empty the sequence, or with -1 all of them, and zero its cells, whatever they hold
-    static void state_drop(llama_memory_i * mem, llama_seq_id seq_id);
 
     //
     // observe: the graph of a batch calls these
@@ -256,10 +248,6 @@ private:
     void init_obs_type();
     void init_obs();
     void clear_sums(uint32_t s) const;
-
-    // the caches of a memory module, with and without a budget, and the cells of a sequence or with -1 of all
-    static std::vector<llama_kv_cache *> caches(llama_memory_i * mem);
-    static std::vector<uint32_t> streams_of(const llama_kv_cache & kv, llama_seq_id seq_id);
 
     // cells in use, in the order of their positions
     std::vector<int32_t> cell_order(uint32_t s) const;

@@ -2,6 +2,7 @@
 
 #include "capkv-cache.h"
 #include "capkv-graph.h"
+#include "capkv-memory.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -80,7 +81,7 @@ llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool opt
 }
 
 bool capkv_cache::apply_update(llama_context * lctx) {
-    settle(*lctx);
+    capkv_memory::apply_pending_copies(*lctx);
 
     for (uint32_t s = 0; s < streams.size(); ++s) {
         if (targets[s] == 0) {
@@ -341,7 +342,7 @@ ggml_status capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_targ
     if (res != GGML_STATUS_SUCCESS && p.moved) {
         capkv_set_last_error("an eviction failed while cells moved: sequence " + std::to_string(p.seq_id) + " is empty now and has to be read anew");
         LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
-        state_drop(lctx->get_memory(), p.seq_id);
+        capkv_memory::drop(lctx->get_memory(), p.seq_id);
         return GGML_STATUS_FAILED; // whatever it was, the batch cannot go on
     }
     if (res != GGML_STATUS_SUCCESS) {

@@ -2,9 +2,6 @@
 
 #include "llama-context.h"
 #include "llama-impl.h"
-#include "llama-kv-cache-iswa.h"
-#include "llama-memory-hybrid-iswa.h"
-#include "llama-memory-hybrid.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -69,7 +66,7 @@ static void capkv_check_model(const llama_model & model) {
 // the draft of a context whose sequences got streams of their own: it holds what it would have held without a budget
 static void capkv_follow(const llama_model & model, llama_context_params & params) {
     const auto * other = params.ctx_other;
-    const auto * cache = other ? capkv_cache::of(other->get_memory()) : nullptr;
+    const auto * cache = other ? capkv_memory::find(other->get_memory()) : nullptr;
 
     // this one looks into the cells of the other, so it has to have the same streams
     if (!cache || model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
@@ -140,7 +137,7 @@ void capkv_scope::check(const llama_memory_i * mem) const {
     if (!g_pending.on) {
         return;
     }
-    if (!capkv_cache::of(mem)) {
+    if (!capkv_memory::find(mem)) {
         capkv_refuse_arch(model, "its memory is of a kind that entries cannot be taken from");
     }
     if (!g_pending.params.untested && !capkv_arch_tested(model.arch_name())) {
@@ -153,7 +150,7 @@ void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const
     if (!g_pending.on) {
         return;
     }
-    for (const auto & l : capkv_cache::of(mem)->get_layers()) {
+    for (const auto & l : capkv_memory::find(mem)->get_layers()) {
         if (!l.observed) {
             capkv_refuse_arch(model, "the queries of layer " + std::to_string(l.il) + " are not observed");
         }
@@ -164,7 +161,7 @@ void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const
 
     // layer by layer: what upstream's check of the devices goes by
     std::string where;
-    for (const auto & l : capkv_cache::of(mem)->get_layers()) {
+    for (const auto & l : capkv_memory::find(mem)->get_layers()) {
         auto * dev = model.dev_layer(l.il);
 
         const std::string cur = std::string(dev ? ggml_backend_dev_name(dev) : "none") + " (heads of " + std::to_string(l.d_k) +
@@ -234,53 +231,10 @@ std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_
     return res;
 }
 
-capkv_cache * capkv_cache::of(const llama_memory_i * mem) {
-    if (const auto * kv = dynamic_cast<const llama_kv_cache *>(mem)) {
-        return kv->capkv.get();
-    }
-    if (const auto * iswa = dynamic_cast<const llama_kv_cache_iswa *>(mem)) {
-        return of(iswa->get_base());
-    }
-    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(mem)) {
-        return of(hybrid->get_mem_attn());
-    }
-    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(mem)) {
-        return of(hybrid->get_mem_attn());
-    }
-    return nullptr;
-}
-
-capkv_cache * capkv_cache::of(const llama_kv_cache_context * mctx) {
-    return mctx->kv->capkv.get();
-}
-
 bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    const auto * cache = capkv_cache::of(mem);
+    const auto * cache = capkv_memory::find(mem);
 
     return !cache || cache->can_seq_rm(seq_id, p0, p1);
-}
-
-void capkv_cache::settle(llama_context & lctx) {
-    for (auto * kv : caches(lctx.get_memory())) {
-        auto & pending = kv->sc_info;
-
-        if (!pending.empty()) {
-            ggml_backend_sched_synchronize(lctx.get_sched());
-        }
-
-        for (size_t i = 0; i < pending.ssrc.size(); ++i) {
-            if (kv->capkv) {
-                kv->capkv->update(pending.ssrc[i], pending.sdst[i]);
-            }
-            for (const auto & l : kv->layers) {
-                ggml_backend_tensor_copy(l.k_stream[pending.ssrc[i]], l.k_stream[pending.sdst[i]]);
-                if (l.v) {
-                    ggml_backend_tensor_copy(l.v_stream[pending.ssrc[i]], l.v_stream[pending.sdst[i]]);
-                }
-            }
-        }
-        pending = {};
-    }
 }
 
 //
@@ -288,7 +242,7 @@ void capkv_cache::settle(llama_context & lctx) {
 //
 
 bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
-    const auto * cache = capkv_cache::of(mem);
+    const auto * cache = capkv_memory::find(mem);
 
     if (!cache || seq_id_src == seq_id_dst) {
         return false;
@@ -326,7 +280,7 @@ bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id se
 }
 
 bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id) {
-    const auto * cache = capkv_cache::of(mem);
+    const auto * cache = capkv_memory::find(mem);
 
     // a memory of streams keeps to the one of seq_id
     for (llama_seq_id id = 0; cache && id < (llama_seq_id) cache->n_stream(); ++id) {
@@ -339,7 +293,7 @@ bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id) {
 }
 
 bool capkv_no_shift(const llama_memory_i * mem) {
-    if (!capkv_cache::of(mem)) {
+    if (!capkv_memory::find(mem)) {
         return false;
     }
 
@@ -349,7 +303,7 @@ bool capkv_no_shift(const llama_memory_i * mem) {
 }
 
 int32_t capkv_update_result(llama_memory_i * mem) {
-    auto * cache = capkv_cache::of(mem);
+    auto * cache = capkv_memory::find(mem);
 
     switch (cache ? cache->take_status() : GGML_STATUS_SUCCESS) {
         case GGML_STATUS_ABORTED: return  2;
@@ -359,13 +313,13 @@ int32_t capkv_update_result(llama_memory_i * mem) {
 }
 
 uint32_t capkv_n_nodes_observe(const llama_memory_i * mem) {
-    const auto * cache = capkv_cache::of(mem);
+    const auto * cache = capkv_memory::find(mem);
 
     return cache ? cache->n_nodes_observe() : 0;
 }
 
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
-    if (auto * cache = capkv_cache::of(mctx)) {
+    if (auto * cache = capkv_memory::find(mctx)) {
         cache->build_observe(g, mctx, q_cur, kq_scale, il);
     }
 }

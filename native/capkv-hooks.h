@@ -3,6 +3,7 @@
 // what the patched files of llama.cpp call: one line each, everything else is in native/
 
 #include "capkv-cache.h"
+#include "capkv-memory.h"
 
 #include <functional>
 

@@ -1,6 +1,7 @@
 // what a policy observes of the queries: nodes in the graph of each batch
 
 #include "capkv-cache.h"
+#include "capkv-memory.h"
 
 #include "llama-graph.h"
 #include "llama-impl.h"
@@ -336,7 +337,7 @@ void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cach
 
     if (!inp) {
         // a graph that is only reserved has no batch yet: take the most that one could
-        const bool   reserve = mctx->ubatches.empty();
+        const bool   reserve = capkv_memory::is_reserve(mctx);
         const size_t n_rows  = reserve ?
             std::min<size_t>(n_tokens*obs.n_rows_per_token(), obs.n_rows()*n_stream) :
             pad_rows(plan_observe(g.ubatch, g.cparams.warmup).rows.size());

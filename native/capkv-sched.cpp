@@ -155,7 +155,7 @@ static void capkv_set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t t
 }
 
 void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu) {
-    if (backend_cpu && capkv_cache::of(mem)) {
+    if (backend_cpu && capkv_memory::find(mem)) {
         capkv_set_threadpool(backend_cpu, nullptr);
     }
 }

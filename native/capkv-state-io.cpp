@@ -15,13 +15,9 @@
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-io.h"
-#include "llama-kv-cache-iswa.h"
-#include "llama-memory-hybrid-iswa.h"
-#include "llama-memory-hybrid.h"
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 static constexpr char     CAPKV_FRAME_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
 static constexpr uint64_t CAPKV_FRAME_VERSION = 1;
@@ -117,11 +113,11 @@ private:
 };
 
 bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write) {
-    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(lctx.get_memory())) {
+    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_memory::find(lctx.get_memory())) {
         return false;
     }
 
-    capkv_cache::settle(lctx);
+    capkv_memory::apply_pending_copies(lctx);
 
     capkv_io_collect collected;
     write(collected);
@@ -161,35 +157,10 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     return head;
 }
 
-std::vector<llama_kv_cache *> capkv_cache::caches(llama_memory_i * mem) {
-    if (auto * kv = dynamic_cast<llama_kv_cache *>(mem)) {
-        return { kv };
-    }
-    if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(mem)) {
-        return { iswa->get_base(), iswa->get_swa() };
-    }
-    if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(mem)) {
-        return caches(hybrid->get_mem_attn());
-    }
-    if (auto * hybrid = dynamic_cast<llama_memory_hybrid_iswa *>(mem)) {
-        return caches(hybrid->get_mem_attn());
-    }
-    return {};
-}
-
-std::vector<uint32_t> capkv_cache::streams_of(const llama_kv_cache & kv, llama_seq_id seq_id) {
-    if (seq_id != -1) {
-        return { kv.seq_to_stream[seq_id] };
-    }
-    std::vector<uint32_t> res(kv.n_stream);
-    std::iota(res.begin(), res.end(), 0);
-    return res;
-}
-
 void capkv_cache::state_check(llama_memory_i * mem, llama_seq_id seq_id) {
-    for (const auto * kv : caches(mem)) {
-        for (const uint32_t s : streams_of(*kv, seq_id)) {
-            const auto & cells = kv->v_cells[s];
+    for (const auto * kv : capkv_memory::caches(mem)) {
+        for (const uint32_t s : capkv_memory::streams_of(*kv, seq_id)) {
+            const auto & cells = kv->get_cells(s);
 
             uint32_t n_used = 0;
             for (uint32_t i = 0; i < cells.size(); ++i) {
@@ -212,22 +183,8 @@ void capkv_cache::state_check(llama_memory_i * mem, llama_seq_id seq_id) {
     }
 }
 
-void capkv_cache::state_drop(llama_memory_i * mem, llama_seq_id seq_id) {
-    for (auto * kv : caches(mem)) {
-        kv->state_clear(seq_id);
-        for (const uint32_t s : streams_of(*kv, seq_id)) {
-            kv->v_cells[s].reset();
-            kv->v_heads[s] = 0;
-            if (kv->capkv) {
-                kv->capkv->reset(kv->capkv->streams[s]);
-            }
-        }
-    }
-    seq_id == -1 ? mem->clear(true) : (void) mem->seq_rm(seq_id, -1, -1); // what keeps no cells
-}
-
 bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read) {
-    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_cache::of(lctx.get_memory())) {
+    if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_memory::find(lctx.get_memory())) {
         return false;
     }
 
@@ -245,7 +202,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         capkv_state_damaged("it is altered or cut off");
     }
 
-    capkv_cache::settle(lctx);
+    capkv_memory::apply_pending_copies(lctx);
 
     // up to here the context is as it was; from here on all of it is taken over, or the sequence is left empty
     try {
@@ -260,11 +217,11 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
             capkv_state_damaged("it is cut off");
         }
         capkv_cache::state_check(mem, seq_id);
-        if (seq_id != -1 && capkv_cache::of(mem)->n_used(seq_id) == 0) {
+        if (seq_id != -1 && capkv_memory::find(mem)->n_used(seq_id) == 0) {
             mem->seq_rm(seq_id, -1, -1); // its windows as well
         }
     } catch (...) {
-        capkv_cache::state_drop(mem, seq_id);
+        capkv_memory::drop(mem, seq_id);
         throw;
     }
 

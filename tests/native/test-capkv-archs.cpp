@@ -4,6 +4,7 @@
 #include "tiny-archs.h"
 
 #include "capkv-cache.h"
+#include "capkv-memory.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -199,7 +200,7 @@ static void check_evictions(llama_model * model) {
     CHECK(std::all_of(logits, logits + TINY_N_VOCAB, [](float x) { return std::isfinite(x); }));
 
     CHECK(capkv_compress(ctx.get(), 0, 48) > 0);
-    for (const auto & l : capkv_cache::of(llama_get_memory(ctx.get()))->get_layers()) {
+    for (const auto & l : capkv_memory::find(llama_get_memory(ctx.get()))->get_layers()) {
         for (int32_t h = 0; h < l.n_head_kv; ++h) {
             CHECK(capkv_get_positions(ctx.get(), 0, l.il, h, nullptr, 0) == 48);
         }
@@ -219,7 +220,7 @@ static void check_queries(const tiny_arch & arch, llama_model * model) {
     seen.on = true;
     CHECK(tiny_read(ctx.get(), { 7 }) == 0);
 
-    for (const auto & l : capkv_cache::of(llama_get_memory(ctx.get()))->get_layers()) {
+    for (const auto & l : capkv_memory::find(llama_get_memory(ctx.get()))->get_layers()) {
         CHECK(seen.of_layer.count(l.il));
         const double err = tiny_nmse(rotate_observed(l, 100), seen.of_layer[l.il]);
         if (!(err < 1e-6)) {
