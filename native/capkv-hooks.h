@@ -7,7 +7,8 @@
 
 #include <functional>
 
-// while llama_init_from_model() runs: the parameters that wait are for this call, also when it returns before it makes a context
+// lives while llama_init_from_model() runs: the parameters of capkv_set_next_params() end with this call, even if it returns before it
+// makes a context
 struct capkv_call {
     capkv_call() = default;
     ~capkv_call() { capkv_set_next_params(nullptr); }
@@ -16,9 +17,9 @@ struct capkv_call {
     capkv_call & operator=(const capkv_call &) = delete;
 };
 
-// while a llama_context is made: takes the parameters that wait for it, checks them against the model and adapts the context's
-// own (one stream per sequence); a draft's context, whose parameters are taken from an adapted one, gets back what was asked for
-// throws capkv_error
+// lives while a llama_context is made: takes the budget that is for it, checks it against the model and adapts the context's own
+// parameters (a stream for each sequence). The context of a draft model, whose caller took them from an adapted context, gets back what
+// was asked for. Throws capkv_error
 class capkv_scope {
 public:
     capkv_scope(const llama_model & model, llama_context_params & params);
@@ -27,9 +28,9 @@ public:
     capkv_scope(const capkv_scope &) = delete;
     capkv_scope & operator=(const capkv_scope &) = delete;
 
-    // both throw if a budget was asked for and cannot be
-    void check      (const llama_memory_i * mem) const;                  // the memory is made
-    void check_graph(const llama_memory_i * mem, bool flash_attn) const; // `auto` is resolved, the graphs are reserved
+    // both throw if a budget was asked for that this context cannot have
+    void check      (const llama_memory_i * mem) const;                  // once the memory is made
+    void check_graph(const llama_memory_i * mem, bool flash_attn) const; // once `auto` is resolved and the graphs are reserved
 
 private:
     const llama_model & model;

@@ -12,9 +12,6 @@
 // the last error is kept per thread, as errno is
 static thread_local std::string g_last_error;
 
-static thread_local capkv_params g_next;
-static thread_local bool         g_next_set = false;
-
 static constexpr uint32_t CAPKV_UNSET     = UINT32_MAX;
 static constexpr uint32_t CAPKV_N_MAX     = 1u << 31;
 static constexpr uint32_t CAPKV_N_RECENT  = 64;
@@ -267,7 +264,7 @@ void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_
     }
 }
 
-static capkv_params capkv_params_from_env() {
+capkv_params capkv_params_from_env() {
     capkv_params res = capkv_default_params();
 
     for (const auto & opt : capkv_options) {
@@ -280,16 +277,6 @@ static capkv_params capkv_params_from_env() {
             }
         }
     }
-
-    return res;
-}
-
-capkv_params capkv_params_take_next() {
-    capkv_params res = g_next_set ? g_next : capkv_params_from_env();
-
-    g_next_set = false;
-
-    capkv_params_check_or_throw(res);
 
     return res;
 }
@@ -349,11 +336,4 @@ bool capkv_params_check(const capkv_params * params) {
         capkv_params_check_or_throw(*params);
         return true;
     });
-}
-
-void capkv_set_next_params(const capkv_params * params) {
-    g_next_set = params != nullptr;
-    if (params) {
-        g_next = *params;
-    }
 }
