@@ -219,7 +219,9 @@ private:
 
     ggml_status status = GGML_STATUS_SUCCESS; // of the evictions since take_status()
 
-    std::vector<stream> streams_read; // parsed by state_read_meta(), waiting for state_read_data()
+    // parsed by state_read_meta(), waiting for state_read_data()
+    std::vector<stream> streams_read;
+    uint32_t            version_read = 0;
 
     // some layers, [beg, end)
     struct span {

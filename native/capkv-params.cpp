@@ -16,9 +16,6 @@ static constexpr uint32_t CAPKV_UNSET     = UINT32_MAX;
 static constexpr uint32_t CAPKV_N_MAX     = 1u << 31;
 static constexpr uint32_t CAPKV_N_RECENT  = 64;
 
-// saved states hold the struct as it is: what is added has to fit into it
-static_assert(sizeof(capkv_params) == 80, "the size of capkv_params is a part of the format of saved states");
-
 // the one declaration of every option; capkv_default_params() has the same defaults as numbers
 static const capkv_option capkv_options[] = {
     { "budget",   "LLAMA_ARG_KV_BUDGET",   "N",    "0",

@@ -8,8 +8,27 @@
 #include <cstring>
 
 static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
-static constexpr uint32_t CAPKV_STATE_VERSION = 3;
-static constexpr uint32_t CAPKV_STATE_END     = 0x444e4543; // "CEND"
+static constexpr uint32_t CAPKV_STATE_VERSION = 4;
+
+// version 3 is still read. It held capkv_params as the struct was then, in place of the options that have to match, and an end mark
+// after the tensors
+struct capkv_params_v3 {
+    uint32_t n_budget;
+    uint64_t budget_bytes;
+    float    budget_share;
+    char     policy[32];
+    uint32_t n_sink;
+    uint32_t n_recent;
+    uint32_t n_headroom;
+    float    tau;
+    float    novelty;
+    uint32_t seed;
+    uint32_t untested;
+};
+
+static_assert(sizeof(capkv_params_v3) == 80, "this is the layout of saved states, not of a struct in use");
+
+static constexpr uint32_t CAPKV_STATE_END_V3 = 0x444e4543; // "CEND"
 
 [[noreturn]] static void capkv_state_refuse(const std::string & why) {
     const std::string msg = "the saved state does not fit this context: " + why;
@@ -29,14 +48,84 @@ static T capkv_read(llama_io_read_i & io) {
     return res;
 }
 
-static void capkv_expect(uint64_t found, uint64_t expected, const char * what) {
-    if (found != expected) {
-        capkv_state_refuse(std::string(what) + " is " + std::to_string(found) + ", here it is " + std::to_string(expected));
+// something that a state and the context that reads it have to have in common
+struct capkv_field {
+    const char * what;
+    uint32_t     val;
+    bool         is_type = false; // a ggml_type
+};
+
+static void capkv_expect(uint32_t found, const capkv_field & here) {
+    if (found == here.val) {
+        return;
     }
+    auto type_name = [](uint32_t type) { return type < GGML_TYPE_COUNT ? ggml_type_name((ggml_type) type) : "of no known type"; };
+
+    capkv_state_refuse(here.is_type ?
+            std::string(here.what) + " are " + type_name(found) + ", here they are " + type_name(here.val) :
+            std::string(here.what) + " is " + std::to_string(found) + ", here it is " + std::to_string(here.val));
 }
 
-static std::vector<uint32_t> capkv_observed(const capkv_observe & obs) {
-    return { obs.mean, obs.cov, (uint32_t) obs.n_res, (uint32_t) obs.n_last };
+// what was observed of the queries depends on these. Other options, and the budget itself, may differ: they hold from the next
+// eviction on
+struct capkv_state_options {
+    char     policy[32];
+    uint32_t n_sink;
+    uint32_t seed;
+};
+
+static void capkv_write_options(llama_io_write_i & io, const capkv_params & params) {
+    io.write(params.policy, sizeof(params.policy));
+    capkv_write(io, params.n_sink);
+    capkv_write(io, params.seed);
+}
+
+static capkv_state_options capkv_read_options(llama_io_read_i & io, uint32_t version) {
+    capkv_state_options res = {};
+
+    if (version == 3) {
+        const auto saved = capkv_read<capkv_params_v3>(io);
+
+        memcpy(res.policy, saved.policy, sizeof(res.policy));
+        res.n_sink = saved.n_sink;
+        res.seed   = saved.seed;
+        return res;
+    }
+
+    io.read(res.policy, sizeof(res.policy));
+    res.n_sink = capkv_read<uint32_t>(io);
+    res.seed   = capkv_read<uint32_t>(io);
+    return res;
+}
+
+static void capkv_expect_options(const capkv_state_options & saved, const capkv_params & params) {
+    const std::string policy(saved.policy, strnlen(saved.policy, sizeof(saved.policy)));
+    if (policy != params.policy) {
+        capkv_state_refuse("its kv_policy is " + policy + ", here it is " + params.policy);
+    }
+    capkv_expect(saved.n_sink, { "its kv_sink", params.n_sink });
+    capkv_expect(saved.seed,   { "its kv_seed", params.seed });
+}
+
+// what else has to match, in the order in which it is saved
+static std::vector<capkv_field> capkv_state_fields(const capkv_observe & obs, const std::vector<capkv_cache::layer> & layers) {
+    const char * what = "what its policy observes";
+
+    std::vector<capkv_field> res = {
+        { what, obs.mean },
+        { what, obs.cov },
+        { what, (uint32_t) obs.n_res },
+        { what, (uint32_t) obs.n_last },
+        { "its observed queries", (uint32_t) obs.type, true },
+        { "its number of layers", (uint32_t) layers.size() },
+    };
+    for (const auto & l : layers) {
+        res.push_back({ "its number of query heads", (uint32_t) l.n_head });
+        res.push_back({ "its number of KV heads",    (uint32_t) l.n_head_kv });
+        res.push_back({ "its key size",              (uint32_t) l.d_k });
+        res.push_back({ "its value size",            (uint32_t) l.d_v });
+    }
+    return res;
 }
 
 void capkv_cache::state_write_stream(llama_io_write_i & io, const stream & st) const {
@@ -104,18 +193,9 @@ void capkv_cache::state_read_stream(llama_io_read_i & io, stream & st) const {
 void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) const {
     capkv_write(io, CAPKV_STATE_MAGIC);
     capkv_write(io, CAPKV_STATE_VERSION);
-    capkv_write(io, params);
-    for (const uint32_t val : capkv_observed(obs)) {
-        capkv_write(io, val);
-    }
-    capkv_write(io, (uint32_t) obs.type);
-    capkv_write(io, (uint32_t) layers.size());
-
-    for (const auto & l : layers) {
-        capkv_write(io, (uint32_t) l.n_head);
-        capkv_write(io, (uint32_t) l.n_head_kv);
-        capkv_write(io, (uint32_t) l.d_k);
-        capkv_write(io, (uint32_t) l.d_v);
+    capkv_write_options(io, params);
+    for (const auto & field : capkv_state_fields(obs, layers)) {
+        capkv_write(io, field.val);
     }
 
     capkv_write(io, (uint32_t) (seq_id == -1 ? streams.size() : 1));
@@ -139,35 +219,19 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
     if (capkv_read<uint32_t>(io) != CAPKV_STATE_MAGIC) {
         capkv_state_refuse("it was saved without a KV budget");
     }
-    capkv_expect(capkv_read<uint32_t>(io), CAPKV_STATE_VERSION, "the version of its format");
 
-    const auto saved = capkv_read<capkv_params>(io);
-
-    // what was observed has to mean the same; the budget itself may differ, it holds from the next eviction on
-    if (strncmp(saved.policy, params.policy, sizeof(params.policy)) != 0) {
-        capkv_state_refuse("its kv_policy is " + std::string(saved.policy, strnlen(saved.policy, sizeof(saved.policy))) + ", here it is " + params.policy);
-    }
-    capkv_expect(saved.n_sink, params.n_sink, "its kv_sink");
-    capkv_expect(saved.seed,   params.seed,   "its kv_seed");
-    for (const uint32_t val : capkv_observed(obs)) {
-        capkv_expect(capkv_read<uint32_t>(io), val, "what its policy observes");
-    }
-    const auto type = capkv_read<uint32_t>(io);
-    if (type != (uint32_t) obs.type) {
-        capkv_state_refuse("its observed queries are " + std::string(type < GGML_TYPE_COUNT ? ggml_type_name((ggml_type) type) : "of no known type") +
-                ", here they are " + ggml_type_name(obs.type));
-    }
-    capkv_expect(capkv_read<uint32_t>(io), layers.size(), "its number of layers");
-
-    for (const auto & l : layers) {
-        capkv_expect(capkv_read<uint32_t>(io), l.n_head,    "its number of query heads");
-        capkv_expect(capkv_read<uint32_t>(io), l.n_head_kv, "its number of KV heads");
-        capkv_expect(capkv_read<uint32_t>(io), l.d_k,       "its key size");
-        capkv_expect(capkv_read<uint32_t>(io), l.d_v,       "its value size");
+    version_read = capkv_read<uint32_t>(io);
+    if (version_read != 3) {
+        capkv_expect(version_read, { "the version of its format", CAPKV_STATE_VERSION });
     }
 
-    const uint32_t n_stream = capkv_read<uint32_t>(io);
-    capkv_expect(n_stream, seq_id == -1 ? streams.size() : 1, "its number of sequences");
+    capkv_expect_options(capkv_read_options(io, version_read), params);
+    for (const auto & field : capkv_state_fields(obs, layers)) {
+        capkv_expect(capkv_read<uint32_t>(io), field);
+    }
+
+    const uint32_t n_stream = seq_id == -1 ? streams.size() : 1;
+    capkv_expect(capkv_read<uint32_t>(io), { "its number of sequences", n_stream });
 
     std::vector<stream> res(n_stream);
     for (auto & st : res) {
@@ -202,7 +266,6 @@ void capkv_cache::state_write_data(llama_io_write_i & io, llama_seq_id seq_id) c
             state_tensors(s, [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
         }
     }
-    capkv_write(io, CAPKV_STATE_END);
 }
 
 void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
@@ -220,7 +283,7 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
         }
     }
 
-    if (capkv_read<uint32_t>(io) != CAPKV_STATE_END) {
+    if (version_read == 3 && capkv_read<uint32_t>(io) != CAPKV_STATE_END_V3) {
         capkv_state_refuse("it breaks off before its end");
     }
 

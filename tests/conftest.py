@@ -74,8 +74,8 @@ def make_context(tiny_llama):
 
     made = []
 
-    def make(policy="capkv"):
-        made.append(Context(tiny_llama, policy))
+    def make(policy="capkv", **kv):
+        made.append(Context(tiny_llama, policy, **kv))
         return made[-1]
 
     yield make

@@ -13,9 +13,9 @@ N_SEQ = 4
 
 
 class Context:
-    """A bare llama_context with a budget of 64 and N_SEQ sequences, and greedy decoding on it."""
+    """A bare llama_context with a budget of 64 and N_SEQ sequences, and greedy decoding on it. kv: options by name, as text or number."""
 
-    def __init__(self, path, policy="capkv"):
+    def __init__(self, path, policy="capkv", **kv):
         ffi, lib = _lib.load()
         set_verbose(False)
         self.model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
@@ -24,6 +24,8 @@ class Context:
         params.n_threads = params.n_threads_batch = 1
         wanted = ffi.new("struct capkv_params *", lib.capkv_default_params())
         wanted.n_budget, wanted.policy = 64, policy.encode()
+        for name, value in kv.items():
+            assert lib.capkv_params_set(wanted, name.encode(), f"{value:g}".encode() if isinstance(value, float) else str(value).encode()), _lib.last_error()
         lib.capkv_set_next_params(wanted)
         self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         assert self.ctx, _lib.last_error()

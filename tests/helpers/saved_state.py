@@ -16,8 +16,14 @@ from reference import MASK, splitmix64
 from capkv_edge import _lib
 
 TAG = b"\x05\0\0\0capkv"
-MAGIC, VERSION, END = 0x564B5043, 3, 0x444E4543
+MAGIC, VERSION = 0x564B5043, 4
 FRAME_VERSION = 1
+N_HEAD = 40  # bytes of the frame's head: five numbers of eight bytes
+OPTIONS = struct.Struct("<32sII")  # policy, sink, seed
+
+# version 3: capkv_params as it was then in the place of the options, and an end mark after the rest
+OPTIONS_V3 = struct.Struct("<I4xQf32sIIIffII")
+END_V3 = 0x444E4543
 
 
 @dataclass
@@ -88,7 +94,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     r, tensors = Reader(r.take(n_meta)), Reader(r.take(n_data))
 
     assert r.ints("II") == (MAGIC, VERSION)
-    r.take(_lib.load()[0].sizeof("struct capkv_params"))
+    r.take(OPTIONS.size)
     mean, cov, seq.n_res, n_last, seq.q_type, n_layer = r.ints("IIIIII")
     seq.layers = [Layer(*r.ints("IIII")) for _ in range(n_layer)]
     assert r.ints("I") == 1  # sequences
@@ -101,7 +107,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     tables = [r.array("<i4", layer.n_head_kv, seq.n_mid) for layer in seq.layers]
 
     order = _read_cells(r, tensors, seq, has_ext)
-    assert r.ints("I") == END
+    assert r.at == len(r.data)
     for layer, table in zip(seq.layers, tables):
         layer.pos = np.tile(seq.pos_cells[order], (layer.n_head_kv, 1))
         layer.pos[:, seq.n_sink : seq.n_sink + seq.n_mid] = table
@@ -166,17 +172,43 @@ def fnv1a(data):
     return struct.pack("<Q", value)
 
 
+def _with_meta(data: bytes, edit) -> bytes:
+    """The state with edit(meta) in the place of all but its tensors, under a head that is true of it."""
+    head = data.index(TAG) + len(TAG)
+    version, n_meta, n_data = struct.unpack_from("<QQQ", data, head)
+    start = head + N_HEAD
+    meta = bytes(edit(bytearray(data[start : start + n_meta])))
+    new = struct.pack("<QQQ", version, len(meta), n_data) + fnv1a(meta)
+    new += fnv1a(new)
+    return data[:head] + new + meta + data[start + n_meta : -8] + new[-8:]
+
+
 def with_query_type(data: bytes, kind: int) -> bytes:
     """The state, made up to hold observed queries of another type."""
-    data = bytearray(data)
-    head = data.index(TAG) + len(TAG)
-    meta = head + 40
-    (n_meta,) = struct.unpack_from("<Q", data, head + 8)
-    at = meta + 8 + _lib.load()[0].sizeof("struct capkv_params") + 16
-    struct.pack_into("<I", data, at, kind)
-    data[head + 24 : head + 32] = fnv1a(data[meta : meta + n_meta])
-    data[head + 32 : meta] = data[-8:] = fnv1a(data[head : head + 32])
-    return bytes(data)
+
+    def edit(meta):
+        struct.pack_into("<I", meta, meta.index(struct.pack("<II", MAGIC, VERSION)) + 8 + OPTIONS.size + 16, kind)
+        return meta
+
+    return _with_meta(data, edit)
+
+
+def with_version(data: bytes, version: int) -> bytes:
+    """The state as if it were of another version, without what that version changes."""
+    return _with_meta(data, lambda meta: meta.replace(struct.pack("<II", MAGIC, VERSION), struct.pack("<II", MAGIC, version)))
+
+
+def as_version_3(data: bytes, with_end: bool = True) -> bytes:
+    """The state in the layout of version 3, of a plain cache, whose end is the end of all but the tensors."""
+
+    def edit(meta):
+        at = meta.index(struct.pack("<II", MAGIC, VERSION))
+        policy, sink, seed = OPTIONS.unpack_from(meta, at + 8)
+        options = OPTIONS_V3.pack(64, 0, 0.0, policy, sink, 32, 192, 5.0, 0.25, seed, 0)
+        end = struct.pack("<I", END_V3) if with_end else bytes(4)
+        return meta[:at] + struct.pack("<II", MAGIC, 3) + options + meta[at + 8 + OPTIONS.size :] + end
+
+    return _with_meta(data, edit)
 
 
 def sampled_positions(end, seed=1, n_sink=4, n_res=90):

@@ -6,6 +6,8 @@ from bare_context import N_SEQ
 from driving import files_of_at_most, text
 
 from capkv_edge import _lib
+from capkv_edge.config import options
+from capkv_edge.llama import session
 
 POLICIES = ("capkv", "capkv-ref", "streaming")
 
@@ -99,6 +101,43 @@ def test_queries_observed_in_another_type_are_refused_by_its_name(make_context):
         assert one.set(saved_state.with_query_type(data, kind), 0) == 0
         assert f"its observed queries are {name}, here they are q8_0" in _lib.last_error()
     assert one.set(data, 0) == len(data) and one.positions(0) == want
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_state_of_the_version_before_is_read(make_context, policy, seq):
+    one, fresh = make_context(policy), make_context(policy)
+    one.read(text(300))
+    data = one.get(seq)
+    old = saved_state.as_version_3(data)
+    assert len(old) == len(data) + 80 - 40 + 4
+    assert fresh.set(old, seq) == len(old)
+    assert fresh.get(seq) == data
+    assert fresh.positions() == one.positions() and fresh.go_on(100) == one.go_on(100)
+    assert fresh.set(saved_state.as_version_3(data, with_end=False), seq) == 0
+    assert "it breaks off before its end" in _lib.last_error()
+
+
+@pytest.mark.parametrize("version", [0, 2, 5])
+def test_a_state_of_any_other_version_is_refused(make_context, version):
+    one = make_context()
+    one.read(text(300))
+    assert one.set(saved_state.with_version(one.get(0), version), 0) == 0
+    assert f"the version of its format is {version}, here it is 4" in _lib.last_error()
+
+
+def test_what_may_not_differ_is_what_a_session_checks_first(make_context):
+    """A session says so before it touches what is there; the native state refuses it in any case."""
+    one, refused = make_context(), set()
+    one.read(text(300))
+    data = one.get(0)
+    other = dict(policy="keydiff", budget=96, recent=16, headroom=64)
+    for option in options().values():
+        value = other.get(option.name) or float(option.default) + 1
+        if make_context(**{option.name: value}).set(data, 0) == 0:
+            assert f"its kv_{option.name} is " in _lib.last_error()
+            refused.add(option.name)
+    assert refused == set(session._SAME_KV)
 
 
 @pytest.mark.parametrize("seq", [None, 0])
