@@ -1,6 +1,6 @@
 #pragma once
 
-// what llama-server has to know of a context's budget
+// llama-server and a context with a budget
 
 #include "capkv.h"
 
@@ -9,10 +9,10 @@
 #include <string>
 #include <utility>
 
-// the context has given each sequence a stream of its own: the server's parameters follow it, as if that had been asked for
-// false if the context has no budget
+// a context with a budget has given each sequence a stream of its own: set the server's parameters as if that had been asked for
+// false, and nothing changes, if the context has no budget
 template <typename params_t>
-static inline bool capkv_settle(const llama_context * ctx, params_t & params) {
+static inline bool capkv_adopt_streams(const llama_context * ctx, params_t & params) {
     capkv_params p;
     if (!capkv_get_params(ctx, &p)) {
         return false;
@@ -37,16 +37,16 @@ static inline std::string capkv_describe(const llama_context * ctx) {
     return buf;
 }
 
-// false if [pos, end) of the sequence reaches into what was evicted, so that it cannot be removed: the text has to be read anew
+// false if [pos, end) of the sequence cannot be removed because it begins before the tail: the prompt has to be read from its start
 static inline bool capkv_can_go_back(const llama_context * ctx, llama_seq_id seq_id, llama_pos pos) {
     capkv_params p;
     capkv_stats  st;
     return pos <= 0 || !capkv_get_params(ctx, &p) || !capkv_get_stats(ctx, seq_id, &st) || pos >= st.pos_tail;
 }
 
-// when a draft context has no cells for a batch: its slots share them, while with a budget each slot of the main context has
-// cells of its own. The longest sequence is forgotten, those that are not in the batch first: its next drafts are worse, the
-// answers are the same. False if there is nothing to forget, or no budget
+// for a draft context that has no cells left for a batch: its slots share the cells, while with a budget each slot of the main context
+// has cells of its own. Removes the longest sequence of the draft context, if possible one that is not in the batch: the next drafts
+// for it are worse, the answers are the same. False if there is no sequence to remove, or no budget
 template <typename batch_t>
 static inline bool capkv_make_room(const llama_context * ctx_tgt, llama_context * ctx_dft, const batch_t & batch) {
     capkv_params p;
