@@ -23,7 +23,7 @@ static const capkv_cache & capkv_of_or_throw(const llama_context * ctx, int32_t 
     return *cache;
 }
 
-static const capkv_cache::layer * capkv_find_layer(const capkv_cache & cache, int32_t il) {
+static const capkv_layer * capkv_find_layer(const capkv_cache & cache, int32_t il) {
     for (const auto & l : cache.get_layers()) {
         if ((int32_t) l.il == il) {
             return &l;
@@ -49,12 +49,12 @@ bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * st
 
         *stats = {};
 
-        capkv_cache::capacity cap; // of all layers and sequences
+        capkv_evictor::capacity cap; // of all layers and sequences
 
         for (int32_t s = 0; s < (int32_t) cache.n_stream(); ++s) {
             if (seq_id < 0 || s == seq_id) {
                 cache.add_stats(s, *stats);
-                for (const auto & c : cache.get_stream(s).cap) {
+                for (const auto & c : cache.capacities(s)) {
                     cap.kept += c.kept;
                     cap.all  += c.all;
                 }
@@ -83,7 +83,7 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
             return 0;
         }
 
-        ctx->synchronize(); // a batch that is still computed ends here, for its times as well
+        ctx->synchronize(); // ends a batch that is still computed, and its time
 
         cache.request(seq_id, n_target);
         ctx->memory_update(true);
@@ -112,7 +112,7 @@ int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_
 
 int32_t capkv_get_capacity(const llama_context * ctx, int32_t seq_id, float * share, int32_t n_max) {
     return capkv_guard(-1, [&] {
-        const auto & cap = capkv_of_or_throw(ctx, seq_id).get_stream(seq_id).cap;
+        const auto & cap = capkv_of_or_throw(ctx, seq_id).capacities(seq_id);
 
         for (int32_t i = 0; share && i < std::min<int32_t>(cap.size(), n_max); ++i) {
             share[i] = cap[i].share();
@@ -141,7 +141,7 @@ int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t i
             throw capkv_error("head = " + std::to_string(head_kv) + ": allowed is 0 to " + std::to_string(l->n_head_kv - 1));
         }
 
-        const auto res = cache.positions(seq_id, *l, head_kv);
+        const auto res = cache.head_positions(seq_id, *l, head_kv);
         if (pos) {
             std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), pos);
         }

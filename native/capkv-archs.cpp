@@ -1,4 +1,4 @@
-// the architectures that were tried
+// the architectures that the tests run with evictions
 
 #include "capkv-params.h"
 

@@ -1,6 +1,5 @@
-// score, select, compact: everything up to the last step leaves the cache as it was
+#include "capkv-evict.h"
 
-#include "capkv-cache.h"
 #include "capkv-graph.h"
 #include "capkv-memory.h"
 
@@ -15,31 +14,66 @@
 // the update of the memory module that runs the evictions
 class capkv_update_context : public llama_memory_context_i {
 public:
-    capkv_update_context(capkv_cache & cache, llama_context * lctx) : cache(cache), lctx(lctx) {}
+    capkv_update_context(capkv_evictor & evictor, llama_context * lctx) : evictor(evictor), lctx(lctx) {}
 
     bool next()  override { return false; }
-    bool apply() override { return cache.apply_update(lctx); }
+    bool apply() override { return evictor.apply_update(lctx); }
 
     llama_memory_status get_status() const override { return LLAMA_MEMORY_STATUS_SUCCESS; }
 
     const llama_ubatch & get_ubatch() const override { GGML_ABORT("an eviction has no ubatch"); }
 
 private:
-    capkv_cache   & cache;
+    capkv_evictor & evictor;
     llama_context * lctx;
 };
 
-void capkv_cache::prepare_failed(const std::vector<llama_ubatch> & ubatches) {
+capkv_evictor::capkv_evictor(
+        llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
+        capkv_positions & positions, capkv_observer & observer) :
+    kv(kv), params(params), policy(policy), layers(layers), positions(positions), observer(observer), streams(kv.get_n_stream()),
+    targets(kv.get_n_stream(), 0), n_group(layers.size(), 1) {
+
+    for (const auto & l : layers) {
+        GGML_ASSERT(kv.layers[l.ikv].v != nullptr && !kv.v_trans && "a budget needs flash attention, and K and V of each layer");
+    }
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        reset(s);
+    }
+}
+
+void capkv_evictor::clear() {
+    std::fill(targets.begin(), targets.end(), 0);
+}
+
+void capkv_evictor::reset(uint32_t s) {
+    streams[s] = {};
+    streams[s].cap.resize(layers.size());
+}
+
+void capkv_evictor::copy(uint32_t s_src, uint32_t s_dst) {
+    streams[s_dst] = streams[s_src];
+}
+
+void capkv_evictor::set(uint32_t s, stream && st) {
+    streams[s] = std::move(st);
+}
+
+//
+// when to evict
+//
+
+void capkv_evictor::prepare_failed(const std::vector<llama_ubatch> & ubatches) {
     std::vector<uint32_t> n_new(streams.size(), 0);
 
     for (const auto & ubatch : ubatches) {
         for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-            n_new[seq_stream(ubatch.seq_id[i][0])]++;
+            n_new[kv.get_stream(ubatch.seq_id[i][0])]++;
         }
     }
 
     for (uint32_t s = 0; s < streams.size(); ++s) {
-        const auto & cells = kv.v_cells[s];
+        const auto & cells = kv.get_cells(s);
 
         if (n_new[s] > 0 && cells.get_used() + n_new[s] > cells.size() && cells.get_used() > params.n_budget) {
             targets[s] = params.n_budget;
@@ -47,25 +81,25 @@ void capkv_cache::prepare_failed(const std::vector<llama_ubatch> & ubatches) {
     }
 }
 
-void capkv_cache::request(llama_seq_id seq_id, uint32_t n_target) {
-    targets[seq_stream(seq_id)] = n_target;
+void capkv_evictor::request(uint32_t s, uint32_t n_target) {
+    targets[s] = n_target;
 }
 
-llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool optimize) {
-    // what prepare_failed() asked for is asked for again, should it still be needed
+llama_memory_context_ptr capkv_evictor::init_update(llama_context * lctx, bool optimize) {
+    // this update comes with every batch and only reserves: if the batch finds no room, prepare_failed() sets the targets for the next one
     if (!optimize) {
         std::fill(targets.begin(), targets.end(), 0);
     }
 
     const bool wanted = std::any_of(targets.begin(), targets.end(), [](uint32_t n) { return n > 0; });
 
-    // with the first batch; where that failed, again when there is something to evict
-    if (!sched && (wanted || !reserved)) {
+    // reserve with the first batch; where that failed, try again when there is something to evict
+    if (!sched.exists() && (wanted || !reserved)) {
         bool ok = false;
         try {
-            ok = init_sched(lctx);
+            ok = reserve(lctx);
         } catch (const std::bad_alloc &) {
-            free_sched();
+            sched.free();
         }
         reserved = true;
         if (!ok) {
@@ -80,7 +114,7 @@ llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool opt
     return std::make_unique<capkv_update_context>(*this, lctx);
 }
 
-bool capkv_cache::apply_update(llama_context * lctx) {
+bool capkv_evictor::apply_update(llama_context * lctx) {
     capkv_memory::apply_pending_copies(*lctx);
 
     for (uint32_t s = 0; s < streams.size(); ++s) {
@@ -97,7 +131,7 @@ bool capkv_cache::apply_update(llama_context * lctx) {
         }
         targets[s] = 0;
 
-        // a sequence that may be empty now is the first thing to tell
+        // of several results, GGML_STATUS_FAILED is the one to report: a sequence may be empty now
         if (res == GGML_STATUS_FAILED || status == GGML_STATUS_SUCCESS) {
             status = res;
         }
@@ -106,7 +140,7 @@ bool capkv_cache::apply_update(llama_context * lctx) {
     return status == GGML_STATUS_SUCCESS;
 }
 
-ggml_status capkv_cache::take_status() {
+ggml_status capkv_evictor::take_status() {
     const ggml_status res = status;
 
     status = GGML_STATUS_SUCCESS;
@@ -115,26 +149,21 @@ ggml_status capkv_cache::take_status() {
 }
 
 //
-// the steps
+// steps: up to compact() the cache stays as it was
 //
 
-capkv_cache::plan capkv_cache::make_plan(uint32_t s, uint32_t n_target) const {
+capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) const {
     plan p;
 
-    p.s        = s;
-    p.order    = cell_order(s);
-    p.seq_id   = p.order.empty() ? 0 : kv.v_cells[s].seq_get(p.order[0]);
-    p.n_target = n_target;
-    p.n_sink   = std::min(params.n_sink,   n_target);
-    p.n_recent = std::min(params.n_recent, n_target - p.n_sink);
+    const auto & cells = kv.get_cells(s);
 
-    // what was taken back may have left less of a tail than that, and the middle never becomes one
-    const auto & st = streams[s];
-    if (st.evicted) {
-        p.n_recent = std::min(p.n_recent, (uint32_t) p.order.size() - st.n_sink - st.n_mid);
-    }
+    p.s      = s;
+    p.order  = capkv_positions::order(cells);
+    p.seq_id = p.order.empty() ? 0 : cells.seq_get(p.order[0]);
 
-    p.n_mid    = n_target - p.n_sink - p.n_recent;
+    p.parts.n_sink   = std::min(params.n_sink, n_target);
+    p.parts.n_recent = positions.n_recent(s, p.order.size(), std::min(params.n_recent, n_target - p.parts.n_sink));
+    p.parts.n_mid    = n_target - p.parts.n_sink - p.parts.n_recent;
 
     p.keep .resize(layers.size());
     p.w    .resize(layers.size());
@@ -150,15 +179,17 @@ capkv_cache::plan capkv_cache::make_plan(uint32_t s, uint32_t n_target) const {
     return p;
 }
 
-// entries that a head keeps, ascending: [n_target]
-static void capkv_keep(int64_t n, uint32_t n_sink, uint32_t n_mid, uint32_t n_recent, const float * score, int32_t * keep) {
-    // the protected ones are no candidates: whatever their scores are, they stay
+// entries that a head keeps, ascending: [parts.n()] of n
+static void capkv_keep(int64_t n, const capkv_positions::parts & parts, const float * score, int32_t * keep) {
+    const auto & [n_sink, n_mid, n_recent] = parts;
+
+    // sinks and recent entries stay whatever their scores are: they are no candidates
     std::vector<int32_t> cand(n - n_sink - n_recent);
     std::iota(cand.begin(), cand.end(), n_sink);
 
     auto val = [&](int32_t i) { return std::isfinite(score[i]) ? score[i] : -FLT_MAX; };
 
-    // of equal ones the later one stays
+    // of equal scores the later entry stays
     std::nth_element(cand.begin(), cand.begin() + n_mid, cand.end(), [&](int32_t a, int32_t b) {
         return val(a) != val(b) ? val(a) > val(b) : a > b;
     });
@@ -175,15 +206,16 @@ static std::vector<float> capkv_get_f32(const ggml_tensor * t) {
     return res;
 }
 
-ggml_status capkv_cache::select(llama_context * lctx, plan & p) {
-    const int64_t n = p.order.size();
+ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
+    const int64_t n        = p.order.size();
+    const int64_t n_target = p.n_target();
 
     for (const auto & part : spans_scores) {
         const capkv_graph_meta meta(n_nodes_scores(part));
         capkv_inputs inputs;
         std::vector<score_out> outs;
 
-        const auto res = compute(lctx, build_scores(meta.get(), inputs, p, part, outs), inputs);
+        const auto res = sched.compute(lctx, build_scores(meta.get(), inputs, p, part, outs), inputs);
         if (res != GGML_STATUS_SUCCESS) {
             return res;
         }
@@ -195,12 +227,12 @@ ggml_status capkv_cache::select(llama_context * lctx, plan & p) {
 
             for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
                 const size_t  head = out.head0 + h;
-                int32_t     * keep = p.keep[out.ilayer].data() + head*p.n_target;
+                int32_t     * keep = p.keep[out.ilayer].data() + head*n_target;
 
-                capkv_keep(n, p.n_sink, p.n_mid, p.n_recent, score.data() + h*n, keep);
+                capkv_keep(n, p.parts, score.data() + h*n, keep);
 
-                for (uint32_t j = 0; j < p.n_target; ++j) {
-                    p.w[out.ilayer][head*p.n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
+                for (int64_t j = 0; j < n_target; ++j) {
+                    p.w[out.ilayer][head*n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
                 }
 
                 p.cap  [out.ilayer].all    += cap[2*h];
@@ -212,13 +244,13 @@ ggml_status capkv_cache::select(llama_context * lctx, plan & p) {
     return GGML_STATUS_SUCCESS;
 }
 
-ggml_status capkv_cache::compact(llama_context * lctx, plan & p) {
+ggml_status capkv_evictor::compact(llama_context * lctx, plan & p) {
     for (const auto & part : spans_compact) {
-        const capkv_graph_meta meta(capkv_n_nodes_compact(part.end - part.beg));
+        const capkv_graph_meta meta(n_nodes_compact(part));
         capkv_inputs inputs;
         std::vector<ggml_tensor *> caps;
 
-        const auto res = compute(lctx, build_compact(meta.get(), inputs, p, part, caps), inputs);
+        const auto res = sched.compute(lctx, build_compact(meta.get(), inputs, p, part, caps), inputs);
 
         p.moved = p.moved || res != GGML_STATUS_ALLOC_FAILED;
         if (res != GGML_STATUS_SUCCESS) {
@@ -236,78 +268,52 @@ ggml_status capkv_cache::compact(llama_context * lctx, plan & p) {
     return GGML_STATUS_SUCCESS;
 }
 
-void capkv_cache::account(plan & p) {
-    auto & st    = streams[p.s];
+void capkv_evictor::account(plan & p) {
     auto & cells = kv.v_cells[p.s];
 
-    const uint32_t n = p.order.size();
+    const uint32_t n        = p.order.size();
+    const uint32_t n_target = p.n_target();
 
-    // true positions, while the old cells are still there
-    std::vector<std::vector<llama_pos>> pos_mid(layers.size());
-    for (size_t i = 0; i < layers.size(); ++i) {
-        for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
-            for (uint32_t j = p.n_sink; j < p.n_sink + p.n_mid; ++j) {
-                pos_mid[i].push_back(cell_pos(p.s, layers[i], h, p.order[p.keep[i][h*p.n_target + j]]));
-            }
-        }
+    // the table and what the cells are to hold, while the old cells are still there
+    std::vector<llama_pos> pos;
+    auto table = positions.compact(cells, p.s, p.order, p.parts, p.keep, pos);
+
+    std::vector<llama_kv_cell_ext> ext(n_target); // a head's middle is its own: there is nothing to say of a cell as a whole
+    for (uint32_t j = 0; j < p.parts.n_sink; ++j) {
+        ext[j] = cells.ext_get(p.order[j]);
     }
-
-    struct cell { llama_pos pos; llama_kv_cell_ext ext; };
-
-    const llama_pos    pos_min = cells.pos_get(p.order[0]);
-    const llama_pos    pos_max = cells.pos_get(p.order[n - 1]);
-
-    std::vector<cell> kept(p.n_target);
-    for (uint32_t j = 0; j < p.n_sink; ++j) {
-        kept[j] = { cells.pos_get(p.order[j]), cells.ext_get(p.order[j]) };
+    for (uint32_t j = n_target - p.parts.n_recent; j < n_target; ++j) {
+        ext[j] = cells.ext_get(p.order[n - n_target + j]);
     }
-    for (uint32_t j = p.n_sink + p.n_mid; j < p.n_target; ++j) {
-        const int32_t c = p.order[n - p.n_target + j];
-        kept[j] = { cells.pos_get(c), cells.ext_get(c) };
-    }
-
-    // in the middle only the order counts, and that it ends where the cells of the tail begin: they may be taken back as a whole
-    const llama_pos pos_recent = p.n_recent > 0 ? kept[p.n_target - p.n_recent].pos : pos_max + 1;
-    for (uint32_t j = p.n_sink; j < p.n_sink + p.n_mid; ++j) {
-        const llama_pos pos = pos_recent - (llama_pos) (p.n_sink + p.n_mid - j);
-        kept[j] = { std::max(pos, j > 0 ? kept[j - 1].pos : pos_min), {} };
-    }
-
-    // the entries of an image share one position: if some of it was taken from before the tail, it is not there in full
-    const bool cut = p.n_recent > 0 && p.n_recent < n && cells.pos_get(p.order[n - p.n_recent - 1]) == pos_recent;
-    const llama_pos pos_tail = std::max(pos_recent + (cut ? 1 : 0), st.evicted ? st.pos_tail : 0);
 
     cells.reset();
-    for (uint32_t j = 0; j < p.n_target; ++j) {
-        cells.pos_set(j, kept[j].pos);
-        cells.ext_set(j, kept[j].ext);
+    for (uint32_t j = 0; j < n_target; ++j) {
+        cells.pos_set(j, pos[j]);
+        cells.ext_set(j, ext[j]);
         cells.seq_add(j, p.seq_id);
     }
-    kv.v_heads[p.s] = p.n_target;
+    kv.v_heads[p.s] = n_target;
 
-    st.evicted  = true;
-    st.n_sink   = p.n_sink;
-    st.n_mid    = p.n_mid;
-    st.pos_mid  = std::move(pos_mid);
-    st.cap      = std::move(p.cap);
-    st.pos_tail = pos_tail;
+    positions.set(p.s, std::move(table));
 
-    st.n_evicted += n - p.n_target;
+    auto & st = streams[p.s];
+
+    st.cap        = std::move(p.cap);
+    st.n_evicted += n - n_target;
     st.n_evictions++;
 }
 
-ggml_status capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
+ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
     plan p = make_plan(s, n_target);
 
     if (p.order.size() <= n_target) {
         return GGML_STATUS_SUCCESS;
     }
-    if (!sched) {
+    if (!sched.exists()) {
         return GGML_STATUS_ALLOC_FAILED; // init_update() said why
     }
 
-    // not the context: its clock goes on, the batch that needs the room has begun
-    ggml_backend_sched_synchronize(lctx->get_sched());
+    capkv_sched::wait(lctx);
 
     const int64_t t_start_us = ggml_time_us();
 
@@ -317,15 +323,8 @@ ggml_status capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_targ
     }
 
     {
-        // half a compaction would be no cache at all: what was begun is not aborted
-        struct no_abort {
-            llama_context * lctx;
-            bool (* const callback)(void *) = lctx->abort_callback;
-            void *  const data              = lctx->abort_callback_data;
-
-            no_abort(llama_context * lctx) : lctx(lctx) { lctx->set_abort_callback(nullptr, nullptr); }
-            ~no_abort() { lctx->set_abort_callback(callback, data); }
-        } guard(lctx);
+        // a compaction that has begun has to end
+        const capkv_sched::no_abort guard(lctx);
 
         try {
             res = compact(lctx, p);
@@ -338,12 +337,12 @@ ggml_status capkv_cache::evict(llama_context * lctx, uint32_t s, uint32_t n_targ
         }
     }
 
-    // some heads have moved and others have not: what the cells say is true of neither
+    // some heads have moved and others have not: no layout of the cells is true of all of them
     if (res != GGML_STATUS_SUCCESS && p.moved) {
         capkv_set_last_error("an eviction failed while cells moved: sequence " + std::to_string(p.seq_id) + " is empty now and has to be read anew");
         LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
         capkv_memory::drop(lctx->get_memory(), p.seq_id);
-        return GGML_STATUS_FAILED; // whatever it was, the batch cannot go on
+        return GGML_STATUS_FAILED; // also after an aborted or unallocated graph: the batch cannot go on
     }
     if (res != GGML_STATUS_SUCCESS) {
         return res;

@@ -2,6 +2,8 @@
 
 #include "capkv-graph.h"
 
+#include "capkv-evict.h"
+
 #include "kernels/cholesky.h"
 #include "policies/pieces.h"
 
@@ -48,19 +50,19 @@ capkv_graph_meta::capkv_graph_meta(size_t n_nodes) : buf(new uint8_t[capkv_meta_
     ctx.reset(ggml_init({ capkv_meta_size(n_nodes), buf.get(), /*.no_alloc =*/ true }));
 }
 
-size_t capkv_n_nodes(const capkv_cache::layer * beg, const capkv_cache::layer * end) {
+size_t capkv_evictor::n_nodes_scores(const span & part) const {
     size_t n_groups = 0;
-    for (const auto * l = beg; l != end; ++l) {
-        n_groups += (l->n_head_kv + l->n_group - 1)/l->n_group;
+    for (size_t i = part.beg; i < part.end; ++i) {
+        n_groups += (layers[i].n_head_kv + n_group[i] - 1)/n_group[i];
     }
     return (n_groups + 1)*CAPKV_N_NODES;
 }
 
-size_t capkv_n_nodes_compact(size_t n_layers) {
-    return (n_layers + 1)*CAPKV_N_NODES;
+size_t capkv_evictor::n_nodes_compact(const span & part) const {
+    return (part.end - part.beg + 1)*CAPKV_N_NODES;
 }
 
-// heads [h0, h0 + n_heads) of a stream's cells, as f32: [d, n, n_heads]
+// K or V of heads [h0, h0 + n_heads) of a stream, as f32: [d, n, n_heads]
 //   idx: [n, n_heads]
 static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int64_t d, int64_t h0, int64_t n_heads, ggml_tensor * idx) {
     const size_t size = ggml_row_size(t->type, d);
@@ -68,63 +70,7 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
     return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
 }
 
-// filled slots [beg, end): rows of q_rows, in the order of their positions, and those; reserving (nothing is there yet) counts
-// with all of them
-static std::vector<int32_t> capkv_filled(const capkv_cache::stream & st, int64_t beg, int64_t end, bool reserved, bool sorted) {
-    std::vector<int32_t> res;
-    for (int64_t j = beg; j < end; ++j) {
-        if (st.slots[j].pos >= 0 || !reserved) {
-            res.push_back(j);
-        }
-    }
-    if (sorted) {
-        std::stable_sort(res.begin(), res.end(), [&](int32_t a, int32_t b) { return st.slots[a].pos < st.slots[b].pos; });
-    }
-    return res;
-}
-
-void capkv_cache::score_queries(capkv_score_ctx & sc, const stream & st, uint32_t s, const layer & l, int64_t head0) const {
-    ggml_context * ctx = sc.ctx;
-
-    if (l.q_sum && (st.n_sum > 0 || !reserved)) {
-        const float scale = 1.0f/std::max<uint64_t>(st.n_sum, 1);
-
-        ggml_tensor * q = ggml_view_2d(ctx, l.q_sum, l.d_k, sc.n_head, l.d_k*sizeof(float), s*l.q_sum->nb[1] + head0*l.d_k*sizeof(float));
-        sc.q_mean = ggml_scale(ctx, q, scale);
-
-        if (l.q_cov) {
-            const size_t size = l.d_k*l.d_k*sizeof(float);
-
-            ggml_tensor * c = ggml_view_3d(ctx, l.q_cov, l.d_k, l.d_k, sc.n_head, l.d_k*sizeof(float), size, s*l.q_cov->nb[1] + head0*size);
-
-            ggml_tensor * mean  = ggml_reshape_3d(ctx, sc.q_mean, 1, l.d_k, sc.n_head);
-            ggml_tensor * outer = ggml_mul_mat(ctx, mean, mean);
-            ggml_prec_set_acc(outer, GGML_PREC_F32);
-
-            sc.q_cov = ggml_sub(ctx, ggml_scale(ctx, c, scale), outer);
-        }
-    }
-
-    auto rows = [&](int64_t beg, int64_t end, bool sorted) {
-        capkv_queries res;
-
-        auto idx = capkv_filled(st, beg, end, reserved, sorted);
-        if (!idx.empty()) {
-            for (auto & j : idx) {
-                res.pos.push_back(std::max(st.slots[j].pos, 0));
-                j += s*obs.n_rows();
-            }
-            ggml_tensor * q = ggml_view_2d(ctx, l.q_rows, l.d_k*sc.n_head, l.q_rows->ne[1], l.q_rows->nb[1], ggml_row_size(obs.type, head0*l.d_k));
-            res.q = ggml_reshape_3d(ctx, ggml_get_rows(ctx, q, sc.inputs.add_i32(ctx, idx)), l.d_k, sc.n_head, idx.size());
-        }
-        return res;
-    };
-
-    sc.q_res  = rows(0,         obs.n_res,    false);
-    sc.q_last = rows(obs.n_res, obs.n_rows(), true);
-}
-
-// the part of the capacity that is measured before anything moves
+// the capacity of all entries, measured before any of them moves
 static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const capkv_weights & weights, ggml_tensor ** w_out) {
     ggml_context * ctx = sc.ctx;
 
@@ -145,36 +91,19 @@ static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const 
     return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
 }
 
-void capkv_cache::init_groups(const plan & p) {
-    for (size_t i = 0; i < layers.size(); ++i) {
-        auto & l = layers[i];
-
-        l.n_group = capkv_heads_per_group(l.n_head_kv, [&](int64_t n_heads) {
-            l.n_group = n_heads;
-
-            const span part = { i, i + 1 };
-            const capkv_graph_meta meta(n_nodes_scores(part));
-            capkv_inputs inputs;
-            std::vector<score_out> outs;
-
-            return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer));
-        });
-    }
-}
-
-ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const {
+ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const {
     const uint32_t s     = p.s;
-    const auto   & st    = streams[s];
+    const auto   & cells = kv.get_cells(s);
     const auto   & order = p.order;
 
     const int64_t n = order.size();
 
     ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_scores(part), false);
 
-    // the same entries for every head: a column each, as many as a group has at most
+    // every head has the same entries: one column of indices for each head of the largest group
     int64_t n_heads_max = 0;
     for (size_t i = part.beg; i < part.end; ++i) {
-        n_heads_max = std::max(n_heads_max, layers[i].n_group);
+        n_heads_max = std::max(n_heads_max, n_group[i]);
     }
 
     std::vector<int32_t> order_heads;
@@ -193,15 +122,16 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
     }
 
     for (size_t i = part.beg; i < part.end; ++i) {
-        const auto & l = layers[i];
+        const auto & l    = layers[i];
+        const auto & seen = observer.of(l);
 
         const int64_t r = l.n_head/l.n_head_kv;
 
-        for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += l.n_group) {
+        for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += n_group[i]) {
             capkv_score_ctx sc(ctx, inputs, params);
 
             sc.n         = n;
-            sc.n_head_kv = std::min(l.n_group, l.n_head_kv - h0);
+            sc.n_head_kv = std::min(n_group[i], l.n_head_kv - h0);
             sc.n_head    = r*sc.n_head_kv;
             sc.d_k       = l.d_k;
             sc.d_v       = l.d_v;
@@ -211,26 +141,26 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
             sc.k           = capkv_build_gather(ctx, kv.layers[l.ikv].k_stream[s], l.d_k, h0, sc.n_head_kv, idx);
             sc.v           = capkv_build_gather(ctx, kv.layers[l.ikv].v_stream[s], l.d_v, h0, sc.n_head_kv, idx);
             sc.on_host     = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
-            sc.rope        = &l.rope;
+            sc.rope        = &seen.rope;
             sc.k_rot       = [&](ggml_tensor * t) { return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t; };
-            sc.kq_scale    = l.kq_scale;
-            sc.next_pos    = kv.v_cells[s].pos_get(order.back()) + 1;
+            sc.kq_scale    = seen.kq_scale;
+            sc.next_pos    = cells.pos_get(order.back()) + 1;
             sc.il          = l.il;
             sc.head_kv0    = h0;
-            sc.n_evictions = st.n_evictions;
+            sc.n_evictions = streams[s].n_evictions;
 
             sc.positions = [&, h0, n_heads = sc.n_head_kv]() {
                 std::vector<int32_t> res;
                 for (int64_t h = h0; h < h0 + n_heads; ++h) {
                     for (const int32_t cell : order) {
-                        // reserving takes in cells that are empty
-                        res.push_back(kv.v_cells[s].is_empty(cell) ? cell : cell_pos(s, l, h, cell));
+                        // reserve() counts with empty cells too
+                        res.push_back(cells.is_empty(cell) ? cell : positions.at(cells, s, l, h, cell));
                     }
                 }
                 return res;
             };
 
-            score_queries(sc, st, s, l, h0*r);
+            observer.add_queries(sc, s, l, h0*r, /*all =*/ !reserved);
 
             const auto [score, weights] = policy.score(sc);
 
@@ -250,21 +180,21 @@ ggml_cgraph * capkv_cache::build_scores(ggml_context * ctx, capkv_inputs & input
     return gf;
 }
 
-ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const {
-    ggml_cgraph * gf = ggml_new_graph_custom(ctx, capkv_n_nodes_compact(part.end - part.beg), false);
+ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const {
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_compact(part), false);
 
-    const int64_t n = p.n_target;
+    const int64_t n = p.n_target();
 
-    // the first n cells, in their order
-    std::vector<int64_t> cells(n);
-    std::iota(cells.begin(), cells.end(), 0);
-    ggml_tensor * to = inputs.add_i64(ctx, cells);
+    // the entries go to the first n cells
+    std::vector<int64_t> first(n);
+    std::iota(first.begin(), first.end(), 0);
+    ggml_tensor * to = inputs.add_i64(ctx, first);
 
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l   = layers[i];
         const auto & kvl = kv.layers[l.ikv];
 
-        // row of (cell, head) that goes to each (cell, head)
+        // for each (cell, head): the row of (cell, head) that goes there
         std::vector<int32_t> rows(n*l.n_head_kv);
         for (int64_t j = 0; j < n; ++j) {
             for (int64_t h = 0; h < l.n_head_kv; ++h) {
@@ -273,8 +203,8 @@ ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inpu
         }
         ggml_tensor * idx = inputs.add_i32(ctx, rows);
 
-        // f32 in between: each type comes back as it was. They are stored as llama_kv_cache::cpy_k() and cpy_v() do, which is
-        // what a backend that holds a cache can do with every type that it may have
+        // through f32, which gives every type back as it was. Stored by ggml_set_rows(), as llama_kv_cache::cpy_k() and cpy_v() do: a
+        // backend that holds a cache has it for every type of cache
         auto move = [&](ggml_tensor * t, int64_t d) {
             ggml_tensor * cur = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
 
@@ -299,4 +229,111 @@ ggml_cgraph * capkv_cache::build_compact(ggml_context * ctx, capkv_inputs & inpu
     }
 
     return gf;
+}
+
+//
+// work memory
+//
+
+// tensors of a graph of several layers at most: a scheduler takes 20 kB of address space for each
+static constexpr size_t CAPKV_GRAPH_SIZE = 1024;
+
+void capkv_evictor::find_groups(const plan & p) {
+    for (const auto & l : layers) {
+        n_group[l.i] = capkv_heads_per_group(l.n_head_kv, [&](int64_t n_heads) {
+            n_group[l.i] = n_heads;
+
+            const span part = { l.i, l.i + 1 };
+            const capkv_graph_meta meta(n_nodes_scores(part));
+            capkv_inputs inputs;
+            std::vector<score_out> outs;
+
+            return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer));
+        });
+    }
+}
+
+bool capkv_evictor::reserve(llama_context * lctx) {
+    const uint32_t n = kv.get_size();
+
+    reserved = false; // a second try counts with all that may be observed, as the first did
+
+    plan p = make_plan(0, n);
+    p.order.resize(n);
+    std::iota(p.order.begin(), p.order.end(), 0);
+
+    // only the shapes count here, but a graph asks for the position of the last cell: an empty one gets one for the time being
+    struct last_cell {
+        llama_kv_cells & cells;
+        const uint32_t   i;
+        const bool       empty = cells.is_empty(i);
+
+        last_cell(llama_kv_cells & cells, uint32_t i) : cells(cells), i(i) { if (empty) { cells.pos_set(i, i); } }
+        ~last_cell() { if (empty) { cells.rm(i); } }
+    } last(kv.v_cells[0], n - 1);
+
+    find_groups(p);
+
+    auto scores = [&](const span & part, auto && f) {
+        const capkv_graph_meta meta(n_nodes_scores(part));
+        capkv_inputs inputs;
+        std::vector<score_out> outs;
+        return f(build_scores(meta.get(), inputs, p, part, outs));
+    };
+    auto compaction = [&](const span & part, auto && f) {
+        const capkv_graph_meta meta(n_nodes_compact(part));
+        capkv_inputs inputs;
+        std::vector<ggml_tensor *> caps;
+        return f(build_compact(meta.get(), inputs, p, part, caps));
+    };
+
+    // as many layers in a graph as fit, at least one
+    size_t size_max = 0;
+    auto spans_of = [&](auto && build) {
+        std::vector<span> res;
+        size_t size = CAPKV_GRAPH_SIZE;
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const size_t size_layer = build(span { i, i + 1 }, capkv_sched::n_tensors);
+            if (size + size_layer > CAPKV_GRAPH_SIZE) {
+                res.push_back({ i, i });
+                size = 0;
+            }
+            res.back().end = i + 1;
+            size += size_layer;
+            size_max = std::max(size_max, size);
+        }
+        return res;
+    };
+    spans_scores  = spans_of(scores);
+    spans_compact = spans_of(compaction);
+
+    // how many nodes and how much memory a sum by halves takes depends on n modulo 64: reserve for the worst of these sizes
+    auto each_n = [&](auto && f) {
+        for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
+            if (n_less < n) {
+                p.order.resize(n - n_less);
+                std::iota(p.order.begin(), p.order.end(), n_less);
+                for (const auto & part : spans_scores) {
+                    f(part);
+                }
+            }
+        }
+    };
+    each_n([&](const span & part) { size_max = std::max(size_max, scores(part, capkv_sched::n_tensors)); });
+
+    sched.make(lctx, size_max);
+
+    auto reserve_one = [&](ggml_cgraph * gf) { return sched.reserve(gf); };
+
+    bool res = true;
+    for (const auto & part : spans_compact) {
+        res = res && compaction(part, reserve_one);
+    }
+
+    each_n([&](const span & part) { res = res && scores(part, reserve_one); });
+
+    if (!res) {
+        sched.free();
+    }
+    return res;
 }

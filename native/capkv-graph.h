@@ -1,12 +1,15 @@
 #pragma once
 
-#include "capkv-cache.h"
+#include "capkv-layer.h"
+#include "capkv-params.h"
+#include "policies/policy.h"
 
 #include "ggml-cpp.h"
 
 #include <functional>
+#include <memory>
 
-// room for the tensors of a graph of at most n_nodes, without their data; throws std::bad_alloc
+// the ggml_context of a graph of at most n_nodes, without the data of its tensors; throws std::bad_alloc
 class capkv_graph_meta {
 public:
     explicit capkv_graph_meta(size_t n_nodes);
@@ -14,17 +17,13 @@ public:
     ggml_context * get() const { return ctx.get(); }
 
 private:
-    // n_nodes is a bound, so this is not zeroed: a page that holds no tensor takes no memory
+    // not zeroed: n_nodes is a bound, and a page that is never written takes no memory
     std::unique_ptr<uint8_t[]> buf;
     ggml_context_ptr           ctx;
 };
 
-// a bound on the nodes of the graphs of some layers: scores, compaction
-size_t capkv_n_nodes        (const capkv_cache::layer * beg, const capkv_cache::layer * end);
-size_t capkv_n_nodes_compact(size_t n_layers);
-
-// bytes that the tensors of a graph take in buffers of this type, as ggml's allocator lays them out; nothing is allocated, and
-// tensors that have their data already (cells, observed queries) do not count
+// bytes that the tensors of a graph take in buffers of this type, as ggml's allocator lays them out; nothing is allocated, and tensors
+// that have their data already (cells, observed queries) do not count
 size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft);
 
 // KV heads that are scored together: as many as keep the work memory of a layer's scores bounded, at least one

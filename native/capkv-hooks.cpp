@@ -9,7 +9,7 @@ bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos
 }
 
 //
-// what the cells of a budget cannot do, or not in the way of llama.cpp's memories
+// sequences
 //
 
 bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
@@ -19,7 +19,7 @@ bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id se
         return false;
     }
 
-    // the cells of one stream belong to one sequence: an eviction would not know whose they are
+    // a stream belongs to one sequence: an eviction could not tell whose cells are whose
     const llama_seq_id n_seq = cache->n_stream();
     if (seq_id_src >= n_seq || seq_id_dst >= n_seq) {
         LLAMA_LOG_ERROR("%s: sequence %d cannot be copied to %d, both stay as they are: allowed with a KV budget is 0 to n_seq_max - 1 = %d\n",
@@ -37,7 +37,7 @@ bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id se
         return true;
     }
 
-    // all of it, less what is not in the range
+    // copy all of it, then remove what is not in the range
     mem->seq_cp(seq_id_src, seq_id_dst, -1, -1);
 
     bool ok = p1 < 0 || mem->seq_rm(seq_id_dst, p1, -1);
@@ -53,7 +53,7 @@ bool capkv_seq_cp(llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id se
 bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id) {
     const auto * cache = capkv_memory::find(mem);
 
-    // a memory of streams keeps to the one of seq_id
+    // llama_kv_cache::seq_keep() would look at the stream of seq_id alone
     for (llama_seq_id id = 0; cache && id < (llama_seq_id) cache->n_stream(); ++id) {
         if (id != seq_id) {
             mem->seq_rm(id, -1, -1);
@@ -86,11 +86,11 @@ int32_t capkv_update_result(llama_memory_i * mem) {
 uint32_t capkv_n_nodes_observe(const llama_memory_i * mem) {
     const auto * cache = capkv_memory::find(mem);
 
-    return cache ? cache->n_nodes_observe() : 0;
+    return cache ? cache->get_observer().n_nodes() : 0;
 }
 
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
     if (auto * cache = capkv_memory::find(mctx)) {
-        cache->build_observe(g, mctx, q_cur, kq_scale, il);
+        cache->get_observer().build(g, mctx, q_cur, kq_scale, il);
     }
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// what the patched files of llama.cpp call: one line each, everything else is in native/
+// what the patched files of llama.cpp call, one line each
 
 #include "capkv-cache.h"
 #include "capkv-memory.h"
@@ -42,35 +42,37 @@ uint32_t capkv_kv_size(
         const llama_memory_i * mem_other, const llama_memory_i::layer_filter_cb & filter);
 
 // NULL without a budget
-std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_type, const llama_memory_i * mem_other);
+std::shared_ptr<capkv_cache> capkv_init(
+        llama_kv_cache & kv, const llama_model & model, const llama_hparams & hparams, capkv_observer::buffers & bufs,
+        llama_swa_type swa_type, const llama_memory_i * mem_other);
 
-// for memories made of several modules, which have to agree before one of them removes anything
+// a memory made of several modules asks this before one of them removes anything; true without a budget
 bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
-// llama_memory_seq_*(): true = done, or refused with a message in the log; false without a budget, and where llama.cpp's own way will do
-//   seq_cp:   a part of a sequence, of which llama.cpp's memories of streams know nothing
-//   seq_keep: the other sequences go, also those of other streams
-//   no_shift: seq_add and seq_div
+// llama_memory_seq_*(): true = done, or refused with a message in the log; false = llama.cpp is to do it: without a budget always
+//   seq_cp:   copies a part of a sequence too, which llama.cpp cannot do between streams
+//   seq_keep: removes the other sequences, whichever stream they are in; llama.cpp looks at the stream of seq_id alone
+//   no_shift: refuses seq_add and seq_div
 bool capkv_seq_cp  (llama_memory_i * mem, llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1);
 bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id);
 bool capkv_no_shift(const llama_memory_i * mem);
 
-// next to where K and V are stored: take what the policy observes of the queries; does nothing without a budget
+// where K and V are stored: adds the nodes that observe the queries; none without a budget
 //   q_cur: [d_k, n_head, n_tokens], as the attention gets it
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
 
-// how the evictions of the last memory update went, for llama_decode(): 0 = go on (they succeeded, or there was no memory for one: a
-// smaller batch may still find room), 2 = aborted, -3 = failed
+// how the evictions of the last memory update went, as llama_decode() returns it: 2 = aborted, -3 = failed, 0 = go on. That is so as
+// well if there was no memory for an eviction: a smaller batch may still find room
 int32_t capkv_update_result(llama_memory_i * mem);
 
-// the backend lets go of the pool that it computed with last, which its owner may free from now on: an eviction, or the next batch,
-// would look at it before it takes another one; does nothing without a budget
+// the owner of a thread pool may free it once it is detached, but the CPU backend would look at it again before it takes another one:
+// make it forget the pool; does nothing without a budget
 void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu);
 
-// nodes that capkv_build_observe() adds to a batch's graph at most; 0 without a budget
+// the most nodes that capkv_build_observe() adds to the graph of a batch; 0 without a budget
 uint32_t capkv_n_nodes_observe(const llama_memory_i * mem);
 
-// a saved state of a context: around what `write` and `read` do with the io that they get, a frame that lets a damaged state be
-// refused before anything of it is parsed; false without a budget, and where that io is the one at hand
+// put a frame around what `write` and `read` do with the io that they are given: a damaged state is refused before any of it is parsed
+// false: nothing was done, since there is no budget, or since io is in such a frame already
 bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write);
 bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read);

@@ -1,144 +1,185 @@
-// what a policy observes of the queries: nodes in the graph of each batch
+#include "capkv-observe.h"
 
-#include "capkv-cache.h"
-#include "capkv-memory.h"
-
-#include "llama-graph.h"
 #include "llama-impl.h"
 
 #include <algorithm>
-#include <cstring>
+#include <map>
 
-// batches without a sampled query that a graph with rows for some is kept for: to build a graph costs about as much as to compute
-// those rows eight times
-static constexpr int CAPKV_N_IDLE = 8;
+capkv_observer::capkv_observer(
+        const llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
+        buffers & bufs, bool no_alloc) :
+    kv(kv), params(params), layers(layers), obs(choose_type(policy)), layers_obs(layers.size()), streams(kv.get_n_stream()) {
+    alloc(bufs, no_alloc);
 
-// which tokens of the batch at hand are taken; has to be there even when there are none, to veto the reuse of the graph
-// for a batch that has some
-class capkv_graph_input : public llm_graph_input_i {
-public:
-    capkv_graph_input(capkv_cache & cache, ggml_backend_sched_t sched, size_t n_rows, bool warmup) :
-        cache(cache), sched(sched), n_rows(n_rows), warmup(warmup) {}
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        reset(s);
+    }
+}
 
-    void set_input(const llama_ubatch * ubatch) override {
-        const auto plan = cache.plan_observe(*ubatch, warmup);
+//
+// tensors
+//
 
-        GGML_ASSERT(plan.rows.size() <= n_rows);
+// whether a device can store rows of f32 as this type, and give them back
+static bool capkv_has_rows(ggml_backend_dev_t dev, ggml_type type, int64_t n_embd) {
+    ggml_context_ptr ctx { ggml_init({ 8*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true }) };
 
-        std::vector<int32_t> src(n_rows, 0);
-        std::vector<int64_t> dst(n_rows);
+    ggml_tensor * t    = ggml_new_tensor_2d(ctx.get(), type,          n_embd, 1);
+    ggml_tensor * rows = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n_embd, 1);
 
-        for (size_t i = 0; i < n_rows; ++i) {
-            if (i < plan.rows.size()) {
-                src[i] = plan.rows[i].i;
-                dst[i] = plan.rows[i].dst;
-            } else {
-                dst[i] = cache.scratch_row(i);
+    ggml_tensor * set = ggml_set_rows(ctx.get(), t, rows, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, 1));
+    ggml_tensor * get = ggml_get_rows(ctx.get(), t,       ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 1));
+
+    return ggml_backend_dev_supports_op(dev, set) && ggml_backend_dev_supports_op(dev, get);
+}
+
+// the type that the policy declares for sampled queries. If a layer or its device cannot have it: the next type that all of them can,
+// and as many queries as fit in the same bytes
+capkv_observe capkv_observer::choose_type(const capkv_policy & policy) const {
+    const auto & declared = policy.observe;
+
+    for (const ggml_type type : { declared.type, GGML_TYPE_F16, GGML_TYPE_F32 }) {
+        const bool ok = declared.n_rows() == 0 || std::all_of(layers.begin(), layers.end(), [&](const capkv_layer & l) {
+            auto * dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(kv.get_k_storage(l.il)->buffer));
+            if (!dev) {
+                dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); // the CPU's buffers name no device
             }
+            return l.d_k % ggml_blck_size(type) == 0 && (!dev || capkv_has_rows(dev, type, l.d_k*l.n_head));
+        });
+        if (ok) {
+            return declared.in_type(type);
         }
-        n_idle = plan.rows.empty() ? n_idle + 1 : 0;
+    }
+    throw capkv_error("kv_policy = " + std::string(params.policy) + ": the device of the KV cache cannot store its sampled queries (allowed: a policy "
+            "without, such as streaming)");
+}
 
-        // the sums of a sequence that begins are cleared, which a batch before this one may still write to
-        if (cache.clears_sums(plan)) {
-            ggml_backend_sched_synchronize(sched);
+void capkv_observer::alloc(buffers & bufs, bool no_alloc) {
+    const int64_t n_stream = streams.size();
+
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctx_map;
+
+    for (const auto & l : layers) {
+        if (!obs.any()) {
+            break;
         }
 
-        if (row_src) { ggml_backend_tensor_set(row_src, src.data(),      0, ggml_nbytes(row_src)); }
-        if (row_dst) { ggml_backend_tensor_set(row_dst, dst.data(),      0, ggml_nbytes(row_dst)); }
-        if (sum_sel) { ggml_backend_tensor_set(sum_sel, plan.sum.data(), 0, ggml_nbytes(sum_sel)); }
+        auto & ctx = ctx_map[ggml_backend_buffer_get_type(kv.get_k_storage(l.il)->buffer)];
+        if (!ctx) {
+            ggml_init_params init = { 3*layers.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+            ctx.reset(ggml_init(init));
+        }
 
-        cache.commit_observe(plan);
+        auto & res = layers_obs[l.i];
+
+        if (obs.mean) {
+            res.q_sum = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.n_head, n_stream);
+            ggml_format_name(res.q_sum, "cache_q_sum_l%d", l.il);
+            tensors.push_back({ res.q_sum, 1, true });
+        }
+        if (obs.cov) {
+            res.q_cov = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, l.d_k*l.d_k*l.n_head, n_stream);
+            ggml_format_name(res.q_cov, "cache_q_cov_l%d", l.il);
+            tensors.push_back({ res.q_cov, 1, true });
+        }
+        if (obs.n_rows() > 0) {
+            res.q_rows = ggml_new_tensor_2d(ctx.get(), obs.type, l.d_k*l.n_head, obs.n_rows()*n_stream + n_scratch());
+            ggml_format_name(res.q_rows, "cache_q_rows_l%d", l.il);
+            tensors.push_back({ res.q_rows, obs.n_rows(), false });
+        }
     }
 
-    bool can_reuse(const llm_graph_params & params) override {
-        warmup = params.cparams.warmup;
-
-        const size_t n = cache.plan_observe(params.ubatch, warmup).rows.size();
-
-        return n == n_rows || (n < n_rows && n_rows <= cache.n_scratch() && (n > 0 || n_idle < CAPKV_N_IDLE));
+    for (auto & [buft, ctx] : ctx_map) {
+        ggml_backend_buffer_t buf;
+        if (no_alloc) {
+            buf = ggml_backend_buft_alloc_buffer(buft, /*size =*/ 0);
+            for (auto * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
+                t->buffer = buf;
+            }
+        } else {
+            buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+        }
+        if (!buf) {
+            throw capkv_error("failed to allocate the observed queries of the KV budget");
+        }
+        ggml_backend_buffer_clear(buf, 0);
+        bufs.emplace_back(std::move(ctx), buf);
     }
+}
 
-    ggml_tensor * row_src = nullptr; // I32 [n_rows]
-    ggml_tensor * row_dst = nullptr; // I64 [n_rows]
-    ggml_tensor * sum_sel = nullptr; // F32 [n_tokens, n_stream]
+size_t capkv_observer::n_bytes() const {
+    size_t res = 0;
+    for (const auto & t : tensors) {
+        res += ggml_nbytes(t.t)/streams.size();
+    }
+    return res;
+}
 
-    capkv_cache & cache;
+void capkv_observer::copy_tensors(uint32_t s_src, uint32_t s_dst) {
+    ggml_init_params init = { 2*tensors.size()*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    ggml_context_ptr ctx { ggml_init(init) };
 
-    ggml_backend_sched_t sched; // of the batches
-
-    const size_t n_rows; // what is more than the batch at hand has goes to scratch rows
-    bool warmup;
-    int  n_idle = 0;     // batches without a row, up to now
-};
-
-static capkv_graph_input * capkv_find_input(const llm_graph_context & g, const capkv_cache & cache) {
-    for (auto & inp : g.res->inputs) {
-        auto * res = dynamic_cast<capkv_graph_input *>(inp.get());
-        if (res && &res->cache == &cache) {
+    for (const auto & t : tensors) {
+        auto view = [&](uint32_t s) {
+            auto * res = ggml_view_2d(ctx.get(), t.t, t.t->ne[0], t.n_rows, t.t->nb[1], t.offset(s));
+            res->buffer = t.t->buffer; // a view has none of its own, and the copy asks for it
             return res;
-        }
+        };
+        ggml_backend_tensor_copy(view(s_src), view(s_dst));
     }
-    return nullptr;
 }
 
-// from the RoPE node to what the attention gets
-struct capkv_after_rope {
-    float         scale  = 1.0f;
-    ggml_tensor * factor = nullptr;  // of each token
-    ggml_tensor * norm   = nullptr;  // the RMS norm
-    ggml_tensor * weight = nullptr;  // of the norm
-};
-
-// go back from what the attention gets to the RoPE node; NULL for a layer without one
-static ggml_tensor * capkv_find_rope(ggml_tensor * q, capkv_after_rope & after) {
-    for (int i = 0; i < 8 && q; ++i) {
-        switch (q->op) {
-            case GGML_OP_ROPE:
-                return q;
-            case GGML_OP_SCALE:
-                {
-                    float s;
-                    memcpy(&s, q->op_params, sizeof(s));
-                    after.scale *= s;
-                } break;
-            case GGML_OP_MUL:
-                if (after.norm || after.weight || after.factor) {
-                    return nullptr;
-                }
-                if (q->src[1]->ne[0] == 1 && q->src[1]->ne[1] == 1) {
-                    after.factor = q->src[1];
-                } else if (ggml_nelements(q->src[1]) == q->ne[0]) {
-                    after.weight = q->src[1];
-                } else {
-                    return nullptr;
-                }
-                break;
-            case GGML_OP_RMS_NORM:
-                if (after.norm) {
-                    return nullptr;
-                }
-                after.norm = q;
-                break;
-            case GGML_OP_RESHAPE:
-            case GGML_OP_CONT:
-                break;
-            default:
-                return nullptr;
+// a sequence may be reset while a copy of its tensors is pending: so the sums are cleared only when its first tokens come
+void capkv_observer::clear_sums(uint32_t s) const {
+    for (const auto & t : tensors) {
+        if (t.is_sum && t.t->data) {
+            ggml_backend_tensor_memset(t.t, 0, t.offset(s), t.size());
         }
-        q = q->src[0];
     }
-    return nullptr;
 }
 
-size_t capkv_cache::n_scratch() const {
+//
+// streams
+//
+
+void capkv_observer::reset(uint32_t s) {
+    streams[s] = {};
+    streams[s].rows.resize(obs.n_rows());
+}
+
+void capkv_observer::copy(uint32_t s_src, uint32_t s_dst) {
+    streams[s_dst] = streams[s_src];
+}
+
+void capkv_observer::set(uint32_t s, stream && st) {
+    streams[s] = std::move(st);
+}
+
+void capkv_observer::forget(uint32_t s, llama_pos p0, llama_pos p1) {
+    for (auto & row : streams[s].rows) {
+        if (row.pos >= p0 && (p1 < 0 || row.pos < p1)) {
+            row = {};
+        }
+    }
+}
+
+uint64_t capkv_observer::key_of(llama_pos pos) const {
+    return capkv_hash(capkv_hash(params.seed) + (uint64_t) pos);
+}
+
+//
+// which tokens of a batch are taken
+//
+
+size_t capkv_observer::n_scratch() const {
     return obs.n_rows_per_token()*streams.size();
 }
 
-int64_t capkv_cache::scratch_row(size_t i) const {
+int64_t capkv_observer::scratch_row(size_t i) const {
     return obs.n_rows()*streams.size() + i;
 }
 
-size_t capkv_cache::pad_rows(size_t n) const {
+size_t capkv_observer::pad_rows(size_t n) const {
     size_t res = std::min<size_t>(n, 1);
     while (res < n) {
         res *= 2;
@@ -146,16 +187,12 @@ size_t capkv_cache::pad_rows(size_t n) const {
     return n > n_scratch() ? n : std::min(res, n_scratch());
 }
 
-uint64_t capkv_cache::res_key(llama_pos pos) const {
-    return capkv_hash(capkv_hash(params.seed) + (uint64_t) pos);
-}
-
 // the row of a reservoir that a token takes: its own, a free one, or that of the highest key if its own is lower; else -1
-static int64_t capkv_res_slot(const std::vector<capkv_cache::slot> & slots, int64_t n_res, llama_pos pos, uint64_t key) {
+static int64_t capkv_reservoir_row(const std::vector<capkv_observer::row> & rows, int64_t n_res, llama_pos pos, uint64_t key) {
     int64_t dst = 0;
     for (int64_t j = 0; j < n_res; ++j) {
-        const auto & cur = slots[j];
-        const auto & max = slots[dst];
+        const auto & cur = rows[j];
+        const auto & max = rows[dst];
         if (cur.pos == pos) {
             return j;
         }
@@ -163,26 +200,26 @@ static int64_t capkv_res_slot(const std::vector<capkv_cache::slot> & slots, int6
             dst = j;
         }
     }
-    return slots[dst].pos < 0 || key < slots[dst].key ? dst : -1;
+    return rows[dst].pos < 0 || key < rows[dst].key ? dst : -1;
 }
 
-capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch, bool warmup) const {
-    observe_plan plan;
+capkv_observer::plan capkv_observer::make_plan(const llama_ubatch & ubatch, bool warmup) const {
+    plan res;
 
     if (obs.mean) {
-        plan.sum.resize((size_t) ubatch.n_tokens*streams.size(), 0.0f);
-        plan.n_sum.resize(streams.size(), 0);
+        res.sum.resize((size_t) ubatch.n_tokens*streams.size(), 0.0f);
+        res.n_sum.resize(streams.size(), 0);
     }
 
     if (warmup || !obs.any()) {
-        return plan;
+        return res;
     }
 
-    std::vector<std::vector<slot>>    slots(streams.size()); // copies, of the streams at hand
+    std::vector<std::vector<row>>     rows (streams.size()); // copies, of the streams in this ubatch
     std::vector<std::vector<int32_t>> taken(streams.size()); // [n_rows] token of the ubatch or -1
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        const uint32_t  s   = seq_stream(ubatch.seq_id[i][0]);
+        const uint32_t  s   = kv.get_stream(ubatch.seq_id[i][0]);
         const llama_pos pos = ubatch.pos[i];
 
         if (pos < (llama_pos) params.n_sink) {
@@ -190,33 +227,33 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
         }
 
         if (obs.mean) {
-            plan.sum[(size_t) s*ubatch.n_tokens + i] = 1.0f;
-            plan.n_sum[s]++;
+            res.sum[(size_t) s*ubatch.n_tokens + i] = 1.0f;
+            res.n_sum[s]++;
         }
         if (obs.n_rows() == 0) {
             continue;
         }
-        if (slots[s].empty()) {
-            slots[s] = streams[s].slots;
+        if (rows[s].empty()) {
+            rows[s] = streams[s].rows;
             taken[s].assign(obs.n_rows(), -1);
         }
 
-        const slot cur = { pos, res_key(pos) };
+        const row cur = { pos, key_of(pos) };
 
         auto take = [&](int64_t dst) {
-            slots[s][dst] = cur;
+            rows[s][dst]  = cur;
             taken[s][dst] = i;
         };
 
         if (obs.n_res > 0) {
-            const int64_t dst = capkv_res_slot(slots[s], obs.n_res, pos, cur.key);
+            const int64_t dst = capkv_reservoir_row(rows[s], obs.n_res, pos, cur.key);
             if (dst >= 0) {
                 take(dst);
             }
         }
         if (obs.n_last > 0) {
             const int64_t dst = obs.n_res + pos % obs.n_last;
-            if (pos >= slots[s][dst].pos) {
+            if (pos >= rows[s][dst].pos) {
                 take(dst);
             }
         }
@@ -225,166 +262,32 @@ capkv_cache::observe_plan capkv_cache::plan_observe(const llama_ubatch & ubatch,
     for (size_t s = 0; s < taken.size(); ++s) {
         for (size_t j = 0; j < taken[s].size(); ++j) {
             if (taken[s][j] >= 0) {
-                plan.rows.push_back({ taken[s][j], (int64_t) (s*obs.n_rows() + j), (uint32_t) s, slots[s][j] });
+                res.rows.push_back({ taken[s][j], (int64_t) (s*obs.n_rows() + j), (uint32_t) s, rows[s][j] });
             }
         }
     }
 
-    return plan;
+    return res;
 }
 
-bool capkv_cache::clears_sums(const observe_plan & plan) const {
-    for (size_t s = 0; s < plan.n_sum.size(); ++s) {
-        if (plan.n_sum[s] > 0 && streams[s].n_sum == 0) {
+bool capkv_observer::clears_sums(const plan & p) const {
+    for (size_t s = 0; s < p.n_sum.size(); ++s) {
+        if (p.n_sum[s] > 0 && streams[s].n_sum == 0) {
             return true;
         }
     }
     return false;
 }
 
-void capkv_cache::commit_observe(const observe_plan & plan) {
-    for (const auto & item : plan.rows) {
-        streams[item.s].slots[item.dst % obs.n_rows()] = item.new_slot;
+void capkv_observer::commit(const plan & p) {
+    for (const auto & item : p.rows) {
+        streams[item.s].rows[item.dst % obs.n_rows()] = item.new_row;
     }
 
-    for (size_t s = 0; s < plan.n_sum.size(); ++s) {
-        if (plan.n_sum[s] > 0 && streams[s].n_sum == 0) {
+    for (size_t s = 0; s < p.n_sum.size(); ++s) {
+        if (p.n_sum[s] > 0 && streams[s].n_sum == 0) {
             clear_sums(s);
         }
-        streams[s].n_sum += plan.n_sum[s];
-    }
-}
-
-// sum += x sel: x [d*n_head, n_tokens], sel [n_tokens, n_stream], sum [d*n_head, n_stream]
-static void capkv_build_sum(const llm_graph_context & g, ggml_tensor * x, ggml_tensor * sel, ggml_tensor * sum) {
-    ggml_context * ctx = g.ctx0;
-
-    ggml_tensor * cur = ggml_mul_mat(ctx, ggml_cont(ctx, ggml_transpose(ctx, x)), sel);
-    ggml_prec_set_acc(cur, GGML_PREC_F32);
-
-    ggml_build_forward_expand(g.gf, ggml_cpy(ctx, ggml_add(ctx, sum, cur), sum));
-}
-
-// cov += sum over the selected tokens of q q^T: q [d*n_head, n_tokens], sel [n_tokens, n_stream], cov [d*d*n_head, n_stream]
-static void capkv_build_cov(const llm_graph_context & g, ggml_tensor * q, int64_t d, ggml_tensor * sel, ggml_tensor * cov) {
-    ggml_context * ctx = g.ctx0;
-
-    ggml_tensor * qt = ggml_cont(ctx, ggml_transpose(ctx, q));
-    qt = ggml_reshape_3d(ctx, qt, qt->ne[0], d, qt->ne[1]/d); // [n_tokens, d, n_head]
-
-    for (int64_t s = 0; s < sel->ne[1]; ++s) {
-        ggml_tensor * sel_s = ggml_view_1d(ctx, sel, sel->ne[0], s*sel->nb[1]);
-        ggml_tensor * cov_s = ggml_view_1d(ctx, cov, cov->ne[0], s*cov->nb[1]);
-
-        ggml_tensor * cur = ggml_mul_mat(ctx, qt, ggml_mul(ctx, qt, sel_s)); // [d, d, n_head]
-        ggml_prec_set_acc(cur, GGML_PREC_F32);
-
-        cur = ggml_add(ctx, cov_s, ggml_reshape_1d(ctx, cur, ggml_nelements(cur)));
-        ggml_build_forward_expand(g.gf, ggml_cpy(ctx, cur, cov_s));
-    }
-}
-
-uint32_t capkv_cache::n_nodes_observe() const {
-    uint32_t n = 4; // what follows the rotation: norm, factor, cont, view
-    if (obs.n_rows() > 0) {
-        n += 2;
-    }
-    if (obs.mean) {
-        n += 5; // capkv_build_sum()
-    }
-    if (obs.cov) {
-        n += 3 + 7*streams.size(); // capkv_build_cov()
-    }
-    return obs.any() ? layers.size()*n + 3 : 0; // and the inputs
-}
-
-void capkv_cache::build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
-    const auto it = std::find_if(layers.begin(), layers.end(), [&](const layer & l) { return (int) l.il == il; });
-
-    // a layer that reuses another one's cells
-    if (it == layers.end()) {
-        return;
-    }
-
-    layer & l = *it;
-
-    capkv_after_rope after;
-    ggml_tensor * rope = capkv_find_rope(q_cur, after);
-    ggml_tensor * q    = rope ? rope->src[0] : q_cur; // [d_k, n_head, n_tokens] before RoPE
-
-    l.observed = true;
-    l.kq_scale = rope ? kq_scale*after.scale : kq_scale;
-    l.rope     = {};
-    if (rope) {
-        l.rope.on      = true;
-        l.rope.factors = rope->src[2];
-        l.rope.weight  = after.weight;
-        memcpy(l.rope.params, rope->op_params, sizeof(l.rope.params));
-    }
-
-    if (!obs.any()) {
-        return;
-    }
-
-    GGML_ASSERT(q->ne[0] == l.d_k && q->ne[1] == l.n_head && q->type == GGML_TYPE_F32);
-
-    ggml_context * ctx = g.ctx0;
-
-    const int64_t n_tokens = q->ne[2];
-    const int64_t n_stream = streams.size();
-
-    auto * inp = capkv_find_input(g, *this);
-
-    if (!inp) {
-        // a graph that is only reserved has no batch yet: take the most that one could
-        const bool   reserve = capkv_memory::is_reserve(mctx);
-        const size_t n_rows  = reserve ?
-            std::min<size_t>(n_tokens*obs.n_rows_per_token(), obs.n_rows()*n_stream) :
-            pad_rows(plan_observe(g.ubatch, g.cparams.warmup).rows.size());
-
-        inp = static_cast<capkv_graph_input *>(g.res->add_input(std::make_unique<capkv_graph_input>(*this, g.sched, n_rows, g.cparams.warmup)));
-
-        if (n_rows > 0) {
-            inp->row_dst = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_rows);
-            ggml_set_input(inp->row_dst);
-            inp->row_src = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_rows);
-            ggml_set_input(inp->row_src);
-        }
-        if (obs.mean) {
-            inp->sum_sel = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_tokens, n_stream);
-            ggml_set_input(inp->sum_sel);
-        }
-    }
-
-    if (inp->n_rows == 0 && !inp->sum_sel) {
-        return;
-    }
-
-    // neither changes when it comes before the rotation
-    if (rope && after.norm) {
-        float eps;
-        memcpy(&eps, after.norm->op_params, sizeof(eps));
-        q = ggml_rms_norm(ctx, q, eps);
-    }
-    if (rope && after.factor) {
-        q = ggml_mul(ctx, q, after.factor);
-    }
-
-    if (q->nb[1] != l.d_k*sizeof(float)) {
-        q = ggml_cont(ctx, q);
-    }
-    q = ggml_view_2d(ctx, q, l.d_k*l.n_head, n_tokens, q->nb[2], 0); // [d_k*n_head, n_tokens]
-
-    if (inp->n_rows > 0) {
-        ggml_tensor * rows = ggml_get_rows(ctx, q, inp->row_src); // [d_k*n_head, n_rows]
-
-        ggml_build_forward_expand(g.gf, ggml_set_rows(ctx, l.q_rows, rows, inp->row_dst));
-    }
-
-    if (l.q_sum) {
-        capkv_build_sum(g, q, inp->sum_sel, l.q_sum);
-    }
-    if (l.q_cov) {
-        capkv_build_cov(g, q, l.d_k, inp->sum_sel, l.q_cov);
+        streams[s].n_sum += p.n_sum[s];
     }
 }

@@ -171,8 +171,10 @@ void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const
     if (!g_pending.on) {
         return;
     }
-    for (const auto & l : capkv_memory::find(mem)->get_layers()) {
-        if (!l.observed) {
+    const capkv_cache & cache = *capkv_memory::find(mem);
+
+    for (const auto & l : cache.get_layers()) {
+        if (!cache.get_observer().of(l).observed) {
             capkv_refuse_arch(model, "the queries of layer " + std::to_string(l.il) + " are not observed");
         }
     }
@@ -182,7 +184,7 @@ void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const
 
     // llama.cpp decides by the device of each layer
     std::string where;
-    for (const auto & l : capkv_memory::find(mem)->get_layers()) {
+    for (const auto & l : cache.get_layers()) {
         auto * dev = model.dev_layer(l.il);
 
         const std::string cur = std::string(dev ? ggml_backend_dev_name(dev) : "none") + " (heads of " + std::to_string(l.d_k) +
@@ -234,20 +236,21 @@ uint32_t capkv_kv_size(
     return (uint32_t) g_pending.n_cells;
 }
 
-std::shared_ptr<capkv_cache> capkv_init(llama_kv_cache & kv, llama_swa_type swa_type, const llama_memory_i * mem_other) {
+std::shared_ptr<capkv_cache> capkv_init(
+        llama_kv_cache & kv, const llama_model & model, const llama_hparams & hparams, capkv_observer::buffers & bufs,
+        llama_swa_type swa_type, const llama_memory_i * mem_other) {
     if (!capkv_wants(swa_type, mem_other)) {
         return nullptr;
     }
 
     std::shared_ptr<capkv_cache> res;
     try {
-        res = std::make_shared<capkv_cache>(kv, g_pending.params, g_pending.n_ctx_seq);
+        res = std::make_shared<capkv_cache>(kv, model, hparams, bufs, g_pending.params, g_pending.n_ctx_seq, g_pending.was_unified);
     } catch (const capkv_error & err) {
         capkv_throw(err.what());
     }
 
     g_pending.n_cells = 0;
-    res->was_unified  = g_pending.was_unified;
 
     return res;
 }

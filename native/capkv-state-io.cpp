@@ -1,14 +1,14 @@
-// the frame around a saved state of a context with a budget: nothing of a state is parsed before it was verified
+// the frame around a saved state of a context with a budget: a state is verified before any of it is parsed
 //
-// A memory module reads counts and positions in between its tensors, and trusts them. So they are saved apart and come first,
-// with their size and a hash; the tensors follow, passed on as they come (on a device they stay there). What a module then
-// reads was written by one. Altered bytes of K and V are still K and V: they are not hashed.
+// A memory module reads counts and positions in between its tensors, and trusts them. In the frame they come first, with their size and a
+// hash, and the tensors follow. Those are passed on as they come (a state on a device stays there) and are not hashed: altered bytes of K
+// and V are still K and V.
 //
-//   "capkv" as llama_io_write_i::write_string() has it: a context without a budget sees another architecture
+//   "capkv"               as llama_io_write_i::write_string() writes it: to a context without a budget it is a wrong architecture
 //   capkv_state_head
 //   all but the tensors
 //   the tensors
-//   hash of the head: the end is there
+//   hash of the head      the state is not cut off
 
 #include "capkv-hooks.h"
 
@@ -29,10 +29,10 @@ struct capkv_state_head {
     uint64_t n_meta; // bytes of all but the tensors
     uint64_t n_data; // bytes of the tensors
     uint64_t hash_meta;
-    uint64_t hash;   // of what is above
+    uint64_t hash;   // of the fields above
 };
 
-// FNV-1a; no change of one byte goes unseen
+// FNV-1a: it sees every change of a single byte
 static uint64_t capkv_hash_bytes(const void * data, size_t size) {
     uint64_t res = 0xcbf29ce484222325;
     for (size_t i = 0; i < size; ++i) {
@@ -47,13 +47,13 @@ static uint64_t capkv_hash_bytes(const void * data, size_t size) {
     throw capkv_error(msg);
 }
 
-// these mark that the frame is there already
+// the io inside a frame
 class capkv_io_framed {
 public:
     virtual ~capkv_io_framed() = default;
 };
 
-// first pass: takes all but the tensors, counts those
+// first pass: keeps all but the tensors, and counts their bytes
 class capkv_io_collect : public llama_io_write_i, public capkv_io_framed {
 public:
     void write(const void * src, size_t size) override {
@@ -138,7 +138,7 @@ bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::f
     return true;
 }
 
-// a file that is at its end leaves the rest of what was asked for as it is, without an error
+// a file that ends early gives no error: what it does not have stays zero
 static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     char tag[sizeof(CAPKV_FRAME_TAG)] = {};
     io.read(tag, sizeof(tag));
@@ -157,7 +157,8 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     return head;
 }
 
-void capkv_cache::state_check(llama_memory_i * mem, llama_seq_id seq_id) {
+// throws if cells of the sequence, or with -1 of all, cannot have come about: the state was made up
+static void capkv_check_cells(const llama_memory_i * mem, llama_seq_id seq_id) {
     for (const auto * kv : capkv_memory::caches(mem)) {
         for (const uint32_t s : capkv_memory::streams_of(*kv, seq_id)) {
             const auto & cells = kv->get_cells(s);
@@ -176,7 +177,8 @@ void capkv_cache::state_check(llama_memory_i * mem, llama_seq_id seq_id) {
             if (n_used != cells.get_used()) {
                 capkv_state_damaged("a cell has no position");
             }
-            if (kv->capkv && kv->capkv->streams[s].evicted && kv->capkv->streams[s].pos_tail > cells.seq_pos_max(s) + 1) {
+            const auto * cache = capkv_memory::find(kv);
+            if (cache && cache->pos_tail(s) > cells.seq_pos_max(s) + 1) {
                 capkv_state_damaged("its tail begins after its end");
             }
         }
@@ -193,7 +195,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
     const auto head = capkv_read_head(io);
 
     std::vector<uint8_t> meta;
-    while (meta.size() < head.n_meta) { // in steps: a size that is not true ends at the end of what there is
+    while (meta.size() < head.n_meta) { // in steps, so that a wrong size does not allocate more than there is
         const size_t n = std::min<uint64_t>(head.n_meta - meta.size(), 1 << 20);
         meta.resize(meta.size() + n);
         io.read(meta.data() + meta.size() - n, n);
@@ -204,7 +206,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
 
     capkv_memory::apply_pending_copies(lctx);
 
-    // up to here the context is as it was; from here on all of it is taken over, or the sequence is left empty
+    // up to here the context is as it was; from here on the sequence gets the whole state, or is left empty
     try {
         capkv_io_read rest(io, std::move(meta), head.n_data);
         read(rest);
@@ -216,9 +218,9 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         if (end != head.hash) {
             capkv_state_damaged("it is cut off");
         }
-        capkv_cache::state_check(mem, seq_id);
+        capkv_check_cells(mem, seq_id);
         if (seq_id != -1 && capkv_memory::find(mem)->n_used(seq_id) == 0) {
-            mem->seq_rm(seq_id, -1, -1); // its windows as well
+            mem->seq_rm(seq_id, -1, -1); // the cells of its sliding windows too
         }
     } catch (...) {
         capkv_memory::drop(mem, seq_id);

@@ -1,6 +1,6 @@
-// saved states: the host's part (position table, counts) before the cells, the observed queries after them
+#include "capkv-state.h"
 
-#include "capkv-cache.h"
+#include "capkv-memory.h"
 
 #include "llama-impl.h"
 #include "llama-io.h"
@@ -43,12 +43,12 @@ static void capkv_write(llama_io_write_i & io, const T & val) {
 
 template <typename T>
 static T capkv_read(llama_io_read_i & io) {
-    T res = {}; // a file that breaks off gives fewer bytes without a word
+    T res = {}; // a file that ends early gives no error
     io.read(&res, sizeof(res));
     return res;
 }
 
-// something that a state and the context that reads it have to have in common
+// a value that has to be the same in a state and in the context that reads it
 struct capkv_field {
     const char * what;
     uint32_t     val;
@@ -108,7 +108,7 @@ static void capkv_expect_options(const capkv_state_options & saved, const capkv_
 }
 
 // what else has to match, in the order in which it is saved
-static std::vector<capkv_field> capkv_state_fields(const capkv_observe & obs, const std::vector<capkv_cache::layer> & layers) {
+static std::vector<capkv_field> capkv_state_fields(const capkv_observe & obs, const std::vector<capkv_layer> & layers) {
     const char * what = "what its policy observes";
 
     std::vector<capkv_field> res = {
@@ -128,93 +128,130 @@ static std::vector<capkv_field> capkv_state_fields(const capkv_observe & obs, co
     return res;
 }
 
-void capkv_cache::state_write_stream(llama_io_write_i & io, const stream & st) const {
-    capkv_write(io, (uint32_t) st.evicted);
-    capkv_write(io, st.pos_tail);
-    capkv_write(io, st.n_sink);
-    capkv_write(io, st.n_mid);
-    capkv_write(io, st.n_sum);
-    capkv_write(io, st.n_evicted);
-    capkv_write(io, st.n_evictions);
-    capkv_write(io, st.t_evict_us);
+capkv_state::capkv_state(
+        llama_kv_cache & kv, const capkv_params & params, const std::vector<capkv_layer> & layers,
+        capkv_positions & positions, capkv_observer & observer, capkv_evictor & evictor) :
+    kv(kv), params(params), layers(layers), positions(positions), observer(observer), evictor(evictor) {}
 
-    for (const auto & cap : st.cap) {
+//
+// one stream
+//
+
+void capkv_state::write_stream(llama_io_write_i & io, uint32_t s) const {
+    const auto & pos = positions.get(s);
+    const auto & obs = observer .get(s);
+    const auto & evi = evictor  .get(s);
+
+    capkv_write(io, (uint32_t) pos.evicted);
+    capkv_write(io, pos.pos_tail);
+    capkv_write(io, pos.n_sink);
+    capkv_write(io, pos.n_mid);
+    capkv_write(io, obs.n_sum);
+    capkv_write(io, evi.n_evicted);
+    capkv_write(io, evi.n_evictions);
+    capkv_write(io, evi.t_evict_us);
+
+    for (const auto & cap : evi.cap) {
         capkv_write(io, cap);
     }
-    for (const auto & slot : st.slots) {
-        capkv_write(io, slot.pos);
+    for (const auto & row : obs.rows) {
+        capkv_write(io, row.pos);
     }
-    for (const auto & pos : st.pos_mid) {
-        io.write(pos.data(), pos.size()*sizeof(pos[0]));
+    for (const auto & mid : pos.mid) {
+        io.write(mid.data(), mid.size()*sizeof(mid[0]));
     }
 }
 
-void capkv_cache::state_read_stream(llama_io_read_i & io, stream & st) const {
-    reset(st);
+capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
+    part res;
 
-    st.evicted     = capkv_read<uint32_t>(io) != 0;
-    st.pos_tail    = capkv_read<llama_pos>(io);
-    st.n_sink      = capkv_read<uint32_t>(io);
-    st.n_mid       = capkv_read<uint32_t>(io);
-    st.n_sum       = capkv_read<uint64_t>(io);
-    st.n_evicted   = capkv_read<uint64_t>(io);
-    st.n_evictions = capkv_read<uint64_t>(io);
-    st.t_evict_us  = capkv_read<int64_t>(io);
+    auto & pos = res.pos;
+    auto & obs = res.obs;
+    auto & evi = res.evi;
 
-    // the counts size what is read next
-    if ((uint64_t) st.n_sink + st.n_mid > n_cells()) {
-        capkv_state_refuse("it needs " + std::to_string((uint64_t) st.n_sink + st.n_mid) + " cells, here there are " + std::to_string(n_cells()));
+    pos.evicted     = capkv_read<uint32_t>(io) != 0;
+    pos.pos_tail    = capkv_read<llama_pos>(io);
+    pos.n_sink      = capkv_read<uint32_t>(io);
+    pos.n_mid       = capkv_read<uint32_t>(io);
+    obs.n_sum       = capkv_read<uint64_t>(io);
+    evi.n_evicted   = capkv_read<uint64_t>(io);
+    evi.n_evictions = capkv_read<uint64_t>(io);
+    evi.t_evict_us  = capkv_read<int64_t>(io);
+
+    // checked before they size what is read next
+    const uint64_t n_cells = kv.get_size();
+    if ((uint64_t) pos.n_sink + pos.n_mid > n_cells) {
+        capkv_state_refuse("it needs " + std::to_string((uint64_t) pos.n_sink + pos.n_mid) + " cells, here there are " + std::to_string(n_cells));
     }
-    if (st.pos_tail < 0 || (!st.evicted && st.n_mid > 0)) {
+    if (pos.pos_tail < 0 || (!pos.evicted && pos.n_mid > 0)) {
         capkv_state_refuse("its position table contradicts itself");
     }
 
-    for (auto & cap : st.cap) {
-        cap = capkv_read<capacity>(io);
+    evi.cap.resize(layers.size());
+    for (auto & cap : evi.cap) {
+        cap = capkv_read<capkv_evictor::capacity>(io);
     }
-    for (auto & slot : st.slots) {
-        slot.pos = capkv_read<llama_pos>(io);
-        slot.key = res_key(slot.pos);
-        if (slot.pos < -1) {
-            capkv_state_refuse("a sampled query has the position " + std::to_string(slot.pos));
+    obs.rows.resize(observer.what().n_rows());
+    for (auto & row : obs.rows) {
+        row.pos = capkv_read<llama_pos>(io);
+        row.key = observer.key_of(row.pos);
+        if (row.pos < -1) {
+            capkv_state_refuse("a sampled query has the position " + std::to_string(row.pos));
         }
     }
-    for (size_t i = 0; i < layers.size(); ++i) {
-        st.pos_mid[i].resize((size_t) st.n_mid*layers[i].n_head_kv);
-        io.read(st.pos_mid[i].data(), st.pos_mid[i].size()*sizeof(llama_pos));
-        for (const auto pos : st.pos_mid[i]) {
-            if (pos < 0) {
+    pos.mid.resize(layers.size());
+    for (const auto & l : layers) {
+        auto & mid = pos.mid[l.i];
+
+        mid.resize((size_t) pos.n_mid*l.n_head_kv);
+        io.read(mid.data(), mid.size()*sizeof(mid[0]));
+        for (const auto p : mid) {
+            if (p < 0) {
                 capkv_state_refuse("its position table contradicts itself");
             }
         }
     }
+
+    return res;
 }
 
-void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) const {
+//
+// all of it
+//
+
+void capkv_state::write_meta(llama_io_write_i & io, llama_seq_id seq_id) const {
     capkv_write(io, CAPKV_STATE_MAGIC);
     capkv_write(io, CAPKV_STATE_VERSION);
     capkv_write_options(io, params);
-    for (const auto & field : capkv_state_fields(obs, layers)) {
+    for (const auto & field : capkv_state_fields(observer.what(), layers)) {
         capkv_write(io, field.val);
     }
 
-    capkv_write(io, (uint32_t) (seq_id == -1 ? streams.size() : 1));
-    for (uint32_t s = 0; s < streams.size(); ++s) {
-        if (seq_id == -1 || s == seq_stream(seq_id)) {
-            state_write_stream(io, streams[s]);
+    const auto streams = capkv_memory::streams_of(kv, seq_id);
+
+    capkv_write(io, (uint32_t) streams.size());
+    for (const uint32_t s : streams) {
+        write_stream(io, s);
+    }
+}
+
+void capkv_state::write_data(llama_io_write_i & io, llama_seq_id seq_id) const {
+    for (const uint32_t s : capkv_memory::streams_of(kv, seq_id)) {
+        for (const auto & t : observer.get_tensors()) {
+            io.write_tensor(t.t, t.offset(s), t.size());
         }
     }
 }
 
-capkv_cache::state_guard::~state_guard() {
-    if (!cache.streams_read.empty()) {
-        cache.streams_read.clear();
-        cache.kv.state_clear(seq_id);
+capkv_state::guard::~guard() {
+    if (!state.parts_read.empty()) {
+        state.parts_read.clear();
+        state.kv.state_clear(seq_id);
     }
 }
 
-std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_read_i & io, llama_seq_id seq_id) {
-    streams_read.clear();
+std::unique_ptr<capkv_state::guard> capkv_state::read_meta(llama_io_read_i & io, llama_seq_id seq_id) {
+    parts_read.clear();
 
     if (capkv_read<uint32_t>(io) != CAPKV_STATE_MAGIC) {
         capkv_state_refuse("it was saved without a KV budget");
@@ -226,59 +263,42 @@ std::unique_ptr<capkv_cache::state_guard> capkv_cache::state_read_meta(llama_io_
     }
 
     capkv_expect_options(capkv_read_options(io, version_read), params);
-    for (const auto & field : capkv_state_fields(obs, layers)) {
+    for (const auto & field : capkv_state_fields(observer.what(), layers)) {
         capkv_expect(capkv_read<uint32_t>(io), field);
     }
 
-    const uint32_t n_stream = seq_id == -1 ? streams.size() : 1;
+    const uint32_t n_stream = capkv_memory::streams_of(kv, seq_id).size();
     capkv_expect(capkv_read<uint32_t>(io), { "its number of sequences", n_stream });
 
-    std::vector<stream> res(n_stream);
-    for (auto & st : res) {
-        state_read_stream(io, st);
+    std::vector<part> res;
+    for (uint32_t i = 0; i < n_stream; ++i) {
+        res.push_back(read_stream(io));
     }
-    streams_read = std::move(res);
+    parts_read = std::move(res);
 
-    // of a sequence without cells llama.cpp would leave in place what is there
+    // a state without cells: llama.cpp would leave in place what the sequence holds
     if (seq_id != -1) {
         kv.seq_rm(seq_id, -1, -1);
     }
 
-    return std::unique_ptr<state_guard>(new state_guard { *this, seq_id });
+    return std::unique_ptr<guard>(new guard { *this, seq_id });
 }
 
-// tensors of one stream, in the order that both directions share
-template <typename F>
-void capkv_cache::state_tensors(uint32_t s, F && f) const {
-    for (const auto & l : layers) {
-        for (auto * t : { l.q_sum, l.q_cov, l.q_rows }) {
-            if (t) {
-                const size_t size = n_rows_of(l, t)*t->nb[1];
-                f(t, s*size, size);
-            }
+void capkv_state::read_data(llama_io_read_i & io, llama_seq_id seq_id) {
+    GGML_ASSERT(!parts_read.empty());
+
+    const auto streams = capkv_memory::streams_of(kv, seq_id);
+
+    for (size_t i = 0; i < streams.size(); ++i) {
+        const uint32_t s = streams[i];
+
+        for (const auto & t : observer.get_tensors()) {
+            io.read_tensor(t.t, t.offset(s), t.size());
         }
-    }
-}
 
-void capkv_cache::state_write_data(llama_io_write_i & io, llama_seq_id seq_id) const {
-    for (uint32_t s = 0; s < streams.size(); ++s) {
-        if (seq_id == -1 || s == seq_stream(seq_id)) {
-            state_tensors(s, [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
-        }
-    }
-}
-
-void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
-    GGML_ASSERT(!streams_read.empty());
-
-    const uint32_t s0 = seq_id == -1 ? 0 : seq_stream(seq_id);
-
-    for (uint32_t i = 0; i < streams_read.size(); ++i) {
-        state_tensors(s0 + i, [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
-
-        // a state that holds fewer cells than its table speaks of was altered
-        const auto & st = streams_read[i];
-        if (st.evicted && kv.v_cells[s0 + i].get_used() < st.n_sink + st.n_mid) {
+        // the cells have been read by now: a table of more cells was made up
+        const auto & pos = parts_read[i].pos;
+        if (pos.evicted && kv.get_cells(s).get_used() < pos.n_sink + pos.n_mid) {
             capkv_state_refuse("its position table speaks of more cells than it holds");
         }
     }
@@ -287,9 +307,11 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
         capkv_state_refuse("it breaks off before its end");
     }
 
-    // the cells were laid out anew, from the first one on and in their order
-    for (uint32_t i = 0; i < streams_read.size(); ++i) {
-        streams[s0 + i] = std::move(streams_read[i]);
+    // llama_kv_cache has put the cells anew, from the first one on and in their order, as the table needs it
+    for (size_t i = 0; i < streams.size(); ++i) {
+        positions.set(streams[i], std::move(parts_read[i].pos));
+        observer .set(streams[i], std::move(parts_read[i].obs));
+        evictor  .set(streams[i], std::move(parts_read[i].evi));
     }
-    streams_read.clear();
+    parts_read.clear();
 }

@@ -25,7 +25,7 @@ class Context:
         wanted = ffi.new("struct capkv_params *", lib.capkv_default_params())
         wanted.n_budget, wanted.policy = 64, policy.encode()
         for name, value in kv.items():
-            assert lib.capkv_params_set(wanted, name.encode(), f"{value:g}".encode() if isinstance(value, float) else str(value).encode()), _lib.last_error()
+            assert lib.capkv_params_set(wanted, name.encode(), str(value).encode()), _lib.last_error()
         lib.capkv_set_next_params(wanted)
         self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         assert self.ctx, _lib.last_error()

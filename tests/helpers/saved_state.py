@@ -13,8 +13,6 @@ import llama_cpp
 import numpy as np
 from reference import MASK, splitmix64
 
-from capkv_edge import _lib
-
 TAG = b"\x05\0\0\0capkv"
 MAGIC, VERSION = 0x564B5043, 4
 FRAME_VERSION = 1

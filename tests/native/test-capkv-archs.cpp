@@ -162,15 +162,15 @@ static bool see_queries(ggml_tensor * t, bool ask, void * ud) {
 }
 
 // the same from what the policy tova has observed of the last token, at pos
-static std::vector<float> rotate_observed(const capkv_cache::layer & l, llama_pos pos) {
+static std::vector<float> rotate_observed(const capkv_layer & l, const capkv_observer::layer & seen, llama_pos pos) {
     ggml_init_params init = { 1 << 20, nullptr, /*.no_alloc =*/ true };
     std::unique_ptr<ggml_context, void (*)(ggml_context *)> ctx(ggml_init(init), ggml_free);
     std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr), ggml_backend_free);
 
     ggml_tensor * q     = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, l.d_k, l.n_head, 1);
-    const auto    where = l.rope.pos_data({ pos });
+    const auto    where = seen.rope.pos_data({ pos });
     ggml_tensor * p     = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, where.size());
-    ggml_tensor * res   = ggml_scale(ctx.get(), l.rope.apply(ctx.get(), q, p), l.kq_scale);
+    ggml_tensor * res   = ggml_scale(ctx.get(), seen.rope.apply(ctx.get(), q, p), seen.kq_scale);
 
     ggml_cgraph * gf = ggml_new_graph(ctx.get());
     ggml_build_forward_expand(gf, res);
@@ -179,7 +179,7 @@ static std::vector<float> rotate_observed(const capkv_cache::layer & l, llama_po
 
     std::vector<ggml_fp16_t> row(l.d_k*l.n_head);
     std::vector<float>       data(row.size());
-    ggml_backend_tensor_get(l.q_rows, row.data(), 0, row.size()*sizeof(row[0]));
+    ggml_backend_tensor_get(seen.q_rows, row.data(), 0, row.size()*sizeof(row[0]));
     ggml_fp16_to_fp32_row(row.data(), data.data(), row.size());
 
     ggml_backend_tensor_set(q, data.data(), 0, ggml_nbytes(q));
@@ -220,9 +220,10 @@ static void check_queries(const tiny_arch & arch, llama_model * model) {
     seen.on = true;
     CHECK(tiny_read(ctx.get(), { 7 }) == 0);
 
-    for (const auto & l : capkv_memory::find(llama_get_memory(ctx.get()))->get_layers()) {
+    const auto & cache = *capkv_memory::find(llama_get_memory(ctx.get()));
+    for (const auto & l : cache.get_layers()) {
         CHECK(seen.of_layer.count(l.il));
-        const double err = tiny_nmse(rotate_observed(l, 100), seen.of_layer[l.il]);
+        const double err = tiny_nmse(rotate_observed(l, cache.get_observer().of(l), 100), seen.of_layer[l.il]);
         if (!(err < 1e-6)) {
             fprintf(stderr, "%s: layer %u: the observed query differs, nmse = %g\n", arch.name.c_str(), l.il, err);
             exit(1);

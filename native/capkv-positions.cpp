@@ -1,0 +1,138 @@
+#include "capkv-positions.h"
+
+#include <algorithm>
+#include <limits>
+
+capkv_positions::capkv_positions(const std::vector<capkv_layer> & layers, uint32_t n_stream) : layers(layers), streams(n_stream) {
+    for (uint32_t s = 0; s < n_stream; ++s) {
+        reset(s);
+    }
+}
+
+void capkv_positions::reset(uint32_t s) {
+    streams[s] = {};
+    streams[s].mid.resize(layers.size());
+}
+
+void capkv_positions::copy(uint32_t s_src, uint32_t s_dst) {
+    streams[s_dst] = streams[s_src];
+}
+
+void capkv_positions::set(uint32_t s, stream && st) {
+    streams[s] = std::move(st);
+}
+
+std::vector<int32_t> capkv_positions::order(const llama_kv_cells & cells) {
+    std::vector<int32_t> res;
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        if (!cells.is_empty(i)) {
+            res.push_back(i);
+        }
+    }
+
+    std::stable_sort(res.begin(), res.end(), [&](int32_t a, int32_t b) { return cells.pos_get(a) < cells.pos_get(b); });
+
+    return res;
+}
+
+llama_pos capkv_positions::at(const llama_kv_cells & cells, uint32_t s, const capkv_layer & l, int64_t head_kv, uint32_t cell) const {
+    const auto & st = streams[s];
+
+    if (cell >= st.n_sink && cell < st.n_sink + st.n_mid) {
+        return st.mid[l.i][head_kv*st.n_mid + cell - st.n_sink];
+    }
+    return cells.pos_get(cell);
+}
+
+llama_pos capkv_positions::pos_min(const llama_kv_cells & cells, uint32_t s) const {
+    const llama_pos res = cells.seq_pos_min(s);
+
+    return res >= 0 && streams[s].evicted ? streams[s].pos_tail : res;
+}
+
+static void capkv_close_range(llama_pos & p0, llama_pos & p1) {
+    p0 = std::max(p0, 0);
+    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
+}
+
+capkv_positions::rm_kind capkv_positions::kind_of_rm(const llama_kv_cells & cells, uint32_t s, llama_pos p0, llama_pos p1) const {
+    capkv_close_range(p0, p1);
+
+    const llama_pos pos_max = cells.seq_pos_max(s);
+
+    if (pos_max < 0 || p0 > pos_max || p1 <= p0) {
+        return RM_NONE;
+    }
+    if (p0 == 0 && p1 > pos_max) {
+        return RM_WHOLE;
+    }
+    return streams[s].evicted && p0 < streams[s].pos_tail ? RM_REFUSED : RM_TAIL;
+}
+
+bool capkv_positions::has_all(uint32_t s, llama_pos p0, llama_pos p1) const {
+    capkv_close_range(p0, p1);
+
+    return p0 < p1 && (!streams[s].evicted || (p0 == 0 && p1 >= streams[s].pos_tail));
+}
+
+uint32_t capkv_positions::n_recent(uint32_t s, uint32_t n_used, uint32_t n) const {
+    const auto & st = streams[s];
+
+    return st.evicted ? std::min(n, n_used - st.n_sink - st.n_mid) : n;
+}
+
+capkv_positions::stream capkv_positions::compact(
+        const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
+        const std::vector<std::vector<int32_t>> & keep, std::vector<llama_pos> & pos_new) const {
+    const uint32_t n     = order.size();
+    const uint32_t n_new = p.n();
+    const uint32_t i_mid = p.n_sink;           // first cell of the middle
+    const uint32_t i_rec = p.n_sink + p.n_mid; // first cell of the recent ones
+
+    stream res;
+
+    res.evicted = true;
+    res.n_sink  = p.n_sink;
+    res.n_mid   = p.n_mid;
+    res.mid.resize(layers.size());
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
+            for (uint32_t j = i_mid; j < i_rec; ++j) {
+                res.mid[i].push_back(at(cells, s, layers[i], h, order[keep[i][h*n_new + j]]));
+            }
+        }
+    }
+
+    const llama_pos pos_first = cells.pos_get(order[0]);
+    const llama_pos pos_last  = cells.pos_get(order[n - 1]);
+
+    pos_new.resize(n_new);
+    for (uint32_t j = 0; j < i_mid; ++j) {
+        pos_new[j] = cells.pos_get(order[j]);
+    }
+    for (uint32_t j = i_rec; j < n_new; ++j) {
+        pos_new[j] = cells.pos_get(order[n - n_new + j]);
+    }
+
+    // the middle has to stay in order and to end right before the recent tokens, which may be taken back as a whole
+    const llama_pos pos_recent = p.n_recent > 0 ? pos_new[i_rec] : pos_last + 1;
+    for (uint32_t j = i_mid; j < i_rec; ++j) {
+        pos_new[j] = std::max(pos_recent - (llama_pos) (i_rec - j), j > 0 ? pos_new[j - 1] : pos_first);
+    }
+
+    // the entries of an image share one position: if some of them are not among the recent ones, the tail begins after the image
+    const bool cut = p.n_recent > 0 && p.n_recent < n && cells.pos_get(order[n - p.n_recent - 1]) == pos_recent;
+
+    res.pos_tail = std::max(pos_recent + (cut ? 1 : 0), pos_tail(s));
+
+    return res;
+}
+
+size_t capkv_positions::n_bytes(uint32_t s) const {
+    size_t res = 0;
+    for (const auto & mid : streams[s].mid) {
+        res += mid.size()*sizeof(llama_pos);
+    }
+    return res;
+}

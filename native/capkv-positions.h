@@ -1,0 +1,93 @@
+#pragma once
+
+#include "capkv-layer.h"
+
+#include "llama-kv-cells.h"
+
+#include <vector>
+
+//
+// capkv_positions: the position table
+//
+// The cells of a sequence (each sequence has a stream of its own), in the order of their positions:
+//
+//   [sinks][middle][tail]
+//
+// The sinks and the tail hold the same tokens in every head. In the middle, which is empty until the first eviction, each KV head of
+// each layer holds tokens of its own: their true positions are in this table, and the positions of the cells themselves only keep the
+// order. So a text can be taken back as far as the tail goes, or as a whole.
+//
+
+class capkv_positions {
+public:
+    struct stream {
+        bool      evicted  = false;
+        llama_pos pos_tail = 0; // first position of the tail; means nothing before the first eviction
+
+        // cells of the sinks and of the middle, set by an eviction
+        uint32_t n_sink = 0;
+        uint32_t n_mid  = 0;
+
+        std::vector<std::vector<llama_pos>> mid; // per layer [n_mid, n_head_kv]
+    };
+
+    // what is left of a stream's cells after an eviction
+    struct parts {
+        uint32_t n_sink;
+        uint32_t n_mid;
+        uint32_t n_recent;
+
+        uint32_t n() const { return n_sink + n_mid + n_recent; }
+    };
+
+    // what a removal does to a sequence
+    enum rm_kind {
+        RM_NONE,    // nothing of it is in the range
+        RM_TAIL,
+        RM_WHOLE,
+        RM_REFUSED, // the range reaches into the middle
+    };
+
+    capkv_positions(const std::vector<capkv_layer> & layers, uint32_t n_stream);
+
+    void reset(uint32_t s);
+    void copy (uint32_t s_src, uint32_t s_dst);
+    void set  (uint32_t s, stream && st);
+
+    const stream & get(uint32_t s) const { return streams[s]; }
+
+    // first position of the tail; 0 = nothing was evicted
+    llama_pos pos_tail(uint32_t s) const { return streams[s].evicted ? streams[s].pos_tail : 0; }
+
+    // cells in use, in the order of their positions
+    static std::vector<int32_t> order(const llama_kv_cells & cells);
+
+    // true position of the token that a cell of stream s holds in a KV head
+    llama_pos at(const llama_kv_cells & cells, uint32_t s, const capkv_layer & l, int64_t head_kv, uint32_t cell) const;
+
+    // first position from which on every token is there, -1 if the stream is empty: llama.h promises that all of [pos_min, pos_max] is
+    llama_pos pos_min(const llama_kv_cells & cells, uint32_t s) const;
+
+    // negative ends are open, as in llama.h
+    rm_kind kind_of_rm(const llama_kv_cells & cells, uint32_t s, llama_pos p0, llama_pos p1) const;
+
+    // whether every token of the range is there
+    bool has_all(uint32_t s, llama_pos p0, llama_pos p1) const;
+
+    // how many of the last tokens an eviction can keep as recent ones, at most n: what was taken back may have left less of a tail
+    uint32_t n_recent(uint32_t s, uint32_t n_used, uint32_t n) const;
+
+    // what an eviction makes of the table. Cell j of the first p.n() ones is to hold, in head h of layer i, the entry keep[i][h*p.n() + j]
+    // of `order`; pos_new [p.n()] are the positions to give to the cells themselves
+    stream compact(
+            const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
+            const std::vector<std::vector<int32_t>> & keep, std::vector<llama_pos> & pos_new) const;
+
+    // bytes of the table of stream s
+    size_t n_bytes(uint32_t s) const;
+
+private:
+    const std::vector<capkv_layer> & layers;
+
+    std::vector<stream> streams;
+};

@@ -1,0 +1,60 @@
+#pragma once
+
+#include "policies/policy.h"
+
+#include "ggml-backend.h"
+
+struct llama_context;
+
+//
+// capkv_sched: computes the graphs of evictions on the backends of the context
+//
+// It has a scheduler of its own, so that the one of the batches keeps its reserved buffers.
+//
+
+class capkv_sched {
+public:
+    capkv_sched() = default;
+    ~capkv_sched();
+
+    capkv_sched(const capkv_sched &) = delete;
+    capkv_sched & operator=(const capkv_sched &) = delete;
+
+    bool exists() const { return sched != nullptr; }
+
+    // for graphs of at most n_tensors; each layer is scored where its cache lives
+    void make(llama_context * lctx, size_t n_tensors);
+    void free();
+
+    // false if there is no memory
+    bool reserve(ggml_cgraph * gf);
+
+    // with the threads of a batch, whatever was computed last. Without memory the scheduler is freed: its buffers are of no use then
+    ggml_status compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs);
+
+    // wait for the batch that is still computed. Unlike llama_context::synchronize() this leaves the context's clock alone, which counts
+    // the eviction as a part of the next batch
+    static void wait(llama_context * lctx);
+
+    // while it lives, the abort callback of the context is off
+    class no_abort {
+    public:
+        explicit no_abort(llama_context * lctx);
+        ~no_abort();
+
+    private:
+        llama_context * lctx;
+        bool (* const callback)(void *);
+        void *  const data;
+    };
+
+    // work memory of all backends
+    size_t n_bytes() const;
+
+    // tensors that a scheduler needs to know for this graph: nodes, leafs, and what those are views of
+    static size_t n_tensors(ggml_cgraph * gf);
+
+private:
+    ggml_backend_sched_t sched = nullptr;
+    size_t n_tensors_max = 0;
+};
