@@ -1,0 +1,156 @@
+// the position table: what an eviction makes of it, and what can be taken back after one
+
+#include "tiny-model.h"
+
+#include "capkv-positions.h"
+
+#include <algorithm>
+
+using parts = capkv_positions::parts;
+
+// one layer of two KV heads
+static const std::vector<capkv_layer> g_layers = { { 3, 0, 0, 4, 2, 16, 16 } };
+
+// a stream whose cells hold these positions, in an order of their own
+static llama_kv_cells cells_of(const std::vector<llama_pos> & pos) {
+    llama_kv_cells res;
+    res.resize(32);
+    for (size_t i = 0; i < pos.size(); ++i) {
+        const uint32_t cell = (i*5 + 3) % 32;
+        res.pos_set(cell, pos[i]);
+        res.seq_add(cell, 0);
+    }
+    return res;
+}
+
+static std::vector<llama_pos> from_to(llama_pos p0, llama_pos p1) {
+    std::vector<llama_pos> res;
+    for (llama_pos p = p0; p < p1; ++p) {
+        res.push_back(p);
+    }
+    return res;
+}
+
+// evicts: head h keeps the entries mid[h] in its middle; the positions of the cells afterwards
+static std::vector<llama_pos> evict(capkv_positions & table, llama_kv_cells & cells, const parts & p, const std::vector<std::vector<int32_t>> & mid) {
+    const auto order = capkv_positions::order(cells);
+    const int32_t n  = order.size();
+
+    std::vector<std::vector<int32_t>> keep(1);
+    for (const auto & entries : mid) {
+        CHECK(entries.size() == p.n_mid);
+        for (uint32_t j = 0; j < p.n_sink; ++j)   { keep[0].push_back(j); }
+        keep[0].insert(keep[0].end(), entries.begin(), entries.end());
+        for (uint32_t j = 0; j < p.n_recent; ++j) { keep[0].push_back(n - p.n_recent + j); }
+    }
+
+    std::vector<llama_pos> pos;
+    table.set(0, table.compact(cells, 0, order, p, keep, pos));
+
+    cells.reset();
+    for (uint32_t j = 0; j < p.n(); ++j) {
+        cells.pos_set(j, pos[j]);
+        cells.seq_add(j, 0);
+    }
+    return pos;
+}
+
+static std::vector<llama_pos> head(const capkv_positions & table, const llama_kv_cells & cells, int64_t h) {
+    std::vector<llama_pos> res;
+    for (const int32_t cell : capkv_positions::order(cells)) {
+        res.push_back(table.at(cells, 0, g_layers[0], h, cell));
+    }
+    return res;
+}
+
+using vec = std::vector<llama_pos>;
+
+static void test_before_an_eviction() {
+    capkv_positions table(g_layers, 1);
+    const auto cells = cells_of(from_to(0, 10));
+
+    CHECK(head(table, cells, 1) == from_to(0, 10));
+    CHECK(table.pos_min(cells, 0) == 0 && table.pos_tail(0) == 0 && table.n_bytes(0) == 0);
+    CHECK(table.n_recent(0, 10, 64) == 64);
+    CHECK(table.has_all(0, 3, 7) && !table.has_all(0, 7, 7));
+
+    CHECK(table.kind_of_rm(cells, 0,  3,  5) == capkv_positions::RM_TAIL);
+    CHECK(table.kind_of_rm(cells, 0,  0, 10) == capkv_positions::RM_WHOLE);
+    CHECK(table.kind_of_rm(cells, 0, -1, -1) == capkv_positions::RM_WHOLE);
+    CHECK(table.kind_of_rm(cells, 0, 10, -1) == capkv_positions::RM_NONE);
+    CHECK(table.kind_of_rm(cells, 0,  5,  5) == capkv_positions::RM_NONE);
+}
+
+static void test_evictions() {
+    capkv_positions table(g_layers, 1);
+    auto cells = cells_of(from_to(0, 20));
+
+    // the middle's cells end right before the recent ones
+    CHECK(evict(table, cells, { 2, 3, 4 }, { { 5, 7, 9 }, { 2, 8, 15 } }) == (vec { 0, 1, 13, 14, 15, 16, 17, 18, 19 }));
+    CHECK(head(table, cells, 0) == (vec { 0, 1, 5, 7, 9,  16, 17, 18, 19 }));
+    CHECK(head(table, cells, 1) == (vec { 0, 1, 2, 8, 15, 16, 17, 18, 19 }));
+    CHECK(table.pos_tail(0) == 16 && table.pos_min(cells, 0) == 16);
+    CHECK(table.n_bytes(0) == 2*3*sizeof(llama_pos));
+
+    CHECK(table.kind_of_rm(cells, 0, 15, -1) == capkv_positions::RM_REFUSED);
+    CHECK(table.kind_of_rm(cells, 0,  0, 20 - 1) == capkv_positions::RM_REFUSED);
+    CHECK(table.kind_of_rm(cells, 0, 16, -1) == capkv_positions::RM_TAIL);
+    CHECK(table.kind_of_rm(cells, 0,  0, 20) == capkv_positions::RM_WHOLE);
+    CHECK(table.has_all(0, 0, 16) && !table.has_all(0, 0, 15) && !table.has_all(0, 1, 20));
+
+    // two tokens are taken back: the recent window cannot reach into the middle
+    cells.rm(7);
+    cells.rm(8);
+    CHECK(table.n_recent(0, cells.get_used(), 4) == 2);
+
+    // the next eviction keeps positions that only the table knows, and the tail never begins earlier
+    CHECK(evict(table, cells, { 2, 1, 1 }, { { 3 }, { 5 } }) == (vec { 0, 1, 16, 17 }));
+    CHECK(head(table, cells, 0) == (vec { 0, 1, 7,  17 }));
+    CHECK(head(table, cells, 1) == (vec { 0, 1, 16, 17 }));
+    CHECK(table.pos_tail(0) == 17);
+
+    table.reset(0);
+    CHECK(table.pos_tail(0) == 0 && table.n_bytes(0) == 0);
+}
+
+// the entries of an image share a position
+static void test_image() {
+    for (const uint32_t n_recent : { 4, 3 }) {
+        capkv_positions table(g_layers, 1);
+        auto cells = cells_of({ 0, 1, 2, 3, 4, 5, 6, 6, 6, 7 });
+
+        // all three of them are recent, or one is not: then the tail begins after the image
+        const uint32_t n_mid = 5 - n_recent;
+        const std::vector<int32_t> mid(from_to(3, 3 + n_mid));
+        const auto pos = evict(table, cells, { 1, n_mid, n_recent }, { mid, mid });
+        CHECK(table.pos_tail(0) == (n_recent == 4 ? 6 : 7));
+        CHECK(pos[1 + n_mid] == 6 && std::is_sorted(pos.begin(), pos.end()));
+    }
+}
+
+// a middle that is longer than the positions before the recent tokens: it stays in order
+static void test_positions_stay_in_order() {
+    capkv_positions table(g_layers, 1);
+    auto cells = cells_of({ 0, 0, 0, 0, 0, 0, 1 });
+
+    CHECK(evict(table, cells, { 0, 3, 1 }, { { 0, 1, 2 }, { 3, 4, 5 } }) == (vec { 0, 0, 0, 1 }));
+}
+
+static void test_streams() {
+    capkv_positions table(g_layers, 2);
+    auto cells = cells_of(from_to(0, 20));
+    evict(table, cells, { 2, 3, 4 }, { { 5, 7, 9 }, { 2, 8, 15 } });
+
+    table.copy(0, 1);
+    table.reset(0);
+    CHECK(table.pos_tail(1) == 16 && table.pos_tail(0) == 0);
+    CHECK(table.get(1).mid[0] == (vec { 5, 7, 9, 2, 8, 15 }));
+}
+
+int main() {
+    test_before_an_eviction();
+    test_evictions();
+    test_image();
+    test_positions_stay_in_order();
+    test_streams();
+}
