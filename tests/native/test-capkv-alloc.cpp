@@ -1,10 +1,10 @@
-// the work memory of an eviction cannot be had: an error, and the context is as it was
+// there is no memory for the work of an eviction: an error, and the context is as it was
 
 #include "tiny-model.h"
 
 #include <cerrno>
 
-// ggml takes the buffers of the CPU from here
+// ggml allocates the buffers of the CPU with this
 static size_t g_refused_from = SIZE_MAX;
 static size_t g_n_refused    = 0;
 
@@ -25,7 +25,7 @@ static void check(const char * policy) {
     const size_t n_work = tiny_stats(plenty.get()).bytes_work;
     CHECK(n_work > 4096);
 
-    // from the first batch on there is no room for it
+    // no memory from the first batch on
     auto ctx = tiny_context(model.get(), "64", policy);
     g_refused_from = n_work/2;
     CHECK(tiny_read(ctx.get(), tiny_text(240)) == 0);
@@ -46,9 +46,9 @@ static void check(const char * policy) {
         CHECK(llama_state_get_data(ctx.get(), after.data(), after.size()) == after.size());
         CHECK(after == before);
     }
-    CHECK(tiny_read(ctx.get(), tiny_text(16, 1)) == 0); // for this one there are cells left
+    CHECK(tiny_read(ctx.get(), tiny_text(16, 1)) == 0); // this batch fits into the cells that are left
 
-    // once there is room, it goes on as if nothing had been
+    // with memory again, it goes on as one that always had some
     g_refused_from = SIZE_MAX;
     CHECK(tiny_read(plenty.get(), tiny_text(16, 1)) == 0);
     CHECK(tiny_go_on(ctx.get(), 200) == tiny_go_on(plenty.get(), 200));

@@ -256,7 +256,7 @@ int main() {
 
     std::set<std::string> run;
     for (const auto & arch : g_archs) {
-        fprintf(stderr, "%s\n", arch.name.c_str()); // the last one, should it end here
+        fprintf(stderr, "%s\n", arch.name.c_str()); // if the process dies, this says where
         const auto model = tiny_arch_model(arch);
         CHECK(model);
         check_evictions(model.get());

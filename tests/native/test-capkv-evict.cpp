@@ -1,4 +1,4 @@
-// an eviction and the context around it: its threads, its clock, what it waits for, and what a failure leaves behind
+// an eviction and its context: the threads, the clock, what it waits for, and what a failure leaves behind
 
 #include "tiny-model.h"
 
@@ -8,7 +8,7 @@
 
 #include <functional>
 
-// the libraries call these in place of ggml's own, which they pass on to
+// the libraries call the functions below in place of ggml's; real() finds ggml's own, to pass the call on
 template <typename F>
 static F real(const char * name) {
     return (F) dlsym(RTLD_NEXT, name);
@@ -16,8 +16,8 @@ static F real(const char * name) {
 
 #define REAL(name) static const auto name##_real = real<decltype(&name)>(#name)
 
-// the graphs of evictions are computed by this, those of batches asynchronously
-static std::function<ggml_status(int)> g_compute_status; // of the i-th of them
+// evictions compute with ggml_backend_sched_graph_compute(), batches with the asynchronous one
+static std::function<ggml_status(int)> g_compute_status; // the status to return for the i-th graph of an eviction
 static int                             g_n_compute = 0;
 
 extern "C" ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, ggml_cgraph * graph) {
@@ -30,7 +30,7 @@ extern "C" ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t sch
     return status == GGML_STATUS_SUCCESS ? res : status;
 }
 
-// a clock that goes on by 1 s with each graph
+// a clock that each graph moves on by 1 s
 static int64_t g_now_us = 1;
 
 extern "C" int64_t ggml_time_us(void) {
@@ -53,7 +53,7 @@ extern "C" ggml_status ggml_graph_compute(ggml_cgraph * graph, ggml_cplan * plan
     return ggml_graph_compute_real(graph, plan);
 }
 
-static std::string g_order; // s: a scheduler is waited for, c: a tensor is copied, z: one is cleared
+static std::string g_order; // in the order of the calls: s = a scheduler is waited for, c = a tensor is copied, z = a tensor is cleared
 
 extern "C" void ggml_backend_sched_synchronize(ggml_backend_sched_t sched) {
     REAL(ggml_backend_sched_synchronize);
@@ -77,7 +77,7 @@ extern "C" void ggml_backend_tensor_memset(ggml_tensor * tensor, uint8_t value, 
 // helpers
 //
 
-// reads until there is no cell left
+// reads tokens until no cell is left
 static void fill(llama_context * ctx, llama_seq_id seq_id = 0) {
     const auto st = tiny_stats(ctx, seq_id);
     CHECK(tiny_read(ctx, tiny_text(st.n_cells - st.n_used, 2), seq_id) == 0);
@@ -105,7 +105,7 @@ static ggml_threadpool * new_pool(int n_threads) {
 // threads
 //
 
-// the pool of the last batch may be gone when an eviction comes
+// an eviction after the pool of the last batch was freed
 static void test_pool_is_gone() {
     const auto model = tiny_model();
     const auto ctx   = tiny_context(model.get(), "64");
@@ -130,7 +130,7 @@ static void test_pool_and_threads_of_batches() {
     llama_set_n_threads(ctx.get(), 1, 2);
     const auto st = tiny_stats(ctx.get());
     CHECK(tiny_read(ctx.get(), tiny_text(st.n_cells - 1)) == 0);
-    CHECK(tiny_read(ctx.get(), { 7 }) == 0); // with the pool of single tokens
+    CHECK(tiny_read(ctx.get(), { 7 }) == 0); // a single token: computed with the other pool
 
     g_computed.clear();
     CHECK(tiny_read(ctx.get(), { 5 }) == 0);
@@ -151,7 +151,7 @@ static void test_pool_and_threads_of_batches() {
 // times
 //
 
-// what a batch takes is counted from its start to its end, the eviction that it needs included
+// the time of a batch is counted from its start to its end, with the eviction that it needs
 static void test_times() {
     const auto model = tiny_model();
     const auto ctx   = tiny_context(model.get(), "64");
@@ -187,7 +187,7 @@ static void test_scoring_fails(const char * arch) {
 
     fail_at(0);
     CHECK(tiny_read(ctx.get(), { 5 }) == -3);
-    CHECK(capkv_compress(ctx.get(), 0, 0) > 0); // the second one succeeds
+    CHECK(capkv_compress(ctx.get(), 0, 0) > 0); // the second eviction succeeds
     const auto after = tiny_go_on(ctx.get(), 40);
 
     const auto other = tiny_context(model.get(), "64");
@@ -196,7 +196,7 @@ static void test_scoring_fails(const char * arch) {
     CHECK(tiny_go_on(other.get(), 40) == after);
 }
 
-// half a compaction is no cache: the sequence is emptied, in all its memories, and the batch is not read
+// a compaction that stops half-way leaves no usable cache: the sequence is emptied in all caches, and the batch is not read
 static void test_compaction_fails(const char * arch, bool compress) {
     const auto model = tiny_model(arch);
     const auto ctx   = tiny_context(model.get(), "64", "capkv", 2);
@@ -213,7 +213,7 @@ static void test_compaction_fails(const char * arch, bool compress) {
     CHECK(tiny_stats(ctx.get(), 0).n_used == 0 && tiny_stats(ctx.get(), 0).n_evictions == 0);
     CHECK(get_state(ctx.get(), 1) == other);
 
-    // and goes on as one that is new
+    // the emptied sequence goes on as a new one
     const auto fresh = tiny_context(model.get(), "64", "capkv", 2);
     for (auto * c : { ctx.get(), fresh.get() }) {
         CHECK(tiny_read(c, tiny_text(300, 4), 0) == 0);
@@ -222,14 +222,14 @@ static void test_compaction_fails(const char * arch, bool compress) {
     CHECK(tiny_go_on(ctx.get(), 200) == tiny_go_on(fresh.get(), 200));
 }
 
-// of two sequences that need room for a batch the one is left as it was, and the other is emptied: the batch is not read
+// two sequences need room for a batch: the eviction of one finds no memory, that of the other stops half-way, so the batch is not read
 static void test_second_compaction_fails() {
     const auto model = tiny_model();
     const auto ctx   = tiny_context(model.get(), "64", "capkv", 2);
     fill(ctx.get(), 0);
     fill(ctx.get(), 1);
 
-    // scores of the first, then scores and cells of the second
+    // graphs: the scores of the first, then the scores and the compaction of the second
     g_n_compute      = 0;
     g_compute_status = [](int i) { return i == 0 ? GGML_STATUS_ALLOC_FAILED : i == 2 ? GGML_STATUS_FAILED : GGML_STATUS_SUCCESS; };
 
@@ -251,7 +251,7 @@ static void test_second_compaction_fails() {
     CHECK(pos_max(ctx.get(), 1) == -1);
 }
 
-// one failure is told once
+// a failure is reported once
 static void test_failure_is_over() {
     const auto model = tiny_model();
     const auto ctx   = tiny_context(model.get(), "64");
@@ -266,10 +266,10 @@ static void test_failure_is_over() {
 }
 
 //
-// what is still computed
+// waiting for what is still computed
 //
 
-// the size of a state needs what a copy is of, which may be of a batch that is still computed
+// the size of a state needs the pending copies, and those need the batch that is still computed
 static void test_copies_wait() {
     const auto model = tiny_model();
     const auto ctx   = tiny_context(model.get(), "64", "capkv", 2);
@@ -282,7 +282,7 @@ static void test_copies_wait() {
     CHECK(g_order.find('s') < g_order.find('c'));
 }
 
-// so do the sums of queries, when a sequence begins anew
+// clearing the query sums of a sequence that begins anew waits too
 static void test_sums_wait() {
     const auto model = tiny_model();
     const auto ctx   = tiny_context(model.get(), "64", "expected");

@@ -1,4 +1,4 @@
-// what comes of a context's parameters with a budget: whose they are, flash attention, contexts on top of another one
+// how a budget gets into a context: which call it is for, flash attention, the context of a draft model
 
 #include "tiny-device.h"
 
@@ -13,7 +13,7 @@ static bool has_budget(const llama_context_ptr & ctx) {
     return capkv_get_params(ctx.get(), nullptr);
 }
 
-// a call that fails before there is a context leaves nothing behind for the next one
+// a budget is for one call, even if that fails before there is a context
 static void check_params_are_for_one_call() {
     const auto model = tiny_model();
     const auto kv    = budget_of(64);
@@ -34,7 +34,7 @@ static void check_params_are_for_one_call() {
     CHECK(!has_budget(llama_context_ptr(llama_init_from_model(model.get(), tiny_context_params()))));
 }
 
-// the cells of a draft's context are as many as without a budget
+// the context of a draft model has as many cells as without a budget
 static void check_draft() {
     const auto model = tiny_model();
     const auto kv    = budget_of(64);
@@ -59,7 +59,7 @@ static void check_draft() {
             CHECK(llama_n_ctx(draft.get()) == params.n_ctx);
             CHECK(llama_n_ctx_seq(draft.get()) == (unified ? params.n_ctx : params.n_ctx/4));
 
-            // a length of its own stays
+            // a length that the caller chose stays
             params_draft.n_ctx = 512;
             llama_context_ptr small(llama_init_from_model(model.get(), params_draft));
             CHECK(llama_n_ctx(small.get()) == (params_draft.kv_unified ? 512 : 4*256));
@@ -91,7 +91,7 @@ static void check_flash_attention() {
     CHECK(read(on_host.get(), LLAMA_FLASH_ATTN_TYPE_AUTO));
     CHECK(!read(on_host.get(), LLAMA_FLASH_ATTN_TYPE_DISABLED));
 
-    // `auto` asks the device that has the layers
+    // `auto` depends on the device that has the layers
     const auto on_device = tiny_model("llama", 1, 99);
     CHECK(read(on_device.get(), LLAMA_FLASH_ATTN_TYPE_AUTO));
 

@@ -1,4 +1,4 @@
-// damaged states, cut off and with flipped bytes: each is refused or taken over, and the context works after it
+// damaged states, cut off or with flipped bytes: each is refused or read, and the context works afterwards
 //
 //   test-capkv-state-fuzz [n_flips = 40] [seed = 1] [n_step = 1024]
 //
@@ -23,7 +23,7 @@ static uint64_t hash_bytes(const uint8_t * data, size_t size) {
     return res;
 }
 
-// where all but the tensors is in a state: offset and size (native/capkv-state-io.cpp)
+// offset and size of all but the tensors in a state (native/capkv-state-io.cpp)
 static std::pair<size_t, size_t> find_meta(const bytes & data) {
     const std::string tag = "capkv";
     const size_t head = std::search(data.begin(), data.end(), tag.begin(), tag.end()) - data.begin() + tag.size();
@@ -34,7 +34,7 @@ static std::pair<size_t, size_t> find_meta(const bytes & data) {
     return { head + 40, n_meta };
 }
 
-// makes the hashes right again: what is damaged then gets as far as the readers of the memory modules
+// makes the hashes right again, so that the damage reaches the memory modules
 static void seal(bytes & data) {
     const auto [offset, size] = find_meta(data);
 
@@ -45,7 +45,7 @@ static void seal(bytes & data) {
     memcpy(data.data() + data.size() - 8, &hash, 8);
 }
 
-// what a damaged state is tried on: two sequences, of which the second one is never restored alone
+// a context to read damaged states into: two sequences, of which only the first one is ever restored alone
 struct fuzz {
     llama_model_ptr   model;
     llama_context_ptr ctx;
@@ -68,7 +68,7 @@ struct fuzz {
         }
     }
 
-    // whichever way it went: the context can be read from, written to, evicted from and saved
+    // whether the state was read or refused: batches, evictions and saves work
     void check_usable(bool taken, llama_seq_id seq_id) {
         auto * mem = llama_get_memory(ctx.get());
 
@@ -83,7 +83,7 @@ struct fuzz {
             CHECK(capkv_get_positions(ctx.get(), id, capkv_layer(), 0, pos.data(), pos.size()) == (int32_t) pos.size());
         }
 
-        // a refusal leaves most of the work untouched: look closer at every eighth
+        // the full check is slow, and most states are refused: do it for every eighth of those
         if (!taken && n_refused % 8 != 0) {
             return;
         }
@@ -93,7 +93,7 @@ struct fuzz {
         CHECK(llama_state_get_size(ctx.get()) > 0);
 
         if (seq_id >= 0) {
-            CHECK(llama_memory_seq_pos_max(mem, 1) == (llama_pos) N_TEXT - 1); // a neighbour is none of its business
+            CHECK(llama_memory_seq_pos_max(mem, 1) == (llama_pos) N_TEXT - 1); // the other sequence is as it was
         }
     }
 
@@ -111,7 +111,7 @@ struct fuzz {
     }
 
     void load(const bytes & data, llama_seq_id seq_id) {
-        const bytes copy(data); // of exactly that size, so that a read past its end is seen
+        const bytes copy(data); // of exactly that size, so that a sanitizer sees a read past its end
         const size_t n = seq_id < 0 ? llama_state_set_data(ctx.get(), copy.data(), copy.size())
                                     : llama_state_seq_set_data(ctx.get(), copy.data(), copy.size(), seq_id);
         CHECK(n <= data.size());
@@ -148,9 +148,9 @@ struct fuzz {
         for (size_t n = 0; n < whole.size(); n += n_step) {
             load_any(bytes(whole.begin(), whole.begin() + n));
         }
-        CHECK(n_taken == 1); // all of a state is needed
+        CHECK(n_taken == 1); // no state that was cut off is taken
 
-        // most of a state is K and V: half of the copies are damaged in its first part
+        // most bytes of a state are K and V: damage half of the copies in the first part, where the rest is
         for (size_t i = 0; i < n_flips; ++i) {
             bytes data(whole);
             const size_t n = rng() % 4 == 0 ? 1 + rng() % 16 : 1;
@@ -159,14 +159,14 @@ struct fuzz {
             }
             load_any(data);
         }
-        // as far as the readers of the memory modules
+        // damage that the hashes do not show
         const auto [offset, size] = find_meta(whole);
         for (size_t i = 0; i < n_flips; ++i) {
             bytes data(whole);
             const size_t at = offset + (i % 2 == 0 ? rng() % size : rng() % std::min<size_t>(size, 1024));
             if (rng() % 2) {
                 data[at] ^= 1 + rng() % 255;
-            } else { // a number in it
+            } else { // one of its 32-bit numbers
                 const uint32_t vals[] = { 0, 1, 2, 0x7fffffff, 0x80000000, 0xffffffff, (uint32_t) rng() };
                 const size_t to = offset + (at - offset)/4*4;
                 memcpy(data.data() + to, &vals[rng() % 7], std::min<size_t>(4, offset + size - to));

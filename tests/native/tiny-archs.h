@@ -10,14 +10,14 @@ struct tiny_arch {
     std::string name;
     uint32_t    n_layer = 2;
 
-    // keys of its own, without the name: numbers, or one for each layer
+    // further GGUF keys, without the architecture's name: a number, or one for each layer
     std::map<std::string, std::vector<uint32_t>> more = {};
 };
 
 static inline void tiny_arch_tensor(ggml_tensor * t, void * ud) {
     tiny_set_tensor(t, ud);
 
-    // weights of norms that are not all the same
+    // the weights of a norm differ, so that a test sees if one is left out
     if (strstr(t->name, "norm") && ggml_nelements(t) > 1) {
         std::vector<float> data(ggml_nelements(t));
         for (size_t i = 0; i < data.size(); ++i) {
@@ -26,7 +26,7 @@ static inline void tiny_arch_tensor(ggml_tensor * t, void * ud) {
         ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
     }
 
-    // a recurrent state decays
+    // negative, so that the recurrent state decays
     if (strstr(t->name, "ssm_a")) {
         std::vector<float> data(ggml_nelements(t), -1.0f);
         ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));

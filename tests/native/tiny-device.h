@@ -1,7 +1,7 @@
 #pragma once
 
-// a device for tests: it computes as the CPU does, on memory of its own, which nothing else can read: outside of the device's
-// calls the pages are closed, and a graph that reaches for memory of the host fails
+// a device for tests. It computes with the CPU, but its memory can only be accessed by its own functions: the pages are closed in between.
+// A graph that uses memory of the host fails
 
 #include "tiny-model.h"
 
@@ -14,11 +14,11 @@
 #include <functional>
 
 struct tiny_device {
-    // operations that it does not have
+    // true for an operation that the device does not have
     std::function<bool(const ggml_tensor * op)> refuses = [](const ggml_tensor *) { return false; };
 
     int n_graphs = 0; // computed
-    int n_open   = 0; // calls that have the pages open
+    int n_open   = 0; // calls that need the pages open
 
     ggml_backend_t cpu = nullptr;
 
@@ -27,7 +27,7 @@ struct tiny_device {
 
 static tiny_device g_tiny_device;
 
-// while it lives, the memory of the device can be read and written
+// while one lives, the pages of the device are open
 struct tiny_device_open {
     tiny_device_open()  { if (g_tiny_device.n_open++ == 0) { protect(PROT_READ | PROT_WRITE); } }
     ~tiny_device_open() { if (--g_tiny_device.n_open == 0) { protect(PROT_NONE); } }

@@ -1,6 +1,6 @@
 #pragma once
 
-// what the native tests share: a tiny model with random weights, contexts on it, tokens
+// shared by the native tests: a tiny model with random weights, contexts on it, tokens
 
 #include "capkv.h"
 #include "ggml-backend.h"
@@ -18,7 +18,7 @@
 
 static constexpr int32_t TINY_N_VOCAB = 128;
 
-// stays on in every build
+// as assert(), but in every build
 #define CHECK(x)                                                             \
     do {                                                                     \
         if (!(x)) {                                                          \
@@ -118,7 +118,7 @@ static inline std::vector<llama_token> tiny_text(size_t n, uint32_t seed = 0) {
     return res;
 }
 
-// reads tokens after what the sequence holds; returns what llama_decode() last said
+// reads tokens after those that the sequence holds; returns the last result of llama_decode()
 static inline int32_t tiny_read(llama_context * ctx, const std::vector<llama_token> & tokens, llama_seq_id seq_id = 0) {
     llama_batch batch = llama_batch_init(32, 0, 1);
 
@@ -139,7 +139,7 @@ static inline int32_t tiny_read(llama_context * ctx, const std::vector<llama_tok
     return res;
 }
 
-// goes on greedily; shorter than n where llama_decode() fails
+// goes on greedily; fewer than n tokens if llama_decode() fails
 static inline std::vector<llama_token> tiny_go_on(llama_context * ctx, size_t n, llama_token first = 5, llama_seq_id seq_id = 0) {
     std::vector<llama_token> res;
     for (llama_token token = first; res.size() < n && tiny_read(ctx, { token }, seq_id) == 0; res.push_back(token)) {
