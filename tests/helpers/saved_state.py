@@ -36,7 +36,7 @@ class Layer:
     # before RoPE; None if not observed
     q_mean: np.ndarray = None  # [n_head, d_k]
     q_cov: np.ndarray = None  # [n_head, d_k, d_k] mean of the outer products
-    q_res: np.ndarray = None  # [n_sampled, n_head, d_k] in the order of their slots
+    q_res: np.ndarray = None  # [n_sampled, n_head, d_k] in the order of their rows
     q_last: np.ndarray = None  # [n_last, n_head, d_k] in the order of their positions
     pos: np.ndarray = None  # [n_head_kv, n] true positions
 
@@ -51,7 +51,7 @@ class Sequence:
     n_sum: int = 0
     n_res: int = 0
     q_type: int = None  # of the stored rows of res and last
-    res_pos: np.ndarray = None  # [n_res] position of each slot of the sample, -1 = free
+    res_pos: np.ndarray = None  # [n_res] position of the token in each row of the sample, -1 = none
     last_pos: np.ndarray = None  # [n_last] and of the last queries
     layers: list = field(default_factory=list)
 
@@ -100,8 +100,8 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     evicted, seq.pos_tail, seq.n_sink, seq.n_mid, seq.n_sum = r.ints("IiIIQ")
     seq.evicted = bool(evicted)
     r.take(24 + 16 * n_layer)  # counts of evictions, capacity of each layer
-    slots = r.array("<i4", seq.n_res + n_last)
-    seq.res_pos, seq.last_pos = slots[: seq.n_res], slots[seq.n_res :]
+    row_pos = r.array("<i4", seq.n_res + n_last)
+    seq.res_pos, seq.last_pos = row_pos[: seq.n_res], row_pos[seq.n_res :]
     tables = [r.array("<i4", layer.n_head_kv, seq.n_mid) for layer in seq.layers]
 
     order = _read_cells(r, tensors, seq, has_ext)
@@ -109,7 +109,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     for layer, table in zip(seq.layers, tables):
         layer.pos = np.tile(seq.pos_cells[order], (layer.n_head_kv, 1))
         layer.pos[:, seq.n_sink : seq.n_sink + seq.n_mid] = table
-        _read_queries(tensors, seq, layer, mean, cov, slots)
+        _read_queries(tensors, seq, layer, mean, cov, row_pos)
     return seq
 
 
@@ -148,16 +148,16 @@ def _row_size(n, kind):
     return n // block * size
 
 
-def _read_queries(tensors, seq, layer, mean, cov, slots):
+def _read_queries(tensors, seq, layer, mean, cov, row_pos):
     if mean:
         total = tensors.array("<f4", layer.n_head, layer.d_k)
         layer.q_mean = total.astype(np.float64) / seq.n_sum if seq.n_sum else None
     if cov:
         total = tensors.array("<f4", layer.n_head, layer.d_k, layer.d_k)
         layer.q_cov = total.astype(np.float64) / seq.n_sum if seq.n_sum else None
-    if len(slots):
-        rows = tensors.array("u1", len(slots), _row_size(layer.n_head * layer.d_k, seq.q_type))
-        rows = _dequantize(rows, seq.q_type).astype(np.float64).reshape(len(slots), layer.n_head, layer.d_k)
+    if len(row_pos):
+        rows = tensors.array("u1", len(row_pos), _row_size(layer.n_head * layer.d_k, seq.q_type))
+        rows = _dequantize(rows, seq.q_type).astype(np.float64).reshape(len(row_pos), layer.n_head, layer.d_k)
         layer.q_res = rows[: seq.n_res][seq.res_pos >= 0]
         last = np.argsort(seq.last_pos)
         layer.q_last = rows[seq.n_res :][last[seq.last_pos[last] >= 0]]
