@@ -33,7 +33,8 @@ _N_DIGEST = 32
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 16
 
-# what observed queries and rotated keys depend on; of the rest of the budget anything may differ
+# what observed queries depend on; other options may differ. The native state refuses the same three, but only once the Llama is empty:
+# checked here too, a session that does not fit changes nothing
 _SAME_KV = ("policy", "sink", "seed")
 _SAME_CONTEXT = (
     *("type_k", "type_v", "rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor"),
