@@ -9,7 +9,7 @@
 //
 // capkv_positions: the position table
 //
-// The cells of a sequence (each sequence has a stream of its own), in the order of their positions:
+// Each sequence has a stream of its own, of the same number. Its cells, in the order of their positions:
 //
 //   [sinks][middle][tail]
 //
