@@ -3,8 +3,6 @@
 #include "capkv-graph.h"
 
 #include "capkv-evict.h"
-
-#include "kernels/cholesky.h"
 #include "policies/pieces.h"
 
 #include "llama-impl.h"
@@ -12,10 +10,10 @@
 #include <algorithm>
 #include <numeric>
 
-// work memory of a layer's scores at most, in bytes; where one KV head takes more, it takes that
-static constexpr size_t CAPKV_WORK_MAX = 32*1024*1024;
+// work memory of a layer's scores, in bytes: at most this, or what a single KV head takes if that is more
+static constexpr size_t CAPKV_WORK_MAX = 16*1024*1024;
 
-// tensors of a policy's graph for one group of heads: at most about 300, when the mean of many rotations is taken
+// a bound on the tensors of a policy's graph for one group of heads; capkv_build_mean_rotation() takes the most, about 300
 static constexpr int64_t CAPKV_N_NODES = 512;
 
 int64_t capkv_heads_per_group(int64_t n_head_kv, const std::function<size_t(int64_t)> & work) {
@@ -71,6 +69,7 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
 }
 
 // the capacity of all entries, measured before any of them moves
+//   w_out: the weights without eps, [n, n_head_kv]; NULL if all are equal
 static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const capkv_weights & weights, ggml_tensor ** w_out) {
     ggml_context * ctx = sc.ctx;
 
@@ -86,7 +85,7 @@ static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const 
         *w_out = nullptr;
     }
 
-    ggml_tensor * m = capkv_build_gram(ctx, sc.on_host, sc.v, w, weights.i0);
+    ggml_tensor * m = capkv_get_kernels(sc.on_host).gram(ctx, sc.v, w, weights.i0);
 
     return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
 }
@@ -221,7 +220,7 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
         v = ggml_cont(ctx, ggml_permute(ctx, ggml_reshape_3d(ctx, v, l.d_v, l.n_head_kv, n), 0, 2, 1, 3)); // [d_v, n, n_head_kv]
 
         ggml_tensor * w = ggml_reshape_3d(ctx, inputs.add_f32(ctx, p.w[i], n, l.n_head_kv), n, 1, l.n_head_kv);
-        ggml_tensor * m = capkv_build_gram(ctx, ggml_backend_buffer_is_host(kvl.v->buffer), v, w, 0);
+        ggml_tensor * m = capkv_get_kernels(ggml_backend_buffer_is_host(kvl.v->buffer)).gram(ctx, v, w, 0);
 
         caps.push_back(capkv_build_capacity(ctx, m, inputs.add_f32(ctx, p.ridge[i], 2, l.n_head_kv)));
         ggml_set_output(caps.back());

@@ -5,7 +5,23 @@
 #include <cstring>
 #include <vector>
 
-// what is added to the diagonal; the last term only matters when the others are zero: no values, no weight
+// the factor L of m + r I = L L^T, in double
+struct capkv_cholesky {
+    int64_t d = 0;
+    double  r = 0.0; // the value of the ridge
+
+    std::vector<double> u;        // [d, d] L^T, upper triangular: the inner loops run along its rows and vectorize
+    std::vector<double> inv_diag; // [d] 1/L_kk
+
+    // m [d, d]: only the upper triangle is read
+    template <typename T>
+    void factorize(int64_t d, const T * m, const capkv_ridge & ridge);
+
+    // y = L^-1 y in place; the first k0 elements of y are zero
+    void solve(double * y, int64_t k0) const;
+};
+
+// the last term only matters when the others are zero: no values, or no weight
 template <typename T>
 static double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge) {
     double tr = 0.0;
@@ -15,17 +31,22 @@ static double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge) 
     return ridge.abs + ridge.rel*tr/d + 1e-30;
 }
 
-// upper factor U = L^T of u + r I, in place: right-looking, so that the inner loops run along rows and vectorize
-static void capkv_factorize(int64_t d, double * u, double r) {
+template <typename T>
+void capkv_cholesky::factorize(int64_t d_m, const T * m, const capkv_ridge & ridge) {
+    d = d_m;
+    r = capkv_ridge_of(d, m, ridge);
+
+    u.assign(m, m + d*d);
     for (int64_t i = 0; i < d; ++i) {
         u[i*d + i] += r;
     }
+    inv_diag.resize(d);
 
     for (int64_t k = 0; k < d; ++k) {
-        double * uk = u + k*d;
+        double * uk = u.data() + k*d;
 
-        // u may have been rounded to f32: of a matrix without full rank that can leave a pivot below the ridge, even below
-        // zero, and what stands beside it is rounding then
+        // where m lacks full rank, its rounding to f32 can leave a pivot below the ridge, even below zero; the rest of the row
+        // is rounding then
         if (!(uk[k] > 0.5*r)) {
             std::fill(uk + k, uk + d, 0.0);
             uk[k] = r;
@@ -36,9 +57,11 @@ static void capkv_factorize(int64_t d, double * u, double r) {
         for (int64_t j = k; j < d; ++j) {
             uk[j] *= inv;
         }
+        inv_diag[k] = 1.0/uk[k];
+
         for (int64_t i = k + 1; i < d; ++i) {
             const double f = uk[i];
-            double * ui = u + i*d;
+            double * ui = u.data() + i*d;
             for (int64_t j = i; j < d; ++j) {
                 ui[j] -= f*uk[j];
             }
@@ -46,7 +69,18 @@ static void capkv_factorize(int64_t d, double * u, double r) {
     }
 }
 
-// head i of the first source, its task's share
+void capkv_cholesky::solve(double * y, int64_t k0) const {
+    for (int64_t k = k0; k < d; ++k) {
+        const double * uk = u.data() + k*d;
+
+        y[k] *= inv_diag[k];
+        for (int64_t j = k + 1; j < d; ++j) {
+            y[j] -= y[k]*uk[j];
+        }
+    }
+}
+
+// call f(i, m, out) for each head i that is this thread's: its matrix and its part of the result
 template <typename F>
 static void capkv_each_head(const ggml_tensor * dst, int ith, int nth, F && f) {
     const ggml_tensor * m = dst->src[0];
@@ -56,7 +90,6 @@ static void capkv_each_head(const ggml_tensor * dst, int ith, int nth, F && f) {
     }
 }
 
-// of head i: ridge [2, n_head], or [2, 1] for all of them
 static capkv_ridge capkv_get_ridge(const ggml_tensor * ridge, int64_t i) {
     const auto * data = (const float *) ((const char *) ridge->data + (ridge->ne[1] > 1 ? i*ridge->nb[1] : 0));
 
@@ -72,45 +105,25 @@ static void capkv_check_args(const ggml_tensor * m, const ggml_tensor * ridge) {
 // L^-1
 //
 
-static void capkv_cholesky_inv_1(int64_t d, const float * m, float * out, const capkv_ridge & ridge, std::vector<double> & work) {
-    work.resize(2*d*d);
-
-    double * u = work.data();
-    double * x = work.data() + d*d;
-
-    std::copy(m, m + d*d, u);
-    capkv_factorize(d, u, capkv_ridge_of(d, m, ridge));
-
-    // L X = I by forward substitution, row by row
-    for (int64_t i = 0; i < d; ++i) {
-        double * xi = x + i*d;
-
-        std::fill(xi, xi + d, 0.0);
-        xi[i] = 1.0;
-
-        for (int64_t k = 0; k < i; ++k) {
-            const double f = u[k*d + i];
-            const double * xk = x + k*d;
-            for (int64_t j = 0; j <= k; ++j) {
-                xi[j] -= f*xk[j];
-            }
-        }
-
-        const double inv = 1.0/u[i*d + i];
-        for (int64_t j = 0; j <= i; ++j) {
-            xi[j] *= inv;
-        }
-        for (int64_t j = 0; j < d; ++j) {
-            out[i*d + j] = (float) xi[j];
-        }
-    }
-}
-
 static void capkv_cholesky_inv_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
-    std::vector<double> work;
+    const int64_t d = dst->ne[0];
+
+    capkv_cholesky factor;
+    std::vector<double> y(d);
 
     capkv_each_head(dst, ith, nth, [&](int64_t i, const float * m, float * out) {
-        capkv_cholesky_inv_1(dst->ne[0], m, out, capkv_get_ridge(dst->src[1], i), work);
+        factor.factorize(d, m, capkv_get_ridge(dst->src[1], i));
+
+        // column c of L^-1 is L^-1 times the c-th unit vector
+        for (int64_t c = 0; c < d; ++c) {
+            std::fill(y.begin(), y.end(), 0.0);
+            y[c] = 1.0;
+            factor.solve(y.data(), c);
+
+            for (int64_t k = 0; k < d; ++k) {
+                out[k*d + c] = (float) y[k];
+            }
+        }
     });
 }
 
@@ -129,21 +142,18 @@ ggml_tensor * capkv_build_cholesky_inv(ggml_context * ctx, ggml_tensor * m, ggml
 static void capkv_capacity_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     const int64_t d = dst->src[0]->ne[0];
 
-    std::vector<double> u(d*d);
+    capkv_cholesky factor;
 
     capkv_each_head(dst, ith, nth, [&](int64_t i, const float * m, float * out) {
-        const double r = capkv_ridge_of(d, m, capkv_get_ridge(dst->src[1], i));
-
-        std::copy(m, m + d*d, u.begin());
-        capkv_factorize(d, u.data(), r);
+        factor.factorize(d, m, capkv_get_ridge(dst->src[1], i));
 
         double sum = 0.0; // 1/2 log det = sum of the logs of the factor's diagonal
         for (int64_t k = 0; k < d; ++k) {
-            sum += std::log(u[k*d + k]) - 0.5*std::log(r);
+            sum += std::log(factor.u[k*d + k]) - 0.5*std::log(factor.r);
         }
 
         out[0] = (float) sum;
-        out[1] = (float) r;
+        out[1] = (float) factor.r;
     });
 }
 
@@ -159,39 +169,36 @@ ggml_tensor * capkv_build_capacity(ggml_context * ctx, ggml_tensor * m, ggml_ten
 // leverage in double
 //
 
-// f32 sums round to about 1e-8 of the diagonal: up to here that is nothing next to the ridge
+// The sums m of f32 values round to about 1e-8 of the diagonal. Up to this ratio of diagonal and ridge that is small next to
+// the ridge; above it, the directions in which m is small are lost, and no factor of m brings them back.
 static constexpr double CAPKV_F32_RANGE = 2e4;
 
-static void capkv_leverage_1(
-        int64_t d, int64_t n, int64_t i0, const float * x, const float * w, double eps, const capkv_ridge & ridge, float * out, std::vector<double> & work) {
-    work.assign(d*d + d, 0.0);
-
-    double * u = work.data();
-    double * y = work.data() + d*d;
+// out = leverage of x [d, n] under weights w [n]: the formula of capkv_build_leverage(), in double from the sum on
+static void capkv_leverage_f64(
+        int64_t d, int64_t n, int64_t i0, const float * x, const float * w, double eps, const capkv_ridge & ridge, float * out, capkv_cholesky & factor) {
+    std::vector<double> m(d*d, 0.0);
 
     for (int64_t i = i0; i < n; ++i) {
         const float * xi = x + i*d;
         for (int64_t a = 0; a < d; ++a) {
             const double f = (w[i] + eps)*xi[a];
             for (int64_t b = a; b < d; ++b) {
-                u[a*d + b] += f*xi[b];
+                m[a*d + b] += f*xi[b];
             }
         }
     }
 
-    capkv_factorize(d, u, capkv_ridge_of(d, u, ridge));
+    factor.factorize(d, m.data(), ridge);
+
+    std::vector<double> y(d);
 
     for (int64_t i = 0; i < n; ++i) {
-        std::copy(x + i*d, x + (i + 1)*d, y);
+        std::copy(x + i*d, x + (i + 1)*d, y.begin());
+        factor.solve(y.data(), 0);
 
-        // L y = x by columns, which are the rows of u
         double sum = 0.0;
         for (int64_t k = 0; k < d; ++k) {
-            y[k] /= u[k*d + k];
             sum += y[k]*y[k];
-            for (int64_t j = k + 1; j < d; ++j) {
-                y[j] -= y[k]*u[k*d + j];
-            }
         }
         out[i] = (float) (w[i]*sum);
     }
@@ -213,21 +220,22 @@ static void capkv_refine_op(ggml_tensor * dst, int ith, int nth, void * userdata
     const int64_t n = x->ne[1];
     const int64_t r = m->ne[2]/x->ne[2];
 
-    std::vector<double> work;
+    const auto head = [&](const ggml_tensor * t, int64_t i) { return (const float *) ((const char *) t->data + i*t->nb[2]); };
+
+    capkv_cholesky factor;
 
     capkv_each_head(dst, ith, nth, [&](int64_t h, const float * mh, float * out) {
+        const auto rh = capkv_get_ridge(ridge, h);
+
         double max = 0.0;
         for (int64_t k = 0; k < d; ++k) {
             max = std::max(max, (double) mh[k*d + k]);
         }
 
-        const auto head = [&](const ggml_tensor * t, int64_t i) { return (const float *) ((const char *) t->data + i*t->nb[2]); };
-        const auto rh   = capkv_get_ridge(ridge, h);
-
         if (max < CAPKV_F32_RANGE*capkv_ridge_of(d, mh, rh)) {
             std::copy_n(head(s, h), n, out);
         } else {
-            capkv_leverage_1(d, n, i0, head(x, h/r), head(w, h), eps, rh, out, work);
+            capkv_leverage_f64(d, n, i0, head(x, h/r), head(w, h), eps, rh, out, factor);
         }
     });
 }

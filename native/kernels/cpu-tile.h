@@ -1,14 +1,14 @@
 #pragma once
 
-// tiles of entries as vectors, and their products with columns: what the kernels of cpu.cpp are made of
+// a tile holds some entries as vectors of the CPU; the kernels of cpu.cpp multiply tiles with columns (queries, rows of L^-1)
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-// a vector is a register, and the sums of a tile with its columns have to stay in registers: one that does not fit goes through
-// memory at every step, which makes the kernels some fifty times slower
+// A vector is a register. The sums of a tile and its columns have to stay in registers: a sum that does not fit is written to
+// memory at every step, which makes the kernels about fifty times slower.
 #if defined(__AVX512F__)
 static constexpr int64_t CAPKV_LANES  = 16; // entries side by side in a vector
 static constexpr int64_t CAPKV_TILE   = 2;  // vectors of entries in a tile
@@ -33,7 +33,7 @@ static_assert(CAPKV_TILE*CAPKV_COLS + CAPKV_TILE + 1 <= CAPKV_N_REGS, "the sums 
 #if defined(__GNUC__)
 typedef float capkv_vec __attribute__ ((vector_size (CAPKV_LANES*sizeof(float))));
 
-// the same anywhere in memory; a memcpy() of it may go by parts, which the load after it then waits for
+// the same without alignment; memcpy() may be compiled into several smaller stores, which the next load has to wait for
 typedef float capkv_vec_mem __attribute__ ((vector_size (CAPKV_LANES*sizeof(float)), aligned(sizeof(float)), may_alias));
 
 static inline capkv_vec capkv_load(const float * p) { return *(const capkv_vec_mem *) p; }
@@ -51,7 +51,7 @@ static inline capkv_vec operator*(const capkv_vec & a, float s) { capkv_vec r; f
 static inline capkv_vec operator*(const capkv_vec & a, const capkv_vec & b) { capkv_vec r; for (int l = 0; l < CAPKV_LANES; ++l) { r.v[l] = a.v[l]*b.v[l]; } return r; }
 #endif
 
-// entries [i0, i0 + CAPKV_BLOCK) of x [d, n], transposed: [CAPKV_BLOCK, d]; zero past the last one
+// entries [i0, i0 + CAPKV_BLOCK) of x [d, n], transposed: [CAPKV_BLOCK, d]; zeros after the last entry
 static inline void capkv_load_tile(const float * x, int64_t d, int64_t n, int64_t i0, float * tile) {
     const int64_t nb = std::min(CAPKV_BLOCK, n - i0);
 
@@ -93,7 +93,7 @@ static inline void capkv_store_tile(float * p, const capkv_vec x[CAPKV_TILE]) {
     }
 }
 
-// columns of y [d, m] from j0 on, CAPKV_COLS of them: zero past the last one
+// CAPKV_COLS columns of y [d, m] from j0 on; zeros after the last column
 static inline const float * capkv_load_cols(const float * y, int64_t d, int64_t m, int64_t j0, std::vector<float> & buf) {
     if (j0 + CAPKV_COLS <= m) {
         return y + j0*d;

@@ -1,4 +1,6 @@
-#include "cpu.h"
+// the kernels fused into custom ops, for data in host memory
+
+#include "kernels.h"
 
 #include "cpu-tile.h"
 
@@ -7,15 +9,17 @@
 #include <cstring>
 #include <vector>
 
-bool capkv_cpu_has_kernels() {
+const capkv_kernels & capkv_get_kernels(bool on_host) {
 #if defined(__AVX2__) || defined(__AVX512F__) || defined(__ARM_NEON)
-    return true;
+    const bool has_vectors = true;
 #else
-    return false;
+    const bool has_vectors = false;
 #endif
+
+    return on_host && has_vectors ? capkv_kernels_cpu : capkv_kernels_graph;
 }
 
-// e^x for x <= 0 to 2 ulp, in a form that compilers vectorize: 2^k times a polynomial on [-ln2/2, ln2/2]
+// e^x for x <= 0, to 2 ulp, in a form that compilers vectorize: 2^k times a polynomial on [-ln2/2, ln2/2]
 static inline float capkv_exp(float x) {
     x = x < -87.0f ? -87.0f : x;
 
@@ -32,7 +36,7 @@ static inline float capkv_exp(float x) {
     p = p*r + 1.0f;
     p = p*r + 1.0f;
 
-    uint32_t bits; // a NaN of a damaged state may come here: no conversion to an integer
+    uint32_t bits; // not a conversion to an integer: that of a NaN, which a damaged state may bring, is undefined
     memcpy(&bits, &magic, sizeof(bits));
     bits = (bits + 127) << 23;
     float scale;
@@ -41,11 +45,11 @@ static inline float capkv_exp(float x) {
     return p*scale;
 }
 
-// entries whose weights are computed side by side: what a loop of it becomes is the compiler's choice
+// entries whose weights are computed side by side, in loops of this constant length, which the compiler vectorizes
 static constexpr int64_t CAPKV_SOFTMAX = 16;
 static_assert(CAPKV_BLOCK % CAPKV_SOFTMAX == 0, "rows of logits are padded to whole blocks");
 
-// w += softmax(x scale)*weight, both [n]; x is overwritten; n_pad: a multiple of CAPKV_SOFTMAX from n on, x goes that far
+// w += softmax(x scale)*weight, both [n]; x is overwritten and has room for n_pad >= n values, a multiple of CAPKV_SOFTMAX
 static void capkv_add_softmax(float * x, float * w, int64_t n, int64_t n_pad, float scale, float weight) {
     std::fill(x + n, x + n_pad, -INFINITY);
 
@@ -82,6 +86,35 @@ static const float * capkv_head(const ggml_tensor * t, int64_t h) {
     return (const float *) ((const char *) t->data + h*t->nb[2]);
 }
 
+static float * capkv_head(ggml_tensor * t, int64_t h) {
+    return (float *) ((char *) t->data + h*t->nb[2]);
+}
+
+// call f(tile, h, i0) for this thread's share of the tiles of x [d, n, n_head_kv], and each of the n_head query heads that share
+// a tile; i0 is the tile's first entry
+template <typename F>
+static void capkv_each_tile(const ggml_tensor * x, int64_t n_head, int ith, int nth, F && f) {
+    const int64_t d = x->ne[0];
+    const int64_t n = x->ne[1];
+    const int64_t r = n_head/x->ne[2];
+
+    std::vector<float> tile(CAPKV_BLOCK*d);
+
+    const int64_t n_blocks = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK;
+    const int64_t n_work   = x->ne[2]*n_blocks;
+
+    for (int64_t iw = n_work*ith/nth; iw < n_work*(ith + 1)/nth; ++iw) {
+        const int64_t hk = iw/n_blocks;
+        const int64_t i0 = iw%n_blocks*CAPKV_BLOCK;
+
+        capkv_load_tile(capkv_head(x, hk), d, n, i0, tile.data());
+
+        for (int64_t h = hk*r; h < (hk + 1)*r; ++h) {
+            f(tile.data(), h, i0);
+        }
+    }
+}
+
 static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     const ggml_tensor * k = dst->src[0];
     const ggml_tensor * q = dst->src[1];
@@ -94,17 +127,17 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
     float scale;
     memcpy(&scale, dst->src[2]->data, sizeof(scale));
 
-    const auto * n_vis = dst->src[3] ? (const float *) dst->src[3]->data : nullptr; // [m, n_head_kv]
+    const auto * n_vis = (const float *) dst->src[3]->data; // [m, n_head_kv]
 
     const int64_t n_pad = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK*CAPKV_BLOCK;
 
-    std::vector<float> kt(n_pad*d);             // [CAPKV_BLOCK, d] per tile, of one KV head
+    std::vector<float> kt(n_pad*d);              // the tiles of one KV head
     std::vector<float> logits(CAPKV_COLS*n_pad); // [n_pad, CAPKV_COLS]
     std::vector<float> buf;
 
     int64_t hk_loaded = -1;
 
-    // contiguous heads for each thread: the tiles of a KV head are made once
+    // each thread takes neighbouring heads, so that it loads the tiles of a KV head once
     const int64_t n_head = q->ne[2];
     for (int64_t h = n_head*ith/nth; h < n_head*(ith + 1)/nth; ++h) {
         if (h/r != hk_loaded) {
@@ -114,7 +147,7 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
             }
         }
 
-        float * w = (float *) ((char *) dst->data + h*dst->nb[2]);
+        float * w = capkv_head(dst, h);
         std::fill(w, w + n, 0.0f);
 
         for (int64_t j0 = 0; j0 < m; j0 += CAPKV_COLS) {
@@ -128,126 +161,101 @@ static void capkv_mean_softmax_op(ggml_tensor * dst, int ith, int nth, void * /*
                 }
             }
             for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
-                const int64_t n_see = n_vis ? (int64_t) n_vis[h/r*m + j0 + j] : n;
+                const int64_t n_see = (int64_t) n_vis[h/r*m + j0 + j];
                 capkv_add_softmax(logits.data() + j*n_pad, w, n_see, GGML_PAD(n_see, CAPKV_SOFTMAX), scale, 1.0f/m);
             }
         }
     }
 }
 
-static void capkv_gauss_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+static void capkv_mean_var_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     const ggml_tensor * k = dst->src[0];
     const ggml_tensor * q = dst->src[1];
 
     const int64_t d = k->ne[0];
     const int64_t n = k->ne[1];
     const int64_t m = q->ne[1];
-    const int64_t r = q->ne[2]/k->ne[2];
 
     float args[2]; // scale of the logits, weight of the variance
     memcpy(args, dst->src[2]->data, sizeof(args));
 
-    std::vector<float> tile(CAPKV_BLOCK*d);
     std::vector<float> buf;
 
-    const int64_t n_blocks = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK;
-    const int64_t n_work   = k->ne[2]*n_blocks;
+    capkv_each_tile(k, q->ne[2], ith, nth, [&](const float * tile, int64_t h, int64_t i0) {
+        // sum the differences to the first query's logits, so that the variance is no small difference of large sums
+        capkv_vec first[CAPKV_TILE] = {};
+        capkv_vec sum  [CAPKV_TILE] = {};
+        capkv_vec sqr  [CAPKV_TILE] = {};
 
-    for (int64_t iw = n_work*ith/nth; iw < n_work*(ith + 1)/nth; ++iw) {
-        const int64_t hk = iw/n_blocks;
-        const int64_t i0 = iw%n_blocks*CAPKV_BLOCK;
+        for (int64_t j0 = 0; j0 < m; j0 += CAPKV_COLS) {
+            const float * y = capkv_load_cols(capkv_head(q, h), d, m, j0, buf);
 
-        capkv_load_tile(capkv_head(k, hk), d, n, i0, tile.data());
+            capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
+            capkv_dot_tile(tile, y, d, d, acc);
 
-        for (int64_t h = hk*r; h < (hk + 1)*r; ++h) {
-            // sums of the differences to the first query's logits: their squares do not cancel
-            capkv_vec first[CAPKV_TILE] = {};
-            capkv_vec sum  [CAPKV_TILE] = {};
-            capkv_vec sqr  [CAPKV_TILE] = {};
-
-            for (int64_t j0 = 0; j0 < m; j0 += CAPKV_COLS) {
-                const float * y = capkv_load_cols(capkv_head(q, h), d, m, j0, buf);
-
-                capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
-                capkv_dot_tile(tile.data(), y, d, d, acc);
-
-                for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
-                    for (int64_t t = 0; t < CAPKV_TILE; ++t) {
-                        if (j0 + j == 0) {
-                            first[t] = acc[0][t];
-                        }
-                        capkv_vec x = acc[j][t];
-                        x += first[t]*-1.0f;
-
-                        sum[t] += x;
-                        sqr[t] += x*x;
+            for (int64_t j = 0; j < std::min(CAPKV_COLS, m - j0); ++j) {
+                for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+                    if (j0 + j == 0) {
+                        first[t] = acc[0][t];
                     }
+                    capkv_vec x = acc[j][t];
+                    x += first[t]*-1.0f;
+
+                    sum[t] += x;
+                    sqr[t] += x*x;
                 }
             }
-
-            float f[CAPKV_BLOCK];
-            float s[CAPKV_BLOCK];
-            float s2[CAPKV_BLOCK];
-            capkv_store_tile(f,  first);
-            capkv_store_tile(s,  sum);
-            capkv_store_tile(s2, sqr);
-
-            float * out = (float *) ((char *) dst->data + h*dst->nb[2]) + i0;
-            for (int64_t l = 0; l < std::min(CAPKV_BLOCK, n - i0); ++l) {
-                const float mean = s[l]/m;
-                const float var  = std::max(0.0f, s2[l]/m - mean*mean);
-                out[l] = args[0]*(f[l] + mean) + args[1]*args[0]*args[0]*var;
-            }
         }
-    }
+
+        float f [CAPKV_BLOCK];
+        float s [CAPKV_BLOCK];
+        float s2[CAPKV_BLOCK];
+        capkv_store_tile(f,  first);
+        capkv_store_tile(s,  sum);
+        capkv_store_tile(s2, sqr);
+
+        float * out = capkv_head(dst, h) + i0;
+        for (int64_t l = 0; l < std::min(CAPKV_BLOCK, n - i0); ++l) {
+            const float mean = s[l]/m;
+            const float var  = std::max(0.0f, s2[l]/m - mean*mean);
+            out[l] = args[0]*(f[l] + mean) + args[1]*args[0]*args[0]*var;
+        }
+    });
 }
 
 static void capkv_sqnorm_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
-    const ggml_tensor * v     = dst->src[0];
+    const ggml_tensor * x     = dst->src[0];
     const ggml_tensor * l_inv = dst->src[1];
 
-    const int64_t d      = v->ne[0];
-    const int64_t n      = v->ne[1];
-    const int64_t n_head = l_inv->ne[2];
-    const int64_t r      = n_head/v->ne[2];
+    const int64_t d = x->ne[0];
+    const int64_t n = x->ne[1];
 
-    std::vector<float> tile(CAPKV_BLOCK*d);
     std::vector<float> buf;
 
-    const int64_t n_blocks = (n + CAPKV_BLOCK - 1)/CAPKV_BLOCK;
-    const int64_t n_work   = v->ne[2]*n_blocks;
+    capkv_each_tile(x, l_inv->ne[2], ith, nth, [&](const float * tile, int64_t h, int64_t i0) {
+        capkv_vec sum[CAPKV_TILE] = {};
 
-    for (int64_t iw = n_work*ith/nth; iw < n_work*(ith + 1)/nth; ++iw) {
-        const int64_t hk = iw/n_blocks;
-        const int64_t i0 = iw%n_blocks*CAPKV_BLOCK;
+        for (int64_t j0 = 0; j0 < d; j0 += CAPKV_COLS) {
+            const float * y = capkv_load_cols(capkv_head(l_inv, h), d, d, j0, buf);
 
-        capkv_load_tile(capkv_head(v, hk), d, n, i0, tile.data());
+            // a row of a lower triangular matrix ends at its diagonal
+            capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
+            capkv_dot_tile(tile, y, d, std::min(j0 + CAPKV_COLS, d), acc);
 
-        for (int64_t h = hk*r; h < (hk + 1)*r; ++h) {
-            capkv_vec sum[CAPKV_TILE] = {};
-
-            for (int64_t j0 = 0; j0 < d; j0 += CAPKV_COLS) {
-                const float * y = capkv_load_cols(capkv_head(l_inv, h), d, d, j0, buf);
-
-                // a row of a lower triangular matrix ends at its diagonal
-                capkv_vec acc[CAPKV_COLS][CAPKV_TILE];
-                capkv_dot_tile(tile.data(), y, d, std::min(j0 + CAPKV_COLS, d), acc);
-
-                for (int64_t j = 0; j < CAPKV_COLS; ++j) {
-                    for (int64_t t = 0; t < CAPKV_TILE; ++t) {
-                        sum[t] += acc[j][t]*acc[j][t];
-                    }
+            for (int64_t j = 0; j < CAPKV_COLS; ++j) {
+                for (int64_t t = 0; t < CAPKV_TILE; ++t) {
+                    sum[t] += acc[j][t]*acc[j][t];
                 }
             }
-
-            float out[CAPKV_BLOCK];
-            capkv_store_tile(out, sum);
-            memcpy((char *) dst->data + h*dst->nb[2] + i0*sizeof(float), out, std::min(CAPKV_BLOCK, n - i0)*sizeof(float));
         }
-    }
+
+        float out[CAPKV_BLOCK];
+        capkv_store_tile(out, sum);
+        std::copy_n(out, std::min(CAPKV_BLOCK, n - i0), capkv_head(dst, h) + i0);
+    });
 }
 
-// rows [a0, a0 + CAPKV_COLS) of the sum, columns [b0, b0 + CAPKV_BLOCK), over entries [i0, i1); v: [d_pad, n]
+// out += rows [a0, a0 + CAPKV_COLS), columns [b0, b0 + CAPKV_BLOCK) of the sum over entries [i0, i1); v: [d_pad, n]
 static inline void capkv_gram_tile(
         const float * v, const float * w, int64_t d_pad, int64_t i0, int64_t i1, int64_t a0, int64_t b0, float out[CAPKV_COLS][CAPKV_BLOCK]) {
     capkv_vec sum[CAPKV_COLS][CAPKV_TILE] = {};
@@ -282,7 +290,7 @@ static void capkv_gram_op(ggml_tensor * dst, int ith, int nth, void * userdata) 
     const int64_t first  = (int64_t) (intptr_t) userdata;
     const int64_t d_pad  = (d + CAPKV_BLOCK - 1)/CAPKV_BLOCK*CAPKV_BLOCK;
 
-    // partial sums of this many entries keep the rounding of a long sum down
+    // a sum of partial sums over this many entries rounds less than one long sum
     const int64_t n_part = 128;
 
     std::vector<float> padded;
@@ -307,9 +315,9 @@ static void capkv_gram_op(ggml_tensor * dst, int ith, int nth, void * userdata) 
             vh = padded.data();
         }
 
-        float * out = (float *) ((char *) dst->data + h*dst->nb[2]);
+        float * out = capkv_head(dst, h);
 
-        // the sum is symmetric: from the block of the diagonal on, and mirrored
+        // the sum is symmetric: compute the blocks from the diagonal on and mirror them
         for (int64_t b0 = a0/CAPKV_BLOCK*CAPKV_BLOCK; b0 < d; b0 += CAPKV_BLOCK) {
             float sum[CAPKV_COLS][CAPKV_BLOCK] = {};
             for (int64_t i = first; i < n; i += n_part) {
@@ -328,39 +336,43 @@ static void capkv_check_f32(const ggml_tensor * t) {
     GGML_ASSERT(t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float) && t->nb[1] == t->ne[0]*sizeof(float) && t->ne[3] == 1);
 }
 
-ggml_tensor * capkv_build_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, ggml_tensor * n_vis, float scale) {
-    capkv_check_f32(k);
-    capkv_check_f32(q);
+// a custom op on all threads; result: F32 [ne0, ne1, ne2]
+static ggml_tensor * capkv_build_op(
+        ggml_context * ctx, int64_t ne0, int64_t ne1, int64_t ne2, std::initializer_list<ggml_tensor *> args, ggml_custom_op_t op, int64_t userdata = 0) {
+    for (const auto * t : args) {
+        capkv_check_f32(t);
+    }
 
-    ggml_tensor * args[] = { k, q, ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale), n_vis };
+    std::vector<ggml_tensor *> srcs(args);
 
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, n_vis ? 4 : 3, capkv_mean_softmax_op, GGML_N_TASKS_MAX, nullptr);
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, ne0, ne1, ne2, 1, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, (void *) (intptr_t) userdata);
 }
 
-ggml_tensor * capkv_build_gauss_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, float scale, float spread) {
-    capkv_check_f32(k);
-    capkv_check_f32(q);
-
-    ggml_tensor * par = ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), scale);
-    ggml_tensor * args[] = { k, q, ggml_concat(ctx, par, ggml_fill(ctx, par, spread), 0) };
-
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], 1, q->ne[2], 1, args, 3, capkv_gauss_op, GGML_N_TASKS_MAX, nullptr);
+static ggml_tensor * capkv_build_f32(ggml_context * ctx, float x) {
+    return ggml_fill(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1), x);
 }
 
-ggml_tensor * capkv_build_sqnorm_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * l_inv) {
-    capkv_check_f32(v);
-    capkv_check_f32(l_inv);
-
-    ggml_tensor * args[] = { v, l_inv };
-
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[1], 1, l_inv->ne[2], 1, args, 2, capkv_sqnorm_op, GGML_N_TASKS_MAX, nullptr);
+static ggml_tensor * capkv_mean_softmax_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, ggml_tensor * n_vis, float scale) {
+    return capkv_build_op(ctx, k->ne[1], 1, q->ne[2], { k, q, capkv_build_f32(ctx, scale), n_vis }, capkv_mean_softmax_op);
 }
 
-ggml_tensor * capkv_build_gram_cpu(ggml_context * ctx, ggml_tensor * v, ggml_tensor * w, int64_t i0) {
-    capkv_check_f32(v);
-    capkv_check_f32(w);
+static ggml_tensor * capkv_mean_var_cpu(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, float scale, float spread) {
+    ggml_tensor * args = ggml_concat(ctx, capkv_build_f32(ctx, scale), capkv_build_f32(ctx, spread), 0);
 
-    ggml_tensor * args[] = { v, w };
-
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[0], v->ne[0], w->ne[2], 1, args, 2, capkv_gram_op, GGML_N_TASKS_MAX, (void *) (intptr_t) i0);
+    return capkv_build_op(ctx, k->ne[1], 1, q->ne[2], { k, q, args }, capkv_mean_var_op);
 }
+
+static ggml_tensor * capkv_gram_cpu(ggml_context * ctx, ggml_tensor * x, ggml_tensor * w, int64_t i0) {
+    return capkv_build_op(ctx, x->ne[0], x->ne[0], w->ne[2], { x, w }, capkv_gram_op, i0);
+}
+
+static ggml_tensor * capkv_sqnorm_cpu(ggml_context * ctx, ggml_tensor * x, ggml_tensor * l_inv) {
+    return capkv_build_op(ctx, x->ne[1], 1, l_inv->ne[2], { x, l_inv }, capkv_sqnorm_op);
+}
+
+extern const capkv_kernels capkv_kernels_cpu = {
+    /*.mean_softmax =*/ capkv_mean_softmax_cpu,
+    /*.mean_var     =*/ capkv_mean_var_cpu,
+    /*.gram         =*/ capkv_gram_cpu,
+    /*.sqnorm       =*/ capkv_sqnorm_cpu,
+};

@@ -11,7 +11,7 @@
 //   1. the paper's w is exp(tau <k, mu>), on vectors that are not normalised
 //   2. the anchor is rotated to the mean of n_future positions
 //
-// The mean query counts a token for good: one that is later rolled back stays in it.
+// A token that is rolled back stays in the mean query.
 //
 // Cost per layer: about 4 n d^2 flops per query head
 
@@ -26,7 +26,7 @@ static constexpr float   CAPKV_REF_EPS      = 1e-6f;
 
 static constexpr capkv_ridge CAPKV_REF_RIDGE = { 1.0f, 0.0f };
 
-// R_bar q: [d_k, n_head] -> [d_k, n_head]
+// R_bar mean_t q_t: [d_k, n_head]
 static ggml_tensor * capkv_build_anchor(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
@@ -51,7 +51,6 @@ static ggml_tensor * capkv_build_anchor(const capkv_score_ctx & sc) {
 static capkv_policy_result capkv_score_capkv_ref(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
-    const int64_t r  = sc.n_head/sc.n_head_kv;
     const int64_t i0 = std::min<int64_t>(sc.params.n_sink, sc.n - 1);
 
     ggml_tensor * w;
@@ -60,12 +59,11 @@ static capkv_policy_result capkv_score_capkv_ref(const capkv_score_ctx & sc) {
         ggml_tensor * mu = ggml_l2_norm(ctx, capkv_build_anchor(sc), 1e-12f);
         ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f);
 
-        ggml_tensor * c = ggml_mul_mat(ctx, kn, ggml_reshape_3d(ctx, mu, sc.d_k, r, sc.n_head_kv)); // [n, r, n_head_kv]
-        ggml_prec_set_acc(c, GGML_PREC_F32);
+        ggml_tensor * c = capkv_build_dot(ctx, kn, ggml_reshape_3d(ctx, mu, sc.d_k, 1, sc.n_head)); // [n, 1, n_head]
 
-        c = ggml_clamp(ctx, ggml_reshape_3d(ctx, c, sc.n, 1, sc.n_head), -1.0f, 1.0f);
+        c = ggml_clamp(ctx, c, -1.0f, 1.0f);
 
-        // max_j c_j: there is no such reduction in ggml, so take the first of the top 1
+        // max_j c_j: ggml has no such reduction, so take the value at the index of the top 1
         ggml_tensor * ct = ggml_cont(ctx, ggml_view_3d(ctx, c, sc.n - i0, 1, sc.n_head, c->nb[1], c->nb[2], i0*c->nb[0]));
         ggml_tensor * top = ggml_top_k(ctx, ggml_reshape_2d(ctx, ct, sc.n - i0, sc.n_head), 1);           // I32 [1, n_head]
         ggml_tensor * max = ggml_get_rows(ctx, ggml_reshape_3d(ctx, ct, 1, sc.n - i0, sc.n_head), top);   // [1, 1, n_head]

@@ -1,4 +1,4 @@
-// expected: the attention that queries of the seen distribution are expected to pay, times the norm of the value
+// expected: the attention expected of queries with the mean and covariance seen so far, times the norm of the value
 //
 // Devoto, Jeblick, Jégou, "Expected Attention" (arXiv 2510.00636)
 //
@@ -7,11 +7,11 @@
 //   score = mean over the query heads of the group of w_i, times |v_i|
 //
 // Departures from the paper:
-//   1. mean and covariance are running ones, over all tokens after the sinks; a token counts for good, also when it is rolled back
-//   2. kept by KV head at a fixed number, where the authors can also share a layer's entries out among its heads
+//   1. mean and covariance are running ones over all tokens after the sinks; a token that is rolled back stays in them
+//   2. every KV head keeps the same number of entries; the authors' code can also divide a layer's entries among its heads
 //
-// Cost per layer: 2 n d^2 flops per query head, and d^2 floats of memory per query head for the covariance: for an 8B model
-// 64 MiB, a third of the cells at a budget of 1024
+// Cost per layer: 2 n d^2 flops per query head. The covariance takes d^2 floats of memory per query head: for an 8B model
+// 64 MiB, a third of the bytes of the cells at a budget of 1024.
 
 #include "pieces.h"
 
@@ -39,13 +39,12 @@ static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
         return res;
     };
 
-    ggml_tensor * mu = ggml_reshape_3d(ctx, rotate(sc.q_mean), d, r, g);
+    ggml_tensor * mu = ggml_reshape_3d(ctx, rotate(sc.q_mean), d, 1, h);
     ggml_tensor * s  = rotate(ggml_reshape_2d(ctx, sc.q_cov, d, d*h));
     s = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, s, d, d, h)));
     s = ggml_reshape_3d(ctx, rotate(ggml_reshape_2d(ctx, s, d, d*h)), d, d*r, g);
 
-    ggml_tensor * lin = ggml_mul_mat(ctx, sc.k, mu); // [n, r, n_head_kv]
-    ggml_prec_set_acc(lin, GGML_PREC_F32);
+    ggml_tensor * lin = capkv_build_dot(ctx, sc.k, mu); // [n, 1, n_head]
 
     ggml_tensor * sk = ggml_mul_mat(ctx, s, sc.k);   // [d*r, n, n_head_kv]
     ggml_prec_set_acc(sk, GGML_PREC_F32);
@@ -53,10 +52,9 @@ static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
     ggml_tensor * k4   = ggml_reshape_4d(ctx, sc.k, d, 1, n, g);
     ggml_tensor * quad = ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, sk, d, r, n, g), k4));      // [1, r, n, n_head_kv]
     quad = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, quad, r, n, g)));                       // [n, r, n_head_kv]
+    quad = ggml_reshape_3d(ctx, quad, n, 1, h);
 
-    lin = ggml_add(ctx, ggml_scale(ctx, lin, sc.kq_scale), ggml_scale(ctx, quad, 0.5f*sc.kq_scale*sc.kq_scale));
-
-    return ggml_reshape_3d(ctx, lin, n, 1, h);
+    return ggml_add(ctx, ggml_scale(ctx, lin, sc.kq_scale), ggml_scale(ctx, quad, 0.5f*sc.kq_scale*sc.kq_scale));
 }
 
 static capkv_policy_result capkv_score_expected(const capkv_score_ctx & sc) {

@@ -2,13 +2,13 @@
 //
 // Zhang et al., "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models" (arXiv 2306.14048)
 //
-//   score = mean over the query heads of the group and the sampled queries of softmax_i(q_j . k_i kq_scale), causal:
-//           each query where it was asked, over the entries up to there
+//   score = mean over the query heads of the group and the sampled queries of softmax_i(q_j . k_i kq_scale), where each query
+//           is at its own position and sees the entries up to there
 //
 // Departures from the paper:
-//   1. flash attention does not leave the weights behind: they are recomputed, for a uniform sample of 64 of the queries seen
-//   2. so each sum runs over what is still held, not over what was held at the time
-//   3. the recent tokens are protected by kv_recent; the paper gives them half of the budget
+//   1. flash attention does not store its weights: they are recomputed for a uniform sample of 64 of the queries seen
+//   2. each softmax therefore runs over the entries still held, not over those held when the query was asked
+//   3. kv_recent protects the recent tokens; the paper gives them half of the budget
 //
 // Cost per layer: 2 n d n_res flops per query head
 
@@ -17,7 +17,7 @@
 static constexpr int64_t CAPKV_H2O_N_RES = 64;
 
 static capkv_policy_result capkv_score_h2o(const capkv_score_ctx & sc) {
-    ggml_tensor * w = sc.q_res ? capkv_build_attention(sc, sc.q_res.q, sc.q_res.pos, /*causal =*/ true) : capkv_build_uniform(sc);
+    ggml_tensor * w = sc.q_res ? capkv_build_attention(sc, sc.q_res.q, sc.q_res.pos) : capkv_build_uniform(sc);
 
     return { capkv_build_group_mean(sc, w), { w } };
 }

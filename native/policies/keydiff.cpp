@@ -6,7 +6,7 @@
 //   score = -cos(k_i, mean_j k_j/|k_j|)      over all entries of the KV head, keys after RoPE
 //
 // Departures from the paper:
-//   1. the paper evicts after each block of the prompt; here whenever the cache is full
+//   1. the paper evicts after each block of the prompt; here an eviction comes when the cache is full
 //
 // Cost per layer: about 4 n d flops per KV head
 

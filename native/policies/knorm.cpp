@@ -1,11 +1,11 @@
-// knorm: keys of small norm
+// knorm: keys with a small norm
 //
 // Devoto et al., "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression" (arXiv 2406.11430)
 //
 //   score = -|k_i|
 //
 // Departures from the paper:
-//   1. the paper leaves the first two layers whole; a budget is the same for every layer
+//   1. the paper does not compress the first two layers; here every layer has the same budget
 //
 // Cost per layer: 2 n d flops per KV head
 

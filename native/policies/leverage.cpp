@@ -7,9 +7,9 @@
 //   score = x_i^T (lambda/d sum_j |k_j|^2 I + sum_j x_j x_j^T)^-1 x_i
 //
 // Departures from the paper:
-//   1. exact, with a ridge, lambda 0.01; the paper projects the keys to fewer dimensions at random
-//   2. the leverage alone; the paper blends in attention among the keys of a chunk
-//   3. cached keys are after RoPE: they are rotated back by their positions
+//   1. exact, with a ridge of lambda 0.01; the paper projects the keys to fewer dimensions at random
+//   2. leverage alone; the paper mixes in attention among the keys of a chunk
+//   3. keys are cached after RoPE: they are rotated back by their positions
 //
 // Cost per layer: about 4 n d^2 flops per KV head
 
@@ -25,7 +25,8 @@ static ggml_tensor * capkv_build_unrotated_keys(const capkv_score_ctx & sc) {
         return x;
     }
 
-    // back by as much; a magnitude scaling (YaRN) is applied once more, which leverage does not see
+    // rotate by the negative positions; YaRN's scaling of the magnitude is applied a second time, but leverage does not
+    // depend on the scale of the keys
     auto pos = sc.positions();
     for (auto & p : pos) {
         p = -p;
@@ -42,13 +43,14 @@ static capkv_policy_result capkv_score_leverage(const capkv_score_ctx & sc) {
 
     ggml_tensor * x = capkv_build_unrotated_keys(sc);
 
-    // relative to the keys as they are: when all are alike nothing is left once their mean is taken away
+    // the ridge is relative to the keys before their mean is subtracted: if all keys are alike, nothing is left after it
     ggml_tensor * sum   = ggml_sum_rows(ctx, ggml_reshape_2d(ctx, ggml_sqr(ctx, x), sc.d_k*sc.n, sc.n_head_kv)); // [1, n_head_kv]
     ggml_tensor * ridge = ggml_scale(ctx, sum, CAPKV_LEVERAGE_LAMBDA/sc.d_k);
     ridge = ggml_concat(ctx, ridge, ggml_scale(ctx, ridge, 0.0f), 0);                                            // [2, n_head_kv]
 
     x = ggml_sub(ctx, x, ggml_scale(ctx, capkv_build_sum1(ctx, x), 1.0f/sc.n));
 
+    // every entry has weight 1
     ggml_tensor * one = ggml_fill(ctx, ggml_new_tensor_3d(ctx, GGML_TYPE_F32, sc.n, 1, sc.n_head_kv), 1.0f);
 
     return { capkv_build_group_mean(sc, capkv_build_leverage(sc, x, { one }, ridge)) };

@@ -2,38 +2,35 @@
 
 #include "policy.h"
 
-//
-// pieces of graphs that policies share
-//
+#include "kernels/kernels.h"
 
-// sum over dim 1: [n, m, n_head] -> [n, 1, n_head]
-ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);
+//
+// parts of graphs that policies share; capkv_build_sum1() and capkv_build_dot() are in kernels/kernels.h
+//
 
 // mean over the query heads of a group: [n, 1, n_head] -> [n, n_head_kv]
 ggml_tensor * capkv_build_group_mean(const capkv_score_ctx & sc, ggml_tensor * x);
 
-// the same weight for every entry: [n, 1, n_head]; what a policy takes that has not seen a query yet
+// the weight 1/n for every entry: [n, 1, n_head]; what a policy takes that has not seen a query yet
 ggml_tensor * capkv_build_uniform(const capkv_score_ctx & sc);
 
-// mean over the queries, asked at pos, of the attention weights softmax_i(q_j . k_i kq_scale): [n, 1, n_head]
-//   causal: a query sees the entries up to its own position (one that sees none any more: the first), else all of them
-ggml_tensor * capkv_build_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, bool causal);
+// mean over the queries q of their attention weights softmax_i(q_j . k_i kq_scale): [n, 1, n_head]
+//   a query asked at pos[j] sees the entries up to that position; if all of those were evicted, it sees the first entry
+ggml_tensor * capkv_build_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos);
 
-// attention that queries distributed like those at pos can be expected to pay: softmax_i(mean_j a_ij + spread var_j a_ij) of the
-// logits a_ij = q_j . k_i kq_scale (spread 1/2: E exp(a) of a normal a), no weight below 1e-20: [n, 1, n_head]
+// the attention expected of queries that are distributed like q, asked at pos: softmax_i(mean_j a_ij + spread var_j a_ij) of the
+// logits a_ij = q_j . k_i kq_scale, no weight below 1e-20: [n, 1, n_head]
+//   spread 1/2 is that of normally distributed logits, of which E exp(a) = exp(mean + var/2)
 ggml_tensor * capkv_build_expected_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, float spread);
 
-// mean of the RoPE rotations at the next n_future positions, as cached keys are stored: [d_k, d_k], columns are rotated unit
-// vectors; NULL if there is none
+// mean of the RoPE rotations at the next n_future positions, in the form that cached keys are stored in: [d_k, d_k], column i is
+// the rotated i-th unit vector
 ggml_tensor * capkv_build_mean_rotation(const capkv_score_ctx & sc, int64_t n_future);
 
 // cosine of each key to the mean of the normalised keys: [n, n_head_kv]
 ggml_tensor * capkv_build_key_cos(const capkv_score_ctx & sc);
 
-// sum_i w_i x_i x_i^T over the entries from i0 on: x [d, n, n_head_kv], w [n, 1, n_head] -> [d, d, n_head]
-ggml_tensor * capkv_build_gram(ggml_context * ctx, bool on_host, ggml_tensor * x, ggml_tensor * w, int64_t i0);
-
-// for all heads: [2, 1]
+// a ridge as kernels/cholesky.h takes it, for all heads: [2, 1]
 ggml_tensor * capkv_build_ridge(const capkv_score_ctx & sc, const capkv_ridge & ridge);
 
 // leverage w_i x_i^T A^-1 x_i, A = ridge + sum_i (w_i + eps) x_i x_i^T over the entries from i0 on

@@ -85,7 +85,7 @@ ggml_tensor * capkv_inputs::add_f32(ggml_context * ctx, const std::vector<float>
 
 void capkv_inputs::set() const {
     for (const auto & item : items) {
-        // a policy may have left an input unused
+        // an input that the policy did not use has no memory
         if (item.t->buffer) {
             ggml_backend_tensor_set(item.t, item.data.data(), 0, item.data.size());
         }
@@ -103,7 +103,7 @@ ggml_tensor * capkv_rope::apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor
 
     ggml_tensor * res = ggml_rope_ext(ctx, x, pos, factors, params[1], params[2], params[4], 0, 0, 0, 0, 0, 0);
 
-    // take the node's own parameters as they are, whatever they hold
+    // all parameters of the model's own node, also those that ggml_rope_ext() was not given
     memcpy(res->op_params, params, sizeof(params));
 
     return weight ? ggml_mul(ctx, res, weight) : res;
@@ -114,7 +114,7 @@ std::vector<int32_t> capkv_rope::pos_data(const std::vector<int32_t> & pos) cons
         return pos;
     }
 
-    // a text token: the same position in three of the four sections
+    // M-RoPE has four sections; a text token has the same position in the first three
     const size_t n = pos.size();
     std::vector<int32_t> res(4*n, 0);
     for (size_t i = 0; i < 3*n; ++i) {

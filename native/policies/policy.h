@@ -1,5 +1,7 @@
 #pragma once
 
+#include "kernels/cholesky.h"
+
 #include "ggml.h"
 
 #include <cstdint>
@@ -9,45 +11,45 @@
 
 struct capkv_params;
 
-// what a policy has to see of the queries before RoPE, of the tokens after the sinks; only what is declared is allocated and
-// computed, per layer and query head
+// what a policy needs of the queries before RoPE, per layer and query head, of all tokens after the sinks; only what is declared
+// is allocated and computed
 struct capkv_observe {
-    bool    mean;   // running sum
-    bool    cov;    // running sum of outer products; needs mean
-    int64_t n_res;  // reservoir: a seeded uniform sample of so many
-    int64_t n_last; // the last so many
+    bool    mean;   // their mean
+    bool    cov;    // their covariance; needs mean
+    int64_t n_res;  // reservoir: a uniform sample of this many queries, chosen by the seed
+    int64_t n_last; // the last queries, this many
 
-    ggml_type type = GGML_TYPE_F16; // of the rows of both
+    ggml_type type = GGML_TYPE_F16; // that sampled and last queries are held in
 
     int64_t n_rows() const { return n_res + n_last; }
 
-    // rows that one token can go to
+    // rows that the query of one token is written to at most
     int64_t n_rows_per_token() const { return (n_res > 0) + (n_last > 0); }
     bool    any()    const { return mean || n_rows() > 0; }
 
-    // the same in another type: a sample of as many bytes
+    // the same in another type, with a reservoir that takes as many bytes
     capkv_observe in_type(ggml_type type) const;
 };
 
 static constexpr capkv_observe CAPKV_OBSERVE_NONE = { false, false, 0, 0 };
 
-// RoPE as a layer's attention applies it: the parameters of the GGML_OP_ROPE node that its queries went through
+// RoPE as a layer's attention applies it, read from the GGML_OP_ROPE node of its queries
 struct capkv_rope {
     bool          on = false;
     int32_t       params[16] = {};   // op_params of the node
     ggml_tensor * factors = nullptr; // frequency factors or NULL
-    ggml_tensor * weight  = nullptr; // of a norm that comes after the rotation, or NULL
+    ggml_tensor * weight  = nullptr; // of a norm after the rotation, or NULL
 
-    // rotate x [d, n_head, n] to the positions pos; I32 [n], or [4*n] for M-RoPE
+    // rotate x [d, n_head, n] to the positions pos: I32 [n], or [4*n] for M-RoPE
     ggml_tensor * apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor * pos) const;
 
-    // values of pos for n text tokens at the given positions
+    // the data of the tensor pos for text tokens at these positions
     std::vector<int32_t> pos_data(const std::vector<int32_t> & pos) const;
 
     bool is_mrope() const { return params[2] & GGML_ROPE_TYPE_MROPE; }
 };
 
-// collects the host data of a graph's inputs, to be set once the graph is allocated
+// the inputs of a graph and their data, which set() copies once the graph is allocated
 struct capkv_inputs {
     struct item {
         ggml_tensor * t;
@@ -63,23 +65,16 @@ struct capkv_inputs {
     void set() const;
 };
 
-struct capkv_ridge {
-    float abs; // ridge = abs I + rel tr(M)/d I, M the sum that it is added to
-    float rel;
-};
-
-static constexpr capkv_ridge CAPKV_RIDGE_REL = { 0.0f, 0.1f };
-
-// queries before RoPE, and where they were asked
+// queries before RoPE, and the positions of their tokens
 struct capkv_queries {
-    ggml_tensor * q = nullptr; // F32 [d_k, n_head, m]; NULL if not declared or if nothing was seen yet
+    ggml_tensor * q = nullptr; // F32 [d_k, n_head, m]; NULL if the policy does not observe them or none were seen yet
     std::vector<int32_t> pos;  // [m]
 
     explicit operator bool() const { return q != nullptr; }
 };
 
-// weights of a capacity C = 1/2 log det(I + sum_i (w_i + eps) v_i v_i^T/ridge) over the entries from i0 on; as they are by
-// default all entries weigh the same
+// the weights of the capacity C = 1/2 log det(I + sum_i (w_i + eps) v_i v_i^T/ridge), summed over the entries from i0 on; by
+// default all entries have the same weight
 struct capkv_weights {
     ggml_tensor * w     = nullptr; // F32 [n, 1, n_head]; NULL = 1/n
     float         eps   = 0.0f;
@@ -93,7 +88,7 @@ struct capkv_policy_result {
     capkv_weights weights = {}; // the share of capacity that an eviction retains is measured under these weights
 };
 
-// all that a policy can look at: some KV heads of one layer of one sequence
+// all that a policy can look at: some KV heads of one layer, for one sequence
 struct capkv_score_ctx {
     ggml_context       * ctx;
     capkv_inputs       & inputs;
@@ -102,35 +97,35 @@ struct capkv_score_ctx {
     capkv_score_ctx(ggml_context * ctx, capkv_inputs & inputs, const capkv_params & params) : ctx(ctx), inputs(inputs), params(params) {}
 
     int64_t n         = 0; // entries, in the order of their positions; the first min(n, n_sink) are the sinks
-    int64_t n_head_kv = 0; // KV heads at hand
-    int64_t n_head    = 0; // query heads at hand, a multiple of it
+    int64_t n_head_kv = 0; // of this group of KV heads
+    int64_t n_head    = 0; // their query heads, a multiple of n_head_kv
     int64_t d_k       = 0;
     int64_t d_v       = 0;
 
-    bool on_host = false; // the graph runs on the CPU: the fused kernels of kernels/cpu.h may take part
+    bool on_host = false; // the graph runs on the CPU: the fused kernels of kernels/cpu.cpp are used
 
     ggml_tensor * k = nullptr; // F32 [d_k, n, n_head_kv] after RoPE
     ggml_tensor * v = nullptr; // F32 [d_v, n, n_head_kv]
 
-    // positions of the entries, [n_head_kv*n], ascending in each head
+    // positions of the entries: [n, n_head_kv], ascending in each head
     std::function<std::vector<int32_t>()> positions;
 
-    // as observed, before RoPE; NULL if not declared or if nothing was seen yet
+    // the queries as observed, before RoPE; NULL if the policy does not observe them or none were seen yet
     ggml_tensor * q_mean = nullptr; // F32 [d_k, n_head]
     ggml_tensor * q_cov  = nullptr; // F32 [d_k, d_k, n_head]
-    capkv_queries q_res;
-    capkv_queries q_last;           // the latest one last
+    capkv_queries q_res;            // the reservoir, in no order
+    capkv_queries q_last;           // in the order of their positions
 
     const capkv_rope * rope = nullptr;
-    std::function<ggml_tensor *(ggml_tensor *)> k_rot; // the rotation that a quantized K is stored under, or the identity; its own inverse
+    std::function<ggml_tensor *(ggml_tensor *)> k_rot; // the rotation that llama.cpp stores a quantized K in, its own inverse; else the identity
 
     float   kq_scale = 0.0f;
-    int32_t next_pos = 0;
+    int32_t next_pos = 0; // of the next token
 
-    // vary the policy `random`
+    // what the policy random derives its numbers from, with the seed
     int32_t  il          = 0;
-    int64_t  head_kv0    = 0; // first KV head at hand
-    uint64_t n_evictions = 0;
+    int64_t  head_kv0    = 0; // first KV head of the group
+    uint64_t n_evictions = 0; // so far
 };
 
 struct capkv_policy {
@@ -145,8 +140,8 @@ struct capkv_policy {
 // NULL if there is none of that name
 const capkv_policy * capkv_policy_find(const std::string & name);
 
-// offset of the j-th reservoir query: fixed, seeded, in [0, 256)
+// how far ahead of the next token the j-th query of the reservoir is placed: from the seed, in [0, 256)
 int32_t capkv_res_offset(uint32_t seed, int64_t j);
 
-// well mixed 64 bits of a key (splitmix64)
+// 64 pseudo-random bits of a key (splitmix64)
 uint64_t capkv_hash(uint64_t x);

@@ -1,4 +1,4 @@
-// random: any entry, per KV head and eviction; the null model under the same protection as the others
+// random: a random choice per KV head and eviction: the baseline, with the same sinks and recent tokens protected
 //
 // Cost: none
 
@@ -15,7 +15,7 @@ static capkv_policy_result capkv_score_random(const capkv_score_ctx & sc) {
     for (int64_t h = 0; h < sc.n_head_kv; ++h) {
         const uint64_t key_h = capkv_hash(key + (uint64_t) (sc.head_kv0 + h));
         for (int64_t i = 0; i < sc.n; ++i) {
-            // 24 bits: every value is a float of its own
+            // 24 bits: each value is a different float
             data[h*sc.n + i] = (float) (capkv_hash(key_h + (uint64_t) i) >> 40)/(float) (1 << 24);
         }
     }

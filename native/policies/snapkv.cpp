@@ -3,7 +3,7 @@
 // Li et al., "SnapKV: LLM Knows What You are Looking for Before Generation" (arXiv 2404.14469)
 //
 //   w_i   = mean over the window's queries of softmax_i(q . k_i kq_scale), causal
-//   score = mean over the query heads of the group of the mean of w over 2*2 + 1 neighbours; the window itself is always kept
+//   score = mean over the query heads of the group of w, averaged over 5 neighbours; the window's own entries are always kept
 //
 // Departures from the paper:
 //   1. the paper compresses once, after the prompt; here the window is the last tokens before each eviction
@@ -25,12 +25,12 @@ static capkv_policy_result capkv_score_snapkv(const capkv_score_ctx & sc) {
         return { capkv_build_group_mean(sc, capkv_build_uniform(sc)) };
     }
 
-    ggml_tensor * w = capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos, /*causal =*/ true);
+    ggml_tensor * w = capkv_build_attention(sc, sc.q_last.q, sc.q_last.pos);
 
     const int64_t m = std::min<int64_t>(sc.q_last.pos.size(), sc.n);
     const int64_t p = CAPKV_SNAPKV_POOL;
 
-    // any weight is below it
+    // above any weight
     ggml_tensor * window = ggml_fill(ctx, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, m, sc.n_head_kv), 2.0f);
     if (m == sc.n) {
         return { window, { w } };

@@ -3,9 +3,9 @@
 // Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (arXiv 2309.17453)
 //
 // Departures from the paper:
-//   1. keys keep the positions that they were computed at; the paper counts positions within the cache
+//   1. keys keep the positions that they were computed for; the paper numbers positions within the cache
 //
-// Least recently used is the same order: attention reads every entry at every step, so what was used last is what came last.
+// Least recently used would give the same order: attention reads every entry at every step, so entries differ only in age.
 //
 // Cost: none
 

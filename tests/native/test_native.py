@@ -119,6 +119,15 @@ def test_what_is_observed_and_the_work_stay_small_for_an_8b_shape(make_llama, tm
 
 
 @pytest.mark.parametrize("policy", policies())
+def test_heads_are_scored_in_groups_that_bound_the_work_memory(make_llama, tmp_path, policy):
+    path = tmp_path / "wide.gguf"
+    write_llama(path, n_ctx=4096, n_embd=4096, n_layer=2, n_head=32, n_head_kv=8)
+    llm = make_llama(path, n_ctx=4096, n_batch=64, kv_budget=1024, kv_headroom=512, kv_policy=policy)
+    llm.eval(text(64))
+    assert 0 < llm.kv_stats().bytes_work < 18 * 2**20
+
+
+@pytest.mark.parametrize("policy", policies())
 def test_the_work_memory_of_evictions_is_there_with_the_first_batch(make_llama, tiny_llama, policy):
     llm = make_llama(tiny_llama, n_batch=256, kv_budget=512, kv_policy=policy)
     llm.eval(text(1))
