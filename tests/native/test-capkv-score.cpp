@@ -1,6 +1,9 @@
-// capkv_score() on a device whose memory is not the host's: the scores of every policy are those of the CPU
+// capkv_score() on a device whose memory is not the host's: the scores of every policy are those of the CPU; and how many heads
+// are scored together
 
 #include "tiny-device.h"
+
+#include "capkv-graph.h"
 
 static std::vector<float> random_values(size_t n, uint32_t seed) {
     std::mt19937 rng(seed);
@@ -56,7 +59,32 @@ static std::vector<float> score(const char * device, const char * policy) {
     return res;
 }
 
+static void check_groups() {
+    int n_measured;
+
+    // heads that take so many MiB each, and what all of them share
+    auto group = [&](int64_t n_head_kv, size_t mib_head, size_t mib_shared) {
+        n_measured = 0;
+        return capkv_heads_per_group(n_head_kv, [&](int64_t n_heads) {
+            n_measured++;
+            CHECK(n_heads >= 1 && n_heads <= n_head_kv);
+            return (n_heads*mib_head + mib_shared) << 20;
+        });
+    };
+
+    CHECK(group( 8,  2,  0) == 8 && n_measured == 1); // all of them take 16 MiB, the most that is allowed
+    CHECK(group( 8,  2,  1) == 4);                    // 7 would fit: two groups of 4
+    CHECK(group( 8,  3,  0) == 4);                    // 5 would fit
+    CHECK(group( 8,  4,  4) == 3);                    // 3, 3 and 2
+    CHECK(group(64,  1,  0) == 16);
+    CHECK(group( 8, 16,  0) == 1);
+    CHECK(group( 8, 99,  0) == 1);                    // one head takes more than is allowed
+    CHECK(group( 1, 99,  0) == 1 && n_measured == 0);
+}
+
 int main() {
+    check_groups();
+
     tiny_quiet();
     tiny_device_register();
 
