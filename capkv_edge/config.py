@@ -18,20 +18,24 @@ class Option:
     """One option, as declared in the native library: `kv_NAME` in Python, `--NAME` in capkv-chat."""
 
     name: str
+    kind: type  #: int, float, bool (a switch) or str; an int can also be a word or have a unit: "auto", "10%"
+    env: str  #: the environment variable that sets it
     metavar: str
     default: str
     range: str
     help: str
 
     @property
-    def env(self) -> str:
-        """The environment variable that sets it."""
-        return "LLAMA_ARG_KV_" + self.name.upper().replace("-", "_")
-
-    @property
     def is_switch(self) -> bool:
         """Whether command lines take it without a value; True and False are 1 and 0."""
-        return not self.metavar
+        return self.kind is bool
+
+    def value(self, text: str):
+        """What the native library's text stands for: a number where it is one; 0 or 1 for a switch."""
+        try:
+            return (int if self.is_switch else self.kind)(text)
+        except ValueError:
+            return text
 
 
 def _text(chars) -> str:
@@ -42,9 +46,19 @@ def _text(chars) -> str:
 def options() -> dict:
     """{name: Option} in the order of the table."""
     _, lib = load()
-    rows = [lib.capkv_get_option(i) for i in range(lib.capkv_n_options())]
-    found = [Option(*map(_text, (row.name, row.metavar, row.default_value, row.range, row.help))) for row in rows]
-    return {option.name: option for option in found}
+    kinds = {
+        lib.CAPKV_TYPE_UINT: int,
+        lib.CAPKV_TYPE_FLOAT: float,
+        lib.CAPKV_TYPE_SWITCH: bool,
+        lib.CAPKV_TYPE_POLICY: str,
+        lib.CAPKV_TYPE_BUDGET: int,
+    }
+    found = {}
+    for i in range(lib.capkv_n_options()):
+        row = lib.capkv_get_option(i)
+        texts = (row.env, row.metavar, row.default_value, row.range, row.help)
+        found[_text(row.name)] = Option(_text(row.name), kinds[row.type], *map(_text, texts))
+    return found
 
 
 def policies() -> dict:
@@ -52,15 +66,6 @@ def policies() -> dict:
     _, lib = load()
     rows = [lib.capkv_get_policy(i) for i in range(lib.capkv_n_policies())]
     return {_text(row.name): _text(row.help) for row in rows}
-
-
-def _number(text: str):
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
 
 
 def _option_text(name: str, value) -> str:
@@ -72,6 +77,13 @@ def _set(params, name: str, value: str) -> None:
         raise ValueError(f"kv_{name} = {value!r}: allowed is {options()[name].range}")
     if not load()[1].capkv_params_set(params, name.encode(), value.encode("utf-8", "replace")):
         raise ValueError(last_error())
+
+
+def _get(params, option: Option):
+    ffi, lib = load()
+    text = ffi.new("char[]", lib.capkv_params_get(params, option.name.encode(), ffi.NULL, 0) + 1)
+    lib.capkv_params_get(params, option.name.encode(), text, len(text))
+    return option.value(_text(text))
 
 
 def cache_type(name: str, option: str) -> int:
@@ -97,14 +109,18 @@ class CapkvConfig:
         unknown = [name for name in given if name not in options()]
         if unknown:
             raise TypeError(f"unknown option kv_{unknown[0]}: allowed are " + ", ".join("kv_" + name for name in options()))
-        values = {name: _option_text(name, value) for name, value in given.items() if value is not None}
+        given = {name: value for name, value in given.items() if value is not None}
         params = ffi.new("struct capkv_params *", lib.capkv_default_params())
-        for name, value in values.items():
-            _set(params, name, value)
+        for name, value in given.items():
+            _set(params, name, _option_text(name, value))
         if not lib.capkv_params_check(params):
             raise ValueError(last_error())
-        object.__setattr__(self, "_values", values)
+        self._hold(params, given)
+
+    def _hold(self, params, given) -> None:
         object.__setattr__(self, "_params", params)
+        object.__setattr__(self, "_given", tuple(given))
+        object.__setattr__(self, "_values", {name: _get(params, option) for name, option in options().items()})
 
     @classmethod
     def from_env(cls, **given) -> "CapkvConfig":
@@ -120,11 +136,10 @@ class CapkvConfig:
 
     @classmethod
     def from_params(cls, params) -> "CapkvConfig":
-        """From a native `struct capkv_params` in which all is resolved."""
-        names = {"budget": "n_budget", "sink": "n_sink", "recent": "n_recent", "headroom": "n_headroom"}
-        values = {name: getattr(params, names.get(name, name)) for name in options()}
-        values["policy"] = _text(values["policy"])
-        return cls(**{name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()})
+        """From a native `struct capkv_params *` in which all is resolved."""
+        config = cls.__new__(cls)
+        config._hold(load()[0].new("struct capkv_params *", params[0]), options())
+        return config
 
     @property
     def params(self):
@@ -134,15 +149,15 @@ class CapkvConfig:
     @property
     def on(self) -> bool:
         """Whether there is a budget at all."""
-        return bool(self._params.n_budget or self._params.budget_bytes or self._params.budget_share)
+        return self.budget != 0
 
     def as_dict(self) -> dict:
         """{name: value} of all options, numbers as numbers."""
-        return {name: getattr(self, name) for name in options()}
+        return dict(self._values)
 
     def __getattr__(self, name):
         if not name.startswith("_") and name in options():
-            return _number(self._values.get(name, options()[name].default))
+            return self._values[name]
         raise AttributeError(f"CapkvConfig has no option {name!r}")
 
     def __setattr__(self, name, value):
@@ -155,7 +170,7 @@ class CapkvConfig:
         return hash(tuple(self.as_dict().items()))
 
     def __reduce__(self):
-        return _rebuild, (self._values,)
+        return _rebuild, ({name: self._values[name] for name in self._given},)
 
     def __repr__(self):
         return "CapkvConfig(" + ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items()) + ")"

@@ -1,6 +1,7 @@
 #include "capkv-number.h"
 
 #include <cmath>
+#include <iomanip>
 #include <locale>
 #include <sstream>
 
@@ -52,9 +53,21 @@ bool capkv_read_number(const std::string & text, double & value, std::string & r
     return n > 0 && !in.fail() && !out_of_range;
 }
 
-std::string capkv_write_number(double value) {
-    std::ostringstream out;
-    out.imbue(std::locale::classic());
-    out << value;
-    return out.str();
+std::string capkv_write_number(float value, double unit) {
+    std::string res;
+
+    // every number of 6 digits survives in a float, and 9 digits tell all floats apart
+    for (int n_digits = 6; n_digits <= 9; ++n_digits) {
+        std::ostringstream out;
+        out.imbue(std::locale::classic());
+        out << std::setprecision(n_digits) << value*unit;
+        res = out.str();
+
+        double      back;
+        std::string rest;
+        if (capkv_read_number(res, back, rest) && (float) (back/unit) == value) {
+            break;
+        }
+    }
+    return res;
 }

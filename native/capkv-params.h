@@ -16,12 +16,8 @@ bool capkv_params_on(const capkv_params & params);
 // whether the tests run an architecture with evictions
 bool capkv_arch_tested(const std::string & name);
 
-// throws capkv_error
-void capkv_params_set_or_throw  (      capkv_params & params, const std::string & name, const std::string & value);
+// each option by itself, and the options against each other; throws capkv_error
 void capkv_params_check_or_throw(const capkv_params & params);
-
-// the parameters that the environment sets (LLAMA_ARG_KV_BUDGET and so on); throws capkv_error if a variable holds a value that is not allowed
-capkv_params capkv_params_from_env();
 
 // resolve what was left open, now that the context is known; throws capkv_error
 //   n_ctx_seq:     logical context of a sequence

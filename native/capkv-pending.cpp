@@ -2,6 +2,8 @@
 
 #include "capkv-hooks.h"
 
+#include "capkv-options.h"
+
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-model.h"
@@ -111,7 +113,7 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
 
     try {
         if (!g_pending.asked) {
-            g_pending.params = capkv_params_from_env();
+            g_pending.params = capkv_options_from_env();
         }
         g_pending.asked = false;
         capkv_params_check_or_throw(g_pending.params);

@@ -1,6 +1,6 @@
 #pragma once
 
-// the --kv-* options for the argument parsers of llama.cpp's tools, from the one table in capkv-params.cpp
+// the --kv-* options for the argument parsers of llama.cpp's tools, from the one table in capkv-options.cpp
 
 #include "capkv.h"
 
@@ -20,7 +20,7 @@ static inline std::string capkv_arg_flag(size_t i) {
 
 // given without a value
 static inline bool capkv_arg_is_switch(size_t i) {
-    return capkv_get_option(i)->metavar[0] == '\0';
+    return capkv_get_option(i)->type == CAPKV_TYPE_SWITCH;
 }
 
 static inline std::string capkv_arg_help(size_t i) {
@@ -54,6 +54,8 @@ static void capkv_add_opts(F && add_opt) {
 
             capkv_add_opts<arg_t, params_t, I + 1>(std::forward<F>(add_opt));
         }
+    } else {
+        GGML_ASSERT(capkv_n_options() <= CAPKV_N_ARGS_MAX && "CAPKV_N_ARGS_MAX is less than the table has options");
     }
 }
 

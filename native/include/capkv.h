@@ -50,12 +50,20 @@ struct capkv_params {
     uint32_t untested;     // 1 = run architectures that were never tried with evictions
 };
 
-// one option, as it is called everywhere: --kv-NAME in llama.cpp's tools, kv_NAME in Python, LLAMA_ARG_KV_NAME in the
-// environment, --NAME in capkv-chat
+enum capkv_type {
+    CAPKV_TYPE_UINT,   // a whole number; where the default depends on the context, also a word for that ("auto")
+    CAPKV_TYPE_FLOAT,
+    CAPKV_TYPE_SWITCH, // 0 or 1; command lines take it without a value, as 1
+    CAPKV_TYPE_POLICY, // a policy's name
+    CAPKV_TYPE_BUDGET, // a number of tokens, a memory size or a share: the three fields of the budget
+};
+
+// one option: --kv-NAME in llama.cpp's tools, kv_NAME in Python, LLAMA_ARG_KV_NAME in the environment, --NAME in capkv-chat
 struct capkv_option {
     const char * name;          // "budget"
+    enum capkv_type type;
     const char * env;           // "LLAMA_ARG_KV_BUDGET"
-    const char * metavar;       // "N"; empty for a switch, which the command lines take without a value
+    const char * metavar;       // "N"; empty for a switch
     const char * default_value; // as text
     const char * range;         // what is allowed, as text
     const char * help;          // one line, lower case
@@ -136,6 +144,10 @@ const char * capkv_get_arch(size_t i);
 
 // set one option from text ("1024", "256MiB", "10%" for the budget); false and capkv_last_error() if the value is not allowed
 bool capkv_params_set(struct capkv_params * params, const char * name, const char * value);
+
+// one option as the text that sets it, floats with as many digits as they need; returns its length, writes at most n_max - 1
+// characters and a zero; text may be NULL; -1 and capkv_last_error() if there is no such option
+int32_t capkv_params_get(const struct capkv_params * params, const char * name, char * text, int32_t n_max);
 
 // set one option for the whole process (its environment variable); false and capkv_last_error() if the value is not allowed
 bool capkv_set_env(const char * name, const char * value);

@@ -61,6 +61,13 @@ failed(lib.capkv_params_set(p, b"tau", NULL), False, "NULL is not allowed")
 failed(lib.capkv_params_set(p, b"bugdet", b"1"), False, "unknown option kv bugdet: allowed are budget")
 failed(lib.capkv_params_set(p, bytes([255, 254]), b"1"), False, "unknown option")
 failed(lib.capkv_params_set(p, b"tau", b"9" * 100000), False, "kv_tau = 999")
+failed(lib.capkv_params_get(NULL, b"tau", NULL, 0), -1, "NULL is not allowed")
+failed(lib.capkv_params_get(p, NULL, NULL, 0), -1, "NULL is not allowed")
+failed(lib.capkv_params_get(p, b"bugdet", NULL, 0), -1, "unknown option kv bugdet: allowed are budget")
+text = ffi.new("char[4]", b"xyz")
+assert [lib.capkv_params_get(p, b"novelty", text, n_max) for n_max in (-1, 0)] == [4, 4] and ffi.string(text) == b"xyz"
+assert lib.capkv_params_get(p, b"novelty", text, 4) == 4 and ffi.string(text) == b"0.2"
+assert lib.capkv_params_get(default(policy=b"x" * 32), b"policy", NULL, 0) == 32
 failed(lib.capkv_set_env(NULL, b"1"), False, "NULL is not allowed")
 failed(lib.capkv_set_env(b"tau", NULL), False, "NULL is not allowed")
 failed(lib.capkv_set_env(b"tau", b"x"), False, "kv_tau = x")
@@ -72,6 +79,9 @@ failed(lib.capkv_params_check(default(budget_share=-0.5)), False, "kv_budget = -
 failed(lib.capkv_params_check(default(n_budget=2**32 - 1)), False, "kv_budget = 4294967295")
 failed(lib.capkv_params_check(default(n_budget=64, n_sink=2**32 - 1)), False, "kv_budget = 64")
 failed(lib.capkv_params_check(default(untested=2)), False, "kv_untested = 2: allowed is 0 or 1")
+failed(lib.capkv_params_check(default(n_sink=2**31)), False, "kv_sink = 2147483648: allowed is 0 to 2147483647")
+failed(lib.capkv_params_check(default(n_headroom=2**31)), False, "kv_headroom = 2147483648: allowed is auto")
+failed(lib.capkv_params_check(default(budget_bytes=10**16)), False, "kv_budget = 10000000GB: allowed is above 0 and below 1e15 bytes")
 
 for i in (2**31, 2**64 - 1):
     assert lib.capkv_get_option(i) == NULL and lib.capkv_get_policy(i) == NULL

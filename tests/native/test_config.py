@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +139,37 @@ def test_any_text_is_taken_or_refused_by_name(name, text):
         CapkvConfig(**{name: text})
     except ValueError as err:
         assert str(err).startswith("kv_")
+
+
+@pytest.mark.parametrize("value", [0.1, 0.25, 1 / 3, 5, 99.999999, 1e-7, 16777217e-6, "2.5e-1"])
+def test_a_number_is_read_as_the_shortest_that_stands_for_the_field(value):
+    config = CapkvConfig(novelty=value)
+    assert type(config.novelty) is float and repr(config.novelty) == str(np.float32(value))
+    assert CapkvConfig(novelty=config.novelty).params.novelty == config.params.novelty
+
+
+@pytest.mark.parametrize(
+    "given, shown",
+    [("256MiB", "256MiB"), ("1.5GiB", "1536MiB"), ("5MB", "5MB"), ("1000.9B", "1KB"), ("1e2", 100), ("10%", "10%"), ("0.70%", "0.7%")],
+)
+def test_a_budget_is_shown_in_the_unit_that_it_was_given_in(given, shown):
+    assert CapkvConfig(budget=given).budget == shown
+
+
+@given(st.floats(2**-13, 100, width=32))
+def test_a_share_is_shown_as_a_text_that_gives_the_same_share(percent):
+    config = CapkvConfig(budget=f"{percent}%")
+    assert CapkvConfig(budget=config.budget).params.budget_share == config.params.budget_share
+
+
+def test_a_copy_leaves_open_what_was_left_open():
+    for config in (CapkvConfig(budget=60), CapkvConfig(budget=69, recent=64)):
+        copy = pickle.loads(pickle.dumps(config))
+        assert (copy, copy.params.n_recent, copy.params.n_headroom) == (config, config.params.n_recent, config.params.n_headroom)
+
+
+def test_each_option_has_a_variable_of_its_name():
+    assert all(option.env == f"LLAMA_ARG_KV_{name.upper()}" for name, option in options().items())
 
 
 def test_environment_fills_in_what_is_not_given(monkeypatch):
