@@ -1,5 +1,6 @@
 """The command capkv-chat: options in, an exit status out."""
 
+import inspect
 import os
 import sys
 from typing import Annotated
@@ -7,18 +8,37 @@ from typing import Annotated
 import typer
 
 from .. import command
-from ..config import CACHE_TYPES, cache_type
+from ..config import CACHE_TYPES, cache_type, options, policies
 
 CHAT_BUDGET = "1024"
+
+#: the option of the native table that capkv-chat has as one of its own: it seeds the sampling, too
+SHARED = "seed"
 
 
 def _option(names: str, metavar: str, text: str, default: str | bool = True):
     return typer.Option(*names.split("/"), metavar=metavar, help=text, show_default=default)
 
 
-def _table_option(option, default: str = "", note: str = ""):
-    """The typer option of an entry of the native option table."""
-    return _option(f"--{option.name}", option.metavar, f"{option.help}: {option.range}{note}", default or option.default)
+def _table_option(option) -> inspect.Parameter:
+    """The parameter of a command for an entry of the native option table."""
+    if option.is_switch:
+        kind, default, spec = bool, False, typer.Option(f"--{option.name}", help=option.help)
+    else:
+        text = f"{option.help}: {option.range}" + ("; 'help' lists them" if option.name == "policy" else "")
+        shown = CHAT_BUDGET if option.name == "budget" else option.default
+        kind, default, spec = str | None, None, _option(f"--{option.name}", option.metavar, text, shown)
+    return inspect.Parameter(
+        option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, spec]
+    )
+
+
+def _with_table(command):
+    """The command, with a parameter for each entry of the native option table in the place of its **kv."""
+    model, *others, _ = inspect.signature(command).parameters.values()
+    rows = [_table_option(option) for option in options().values() if option.name != SHARED]
+    command.__signature__ = inspect.Signature([model, *rows, *others])
+    return command
 
 
 def _number(kind, option: str, text: str, least, most=2**31 - 1):
@@ -35,24 +55,12 @@ def _number(kind, option: str, text: str, least, most=2**31 - 1):
 
 
 def _app() -> typer.Typer:
-    from ..config import options
-
-    table = options()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command(name="capkv-chat")
     def chat(
         model: Annotated[
             str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
         ] = None,
-        budget: Annotated[str | None, _table_option(table["budget"], CHAT_BUDGET)] = None,
-        policy: Annotated[str | None, _table_option(table["policy"], note="; 'help' lists them")] = None,
-        sink: Annotated[str | None, _table_option(table["sink"])] = None,
-        recent: Annotated[str | None, _table_option(table["recent"])] = None,
-        headroom: Annotated[str | None, _table_option(table["headroom"])] = None,
-        tau: Annotated[str | None, _table_option(table["tau"])] = None,
-        novelty: Annotated[str | None, _table_option(table["novelty"])] = None,
-        untested: Annotated[bool, typer.Option("--untested", help=table["untested"].help)] = False,
         cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
         cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as for K")] = "f16",
         ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = "0",
@@ -72,18 +80,17 @@ def _app() -> typer.Typer:
         version: Annotated[
             bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="and leave")
         ] = False,
+        **kv,
     ):
         """Chat with a model in a KV cache of fixed size."""
-        if policy == "help":
-            from ..config import policies
-
+        if kv["policy"] == "help":
             for name, what in policies().items():
                 typer.echo(f"{name:<12} {what}")
             return 0
         if model is None:
             raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-chat --help lists the options")
-        if budget is None and table["budget"].env not in os.environ:
-            budget = CHAT_BUDGET
+        if kv["budget"] is None and options()["budget"].env not in os.environ:
+            kv["budget"] = CHAT_BUDGET
         return _run(
             model,
             dict(
@@ -95,15 +102,8 @@ def _app() -> typer.Typer:
                 type_v=cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,
                 **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
-                kv_budget=budget,
-                kv_policy=policy,
-                kv_sink=sink,
-                kv_recent=recent,
-                kv_headroom=headroom,
-                kv_tau=tau,
-                kv_novelty=novelty,
                 kv_seed=seed,
-                kv_untested=untested or None,
+                **{f"kv_{name}": None if value is False else value for name, value in kv.items()},
             ),
             dict(
                 system=system,
@@ -114,6 +114,7 @@ def _app() -> typer.Typer:
             files=file or [],
         )
 
+    app.command(name="capkv-chat")(_with_table(chat))
     return app
 
 

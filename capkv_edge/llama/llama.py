@@ -13,7 +13,7 @@ from llama_cpp.llama import LlamaState
 
 from .. import _lib, _log, devices, models, stats, threads
 from ..budget import KvBudget
-from ..config import PLAIN_TYPES, CapkvConfig
+from ..config import PLAIN_TYPES, CapkvConfig, options
 from . import closed, saved_state
 from .completions import Completions
 from .drafts import ShortDrafts
@@ -23,7 +23,23 @@ from .session import Sessions
 _UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
 
 
-def _refuse_unknown(given: dict, known: list) -> None:
+def _signature() -> inspect.Signature:
+    """Of Llama(): the keywords of its own, kv_NAME for each option of a budget, and the others of llama_cpp.Llama."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    *named, _ = inspect.signature(Llama.__init__).parameters.values()
+    kv = [inspect.Parameter(f"kv_{name}", keyword, default=None) for name in options()]
+    own = {parameter.name for parameter in named}
+    others = [p.replace(kind=keyword) for p in _UPSTREAM.values() if p.name not in own and p.kind != p.VAR_KEYWORD]
+    return inspect.Signature(named + kv + others)
+
+
+def _keywords_help() -> str:
+    lines = [f"kv_{name}: {row.help} (default: {row.default}; allowed: {row.range})" for name, row in options().items()]
+    return "Open a model. Beside the keywords of llama_cpp.Llama:\n\n" + "\n".join(lines)
+
+
+def _refuse_unknown(given: dict) -> None:
+    known = list(inspect.signature(Llama).parameters)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -37,9 +53,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
 
         kv_budget: tokens kept per KV head, or a memory size ("256MiB"), or a share of n_ctx ("10%"). 0 is off;
             None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
-        kv_policy, kv_sink, kv_recent, kv_headroom, kv_tau, kv_novelty, kv_seed: see CapkvConfig; None is the
-            environment, then the default.
-        kv_untested: True runs an architecture that was never tried with evictions.
+        kv_policy and so on, one for each option (`help(Llama.__init__)` says what they are): None leaves it to the
+            environment (LLAMA_ARG_KV_POLICY), where unset is the default.
 
     model_path may be "demo". n_threads and n_threads_batch left out are the physical cores that the process may use, and
     n_gpu_layers left out is all layers in a build with a GPU. Flash attention is on by itself with a budget or a quantized V.
@@ -67,31 +82,11 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
         lora_path=None,
         logits_all=False,
         embedding=False,
-        kv_budget=None,
-        kv_policy=None,
-        kv_sink=None,
-        kv_recent=None,
-        kv_headroom=None,
-        kv_tau=None,
-        kv_novelty=None,
-        kv_seed=None,
-        kv_untested=None,
-        **upstream,
+        **more,
     ):
-        mine = inspect.signature(Llama.__init__).parameters
-        _refuse_unknown(upstream, [name for name in (*_UPSTREAM, *mine) if name not in ("self", "kwargs", "upstream")])
+        self._kv_given = {name: more.pop(f"kv_{name}", None) for name in options()}
+        _refuse_unknown(more)
 
-        self._kv_given = dict(
-            budget=kv_budget,
-            policy=kv_policy,
-            sink=kv_sink,
-            recent=kv_recent,
-            headroom=kv_headroom,
-            tau=kv_tau,
-            novelty=kv_novelty,
-            seed=kv_seed,
-            untested=kv_untested,
-        )
         wanted = CapkvConfig.from_env(**self._kv_given)
         if wanted.on:
             if flash_attn is False:
@@ -129,7 +124,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
             lora_path=lora_path,
             logits_all=self._all_scores,
             embedding=embedding,
-            **upstream,
+            **more,
         )
         self._shrink()
         if self.verbose:
@@ -226,3 +221,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
         if stack is not None:
             stack.close()
             closed.mark(self)
+
+
+Llama.__init__.__signature__ = _signature()
+Llama.__init__.__doc__ = _keywords_help()
