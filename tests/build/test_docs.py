@@ -1,22 +1,28 @@
-"""README says what the native tables say."""
+"""The tables of README.md and docs/ say what the program declares."""
 
-from pathlib import Path
+import pytest
+from scripts_under_test import load_script
 
-from capkv_edge import _lib
+from capkv_edge.chat.cli import CHAT_BUDGET
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_options_are_those_of_the_table():
-    ffi, lib = _lib.load()
-    for i in range(lib.capkv_n_options()):
-        opt = lib.capkv_get_option(i)
-        name, default, text, allowed = (ffi.string(s).decode() for s in (opt.name, opt.default_value, opt.help, opt.range))
-        assert f"| `{name}` | {default} | {text} | {allowed} |" in README
+docs_tables = load_script("dev/docs_tables.py")
+DOCUMENTS = docs_tables.documents()
+README = DOCUMENTS[docs_tables.ROOT / "README.md"]
 
 
-def test_the_policies_are_those_of_the_table():
-    ffi, lib = _lib.load()
-    for i in range(lib.capkv_n_policies()):
-        policy = lib.capkv_get_policy(i)
-        assert f"| `{ffi.string(policy.name).decode()}` | {ffi.string(policy.help).decode()} |" in README
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_a_generated_table_is_what_is_generated(path):
+    assert docs_tables.filled(DOCUMENTS[path]) == DOCUMENTS[path], "scripts/dev/docs_tables.py writes it"
+
+
+def test_the_readme_has_both_tables():
+    assert [found[2] for found in docs_tables.MARKED.finditer(README)] == ["options", "policies"]
+
+
+def test_a_table_that_differs_is_written_anew():
+    altered = README.replace("| `sink` | 4 |", "| `sink` | 5 |")
+    assert altered != README and docs_tables.filled(altered) == README
+
+
+def test_the_budget_of_capkv_chat():
+    assert f"`capkv-chat` starts with a budget of {CHAT_BUDGET}." in README
