@@ -21,7 +21,18 @@ def build_folder() -> Path:
     return found[0]
 
 
+def _ninja() -> str:
+    return shutil.which("ninja", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
 def commands(build: Path, target: str = "lib/libllama.so") -> list:
-    ninja = shutil.which("ninja", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    found = subprocess.run([ninja, "-t", "commands", target], cwd=build, check=True, capture_output=True, text=True)
+    """The commands that make a target, in their order."""
+    found = subprocess.run([_ninja(), "-t", "commands", target], cwd=build, check=True, capture_output=True, text=True)
     return found.stdout.splitlines()
+
+
+def dependents(build: Path, header: Path) -> list:
+    """The objects, relative to the build folder, whose compilation read a header."""
+    found = subprocess.run([_ninja(), "-t", "deps"], cwd=build, check=True, capture_output=True, text=True)
+    blocks = found.stdout.split("\n\n")
+    return [block.partition(":")[0] for block in blocks if any(Path(build, line.strip()) == header for line in block.splitlines()[1:])]
