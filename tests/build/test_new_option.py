@@ -10,9 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from compile_commands import build_folder, commands, dependents
-
-from capkv_edge import _lib
+from compile_commands import build_folder, commands, dependents, link_libllama
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,26 +76,22 @@ def insert(path: Path, after: str, line: str) -> None:
 def build(tmp: Path) -> list:
     """Compile what includes capkv.h and link libllama in tmp/capkv_edge/lib; returns the compiler and its -I options."""
     folder, native, lib = build_folder(), tmp / "native", tmp / "capkv_edge" / "lib"
-    *all_compile, link = commands(folder)
-    stale = [name for name in dependents(folder, ROOT / "native" / "include" / "capkv.h") if name.endswith(".cpp.o")]
+    stale = dependents(folder, ROOT / "native" / "include" / "capkv.h")
 
-    jobs = []
-    for command in all_compile:
+    jobs, objects = [], {}
+    for command in commands(folder)[:-1]:
         words = shlex.split(command)
-        target, source = words[words.index("-o") + 1] if "-o" in words else "", Path(words[-1])
+        source, target = Path(words[-1]), words[words.index("-o") + 1] if "-o" in words else ""
         if target in stale and source.is_relative_to(ROOT / "native"):
-            copy = native / source.relative_to(ROOT / "native")
-            jobs.append(f"{command.replace(str(ROOT / 'native'), str(native)).replace(target, f'{copy}.o')} -O0")
-            link = link.replace(target, f"{copy}.o")
+            objects[target] = f"{native / source.relative_to(ROOT / 'native')}.o"
+            command = command.replace(str(ROOT / "native"), str(native)).replace(target, objects[target])
+            jobs.append(f"{command} -O0")
     assert len(jobs) > 10
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda job: subprocess.run(job, cwd=folder, shell=True, check=True), jobs))
 
     lib.mkdir()
-    subprocess.run(link.replace("-o lib/libllama.so", f"-o {lib}/libllama.so"), cwd=folder, shell=True, check=True)
-    for library in Path(_lib.lib_dir()).glob("*.so"):
-        if library.name != "libllama.so":
-            (lib / library.name).symlink_to(library)
+    link_libllama(folder, lib, objects)
     words = shlex.split(jobs[0])
     compiler = words[: next(i for i, word in enumerate(words) if word.startswith("-"))]
     return compiler + [word for word in words if word.startswith("-I")]

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from compile_commands import build_folder, commands
-
-from capkv_edge import _lib
+from compile_commands import build_folder, commands, link_libllama
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "native"
@@ -46,19 +44,14 @@ def test_the_example_is_one_file_and_one_line(tiny_llama, tmp_path):
     (tmp_path / table).write_text((NATIVE / table).read_text() + line)
 
     build = build_folder()
-    *all_compile, link = commands(build)
-    compile_table = next(command for command in all_compile if command.endswith("native/policies/policy.cpp"))
+    compile_table = next(command for command in commands(build) if command.endswith("native/policies/policy.cpp"))
     old_object = shlex.split(compile_table)[shlex.split(compile_table).index("-o") + 1]
     for path in sources:
         command = compile_table.replace(old_object, f"{path}.o").replace(str(NATIVE / "policies" / "policy.cpp"), str(path))
         command = re.sub(r"-c \S+$", f"-I{NATIVE / 'policies'} -c {path}", command)
         subprocess.run(command, cwd=build, shell=True, check=True)
 
-    link = link.replace(old_object, " ".join(f"{path}.o" for path in sources)).replace("-o lib/libllama.so", f"-o {tmp_path}/libllama.so")
-    subprocess.run(link, cwd=build, shell=True, check=True)
-    for library in Path(_lib.lib_dir()).glob("*.so"):
-        if library.name != "libllama.so":
-            (tmp_path / library.name).symlink_to(library)
+    link_libllama(build, tmp_path, {old_object: " ".join(f"{path}.o" for path in sources)})
 
     environ = {**os.environ, "CAPKV_LIB_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])}
     used = subprocess.run([sys.executable, "-c", USE, tiny_llama], env=environ, capture_output=True, text=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from capkv_edge import _lib
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,5 +36,20 @@ def commands(build: Path, target: str = "lib/libllama.so") -> list:
 def dependents(build: Path, header: Path) -> list:
     """The objects, relative to the build folder, whose compilation read a header."""
     found = subprocess.run([_ninja(), "-t", "deps"], cwd=build, check=True, capture_output=True, text=True)
-    blocks = found.stdout.split("\n\n")
-    return [block.partition(":")[0] for block in blocks if any(Path(build, line.strip()) == header for line in block.splitlines()[1:])]
+    objects = []
+    for block in found.stdout.split("\n\n"):
+        target, *read = block.splitlines() or [""]
+        if any(Path(os.path.normpath(build / line.strip())) == header for line in read):
+            objects.append(target.partition(":")[0])
+    return objects
+
+
+def link_libllama(build: Path, folder: Path, objects: dict) -> None:
+    """libllama.so in a folder, beside links to the other libraries, with objects of the build replaced: {old: "new" or "new new"}."""
+    link = commands(build)[-1].replace("-o lib/libllama.so", f"-o {folder}/libllama.so")
+    for old, new in objects.items():
+        link = link.replace(old, new)
+    subprocess.run(link, cwd=build, shell=True, check=True)
+    for library in Path(_lib.lib_dir()).glob("*.so"):
+        if library.name != "libllama.so":
+            (folder / library.name).symlink_to(library)
