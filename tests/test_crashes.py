@@ -14,7 +14,7 @@ from capkv_edge import crashes
 from capkv_edge.bench.measure import speed
 from capkv_edge.bench.run.rows import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process ends by no signal there")
 
