@@ -16,7 +16,7 @@ except PackageNotFoundError:  # a checkout that was not installed
 
 _lib.claim()
 
-_HOMES = {"Llama": ".llama.llama", "CapkvConfig": ".config", "policies": ".config", "KvStats": ".stats"}
+_HOMES = {"Llama": ".llama.llama", "CapkvConfig": ".config", "policies": ".config", "KvStats": ".kv"}
 
 __all__ = ["CapkvConfig", "KvStats", "Llama", "__version__", "policies"]
 

@@ -1,6 +1,6 @@
-"""Find the patched llama.cpp libraries, make llama_cpp load them, and bind capkv.h to the same ones.
+"""Finds the patched llama.cpp libraries, makes llama_cpp load them, and binds capkv.h to the same ones.
 
-Knows nothing of models or contexts: a context crosses over as the address that llama_cpp holds.
+Knows nothing of models or contexts: a context is passed to capkv.h as the address that llama_cpp holds.
 """
 
 import os
@@ -20,10 +20,10 @@ def _library(folder: Path) -> Path | None:
 
 
 def _candidates():
-    """(folder of libraries, capkv.h that belongs to them), the preferred ones first.
+    """(folder of libraries, the capkv.h that they were built with), in the order in which they are tried.
 
-    In the checkout's own folder Python takes `capkv_edge` from there, where there are no libraries: those of the installed
-    package do as well, or those that were built in `build`.
+    When Python runs in the checkout it imports the `capkv_edge` that lies there, which has no libraries. It then takes those of
+    the installed package, or those that were built in `build`.
     """
     yield _PACKAGE / "lib", _PACKAGE / "include" / "capkv.h"
     try:
@@ -48,7 +48,7 @@ def _fault(folder: Path, header: Path) -> str:
 
 
 def _find() -> tuple:
-    """(folder, header, faults): the first folder without a fault; the package's own where all have one."""
+    """(folder, header, faults): the first folder without a fault. Where all have one: the package's own, and the faults."""
     if os.environ.get("CAPKV_LIB_PATH"):
         folder = Path(os.environ["CAPKV_LIB_PATH"]).absolute()
         headers = [header for _, header in _candidates() if header.is_file()]
@@ -63,8 +63,8 @@ def _find() -> tuple:
 
 
 def lib_dir() -> Path:
-    """The folder of the libraries: $CAPKV_LIB_PATH where set, else the first that fits of `lib` in this package, `lib` of the
-    installed package, and `build/wheel/lib` and `build/dev/lib` of the checkout that this package is in."""
+    """The folder of the libraries: $CAPKV_LIB_PATH where it is set. Else the first that can be used of these: `lib` in this
+    package, `lib` in the installed package, `build/wheel/lib` and `build/dev/lib` in the checkout that holds this package."""
     return _find()[0]
 
 
@@ -72,15 +72,18 @@ def claim() -> None:
     """Point llama_cpp at our libraries, before it is imported.
 
     Raises:
-        ImportError: llama_cpp was imported already, with other libraries.
+        ImportError: llama_cpp was imported before, with other libraries.
     """
     where = lib_dir()
-    loaded = getattr(sys.modules.get("llama_cpp.llama_cpp"), "_lib", None)
-    if loaded is not None and Path(loaded._name).resolve().parent != where.resolve():
-        raise ImportError(
-            f"llama_cpp was imported before capkv_edge and has loaded {loaded._name}, which is not the library in {where}. "
-            "A process can hold only one llama.cpp: import capkv_edge first."
-        )
+    if "llama_cpp.llama_cpp" in sys.modules:
+        from ._upstream import library_path
+
+        loaded = library_path()
+        if loaded.resolve().parent != where.resolve():
+            raise ImportError(
+                f"llama_cpp was imported before capkv_edge and has loaded {loaded}, which is not the library in {where}. "
+                "A process can hold only one llama.cpp: import capkv_edge first."
+            )
     os.environ["LLAMA_CPP_LIB_PATH"] = str(where)
 
 
@@ -92,13 +95,13 @@ def _declarations(header: Path | None) -> str:
 
 @cache
 def load():
-    """Open the libraries once.
+    """Open the libraries, once in a process.
 
     Returns:
-        (ffi, lib): cffi's view of capkv.h, on the libllama that llama_cpp uses.
+        (ffi, lib): cffi's FFI with the declarations of capkv.h, and the libllama that llama_cpp uses.
 
     Raises:
-        ImportError: the libraries are missing, cannot be loaded, or know no KV budget.
+        ImportError: the libraries are missing, cannot be loaded, or are a llama.cpp without KV budgets.
     """
     from cffi import FFI
 
@@ -112,13 +115,14 @@ def load():
     ffi.cdef("void llama_log_set(void (*callback)(int level, const char * text, void * user_data), void * user_data);")
 
     try:
-        import llama_cpp.llama_cpp as native
+        from ._upstream import library_path
     except (RuntimeError, AttributeError) as err:
         raise ImportError(f"cannot use the libraries in {where}: {err}; {_BUILD}") from err
 
-    lib = ffi.dlopen(native._lib._name)
+    path = str(library_path())
+    lib = ffi.dlopen(path)
     if not hasattr(lib, "capkv_default_params"):
-        raise ImportError(f"{native._lib._name} is a llama.cpp without a KV budget; {_BUILD}")
+        raise ImportError(f"{path} is a llama.cpp without a KV budget; {_BUILD}")
 
     from . import _log
 
@@ -127,6 +131,6 @@ def load():
 
 
 def last_error() -> str:
-    """What the last failed call into capkv.h on this thread has to say; may be empty."""
+    """The message of the last call to a function of capkv.h that failed on this thread; may be empty."""
     ffi, lib = load()
     return ffi.string(lib.capkv_last_error()).decode("utf-8", "replace")

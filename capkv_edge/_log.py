@@ -1,5 +1,7 @@
-"""llama.cpp's log: shown when a Llama is verbose. What a thread was last told is kept: errors, so that an exception can name the
-reason, and the buffers of the cache, so that the devices that hold it can be named."""
+"""llama.cpp's log: printed while it is shown, and searched for what llama.cpp reports in no other way.
+
+Each thread keeps what it was told: the errors, which say why a call failed, and the buffers of a new cache, which name its devices.
+"""
 
 import logging
 import re
@@ -7,84 +9,82 @@ import sys
 import threading
 from collections import deque
 
-from llama_cpp import _internals, llama
-from llama_cpp._logger import logger
+from . import _upstream
 
 _ERROR, _CONTINUED = 4, 5  # enum ggml_log_level
 _BUFFER = re.compile(r"(\S+) (?:KV|RS) buffer size = +([\d.]+) MiB")
 
 
-class _Heard(threading.local):
-    """What llama.cpp said on one thread: models may be opened on several at once."""
+class _Kept(threading.local):
+    """What llama.cpp logged on this thread. It is kept for each thread, since several may open models at once."""
 
     def __init__(self):
         self.errors, self.buffers, self.level, self.interrupted = deque(maxlen=8), {}, 0, False
 
 
-_heard = _Heard()
-_callback = None  # lives as long as llama.cpp may call it
+_kept = _Kept()
+_callback = None  # referenced for as long as llama.cpp may call it
 
 
-def _hear(level: int, line: str) -> None:
-    _heard.level = _heard.level if level == _CONTINUED else level
-    if _heard.level == _ERROR:
-        _heard.errors.append(line)
+def _take(level: int, line: str) -> None:
+    _kept.level = _kept.level if level == _CONTINUED else level
+    if _kept.level == _ERROR:
+        _kept.errors.append(line)
     elif found := _BUFFER.search(line):
         name, n_mib = found.groups()
-        _heard.buffers[name] = _heard.buffers.get(name, 0.0) + float(n_mib)
-    if logger.level <= logging.DEBUG:
+        _kept.buffers[name] = _kept.buffers.get(name, 0.0) + float(n_mib)
+    if _upstream.log_level() <= logging.DEBUG:
         print(line, end="", flush=True, file=sys.stderr)
 
 
 def _on_failure(kind, error, trace) -> None:
-    # Python looks for Ctrl-C in here too, and no exception can leave a function that C has called
-    _heard.interrupted |= kind is KeyboardInterrupt
+    # Python may raise KeyboardInterrupt inside the callback, and no exception can leave a function that C has called
+    _kept.interrupted |= kind is KeyboardInterrupt
 
 
 def raise_interrupt() -> None:
-    """Raise the KeyboardInterrupt of a Ctrl-C that came while this thread was being told something; to be called after what may
-    take long."""
-    if _heard.interrupted:
-        _heard.interrupted = False
+    """Raise the KeyboardInterrupt of a Ctrl-C that came while a line of the log was taken on this thread.
+
+    Call it after each call into llama.cpp that may take long.
+    """
+    if _kept.interrupted:
+        _kept.interrupted = False
         raise KeyboardInterrupt
 
 
-class _Open:
-    """Takes the place of llama_cpp's redirection of the descriptors of stdout and stderr while a model is opened. Two of them at
-    once left both at /dev/null; and there is nothing to hide, since all that llama.cpp has to say comes through its log."""
-
-    def __init__(self, disable=True):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+def show(is_shown: bool) -> None:
+    """Print llama.cpp's log on stderr from now on, or do not."""
+    _upstream.set_verbose(is_shown)
 
 
 def install(ffi, lib) -> None:
-    """Take llama.cpp's log over from llama_cpp, whose callback hides errors and shows warnings when it is told to be quiet."""
+    """Take llama.cpp's log over from llama_cpp, whose callback, when it is not verbose, hides errors and prints warnings."""
     global _callback
 
     def on_line(level, text, user_data):
-        _hear(level, ffi.string(text).decode("utf-8", "replace"))
+        _take(level, ffi.string(text).decode("utf-8", "replace"))
 
     _callback = ffi.callback("void (int, const char *, void *)", on_line, onerror=_on_failure)
     lib.llama_log_set(_callback, ffi.NULL)
-    llama.suppress_stdout_stderr = _internals.suppress_stdout_stderr = _Open
+    _upstream.keep_descriptors()
 
 
 def forget() -> None:
-    """Drop what was kept so far."""
-    _heard.errors.clear()
-    _heard.buffers.clear()
+    """Drop the errors and the buffers that were kept so far."""
+    _kept.errors.clear()
+    _kept.buffers.clear()
 
 
 def reason(known: str = "") -> str:
-    """Why the last call failed: `known` (an error that may be of an earlier call) if the errors since forget() repeat it, else
-    the first of them without the name of the function that logged it."""
-    text = "".join(_heard.errors).strip()
+    """Why the last call failed.
+
+    Args:
+        known: an error message that may be of an earlier call. It is the reason if the errors since forget() contain it.
+
+    Returns:
+        `known`, or the first error since forget() without the name of the function that logged it.
+    """
+    text = "".join(_kept.errors).strip()
     if known and known in text:
         return known
     first = text.split("\n")[0]
@@ -94,4 +94,4 @@ def reason(known: str = "") -> str:
 
 def cache_buffers() -> dict:
     """{name of the ggml buffer: MiB} of the caches that this thread has made since forget()."""
-    return dict(_heard.buffers)
+    return dict(_kept.buffers)

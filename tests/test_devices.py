@@ -49,7 +49,7 @@ def test_the_devices_are_those_that_llama_cpp_names():
         "sched_reserve:      CUDA0 compute buffer size =   300.00 MiB\n",
         "llama_kv_cache:      CUDA0 KV buffer size =    4.00 MiB\n",
     ):
-        _log._hear(1, line)
+        _log._take(1, line)
     assert devices.describe(_log.cache_buffers()) == "CUDA0 (80%), CPU (20%)"
     _log.forget()
     assert devices.describe(_log.cache_buffers()) == "unknown"
@@ -82,8 +82,8 @@ def test_errors_of_threads_are_not_mixed_up(tmp_path, tiny_llama, make_llama):
     import threading
 
     _log.forget()
-    _log._hear(4, "load: mine\n")
-    other = threading.Thread(target=lambda: (_log.forget(), _log._hear(4, "load: another's\n")))
+    _log._take(4, "load: mine\n")
+    other = threading.Thread(target=lambda: (_log.forget(), _log._take(4, "load: another's\n")))
     other.start()
     other.join()
     assert _log.reason() == "mine"

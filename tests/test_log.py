@@ -11,17 +11,17 @@ from capkv_edge import _log
 
 def test_an_interrupt_within_the_log_is_raised_after_the_batch(make_llama, tiny_llama, monkeypatch):
     llm = make_llama(tiny_llama, **BUDGET)
-    decode, hear = llm._ctx.decode, _log._hear
+    decode, take = llm._ctx.decode, _log._take
 
     def interrupt(level, line):
-        hear(level, line)
+        take(level, line)
         os.kill(os.getpid(), signal.SIGINT)
 
     def log_and_decode(batch):
         decode(batch)
-        monkeypatch.setattr(_log, "_hear", interrupt)
+        monkeypatch.setattr(_log, "_take", interrupt)
         _log._callback(1, _log_text, _log_text)
-        monkeypatch.setattr(_log, "_hear", hear)
+        monkeypatch.setattr(_log, "_take", take)
 
     from capkv_edge import _lib
 

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 from llama_cpp.llama_chat_format import LLAMA3_INSTRUCT_CHAT_TEMPLATE, Jinja2ChatFormatter
 
-from capkv_edge.chat.template import Template
+from capkv_edge.template import ChatTemplate, Turns
 
 SYSTEM_IN_LAST_USER = (  # as Mistral's
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and messages[0].role == 'system' %}"
@@ -14,8 +14,15 @@ SYSTEM_IN_LAST_USER = (  # as Mistral's
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[-1].content }}>"
 
 
+class FakeVocab:
+    bos, eos = 1, 2
+
+    def text(self, token):
+        return {1: "<s>", 2: "</s>"}[token]
+
+
 def template(text, system=None):
-    return Template({"tokenizer.chat_template": text} if text else {}, "<s>", "</s>", system)
+    return Turns(ChatTemplate({"tokenizer.chat_template": text} if text else {}, FakeVocab()), system)
 
 
 @pytest.mark.parametrize("text", [tiny_models.TEMPLATE, LLAMA3_INSTRUCT_CHAT_TEMPLATE])
@@ -35,7 +42,7 @@ def test_parts_put_together_are_the_whole_rendering(text, system):
 
 def test_no_template_is_a_guess_at_chatml():
     parts = template(None)
-    assert parts.is_guess
+    assert parts.stop == "<|im_end|>" and parts.remarks == ["the model has no chat template, ChatML is a guess"]
     assert parts.first == ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
     assert parts.later == ("<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
 

@@ -133,9 +133,6 @@ def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files
         chat = Chat(talk, ui, is_script=not is_terminal)
         for line in cost_lines(talk):
             ui.info(line)
-        n_trained = llm._model.n_ctx_train()
-        if talk.n_ctx > n_trained:
-            ui.info(f"note: the model was trained for {n_trained:,} tokens, replies get worse past them")
         for remark in talk.remarks():
             ui.info(f"note: {remark}")
         for name in files:

@@ -7,11 +7,12 @@ import codecs
 import time
 from dataclasses import dataclass
 
-from llama_cpp import llama_cpp as native
+import llama_cpp
 
-from .. import stats, threads
-from ..stats import KvStats
-from .template import Template
+from .. import threads
+from ..kv import KvStats, remarks
+from ..template import ChatTemplate, Turns
+from ..vocab import Vocab
 
 # positions that are left free for the reply, and by a file also for the question about it
 N_RESERVE, N_RESERVE_ASK = 16, 128
@@ -45,9 +46,10 @@ class Conversation:
 
     def __init__(self, llm, system=None, temp=0.8, max_tokens=0):
         self.llm, self.temp, self.max_tokens = llm, temp, max_tokens
-        eos, bos = (llm._model.token_get_text(t) if t != -1 else "" for t in (llm.token_eos(), llm.token_bos()))
-        self.template = Template(llm.metadata, bos, eos, system)
-        self._add_bos = llm._model.add_bos_token() and not (bos and self.template.first[0].startswith(bos))
+        self._vocab = vocab = Vocab(llm.model)
+        self.template = Turns(ChatTemplate(llm.metadata, vocab), system)
+        has_bos = vocab.bos is not None and self.template.first[0].startswith(vocab.text(vocab.bos))
+        self._head = [vocab.bos] if vocab.adds_bos and not has_bos else []
         self.clear()
 
     def clear(self) -> None:
@@ -84,8 +86,10 @@ class Conversation:
         return self.llm.n_threads
 
     def remarks(self) -> list:
-        """What may surprise at the start, one line each."""
-        return stats.remarks(self.llm) + self.template.remarks
+        """What may surprise the user at the start, one line each."""
+        n_trained = llama_cpp.llama_model_n_ctx_train(self.llm.model)
+        trained = [f"the model was trained for {n_trained:,} tokens, replies get worse past them"] if self.n_ctx > n_trained else []
+        return trained + remarks(self.llm) + self.template.remarks
 
     # --- the user's turn ---
 
@@ -115,7 +119,7 @@ class Conversation:
     def _begin(self) -> list:
         if self._open:
             return []
-        head = [self.llm.token_bos()] if self._add_bos and not self._n_turns else []
+        head = [] if self._n_turns else self._head
         before = self._parts[0].removeprefix(self.template.stop) if self._has_marker else self._parts[0]
         return head + self._unread + self._tokens(before, special=True)
 
@@ -156,12 +160,12 @@ class Conversation:
         turn.end = "cut"
         try:
             for token in llm.generate([], reset=False, temp=self.temp):
-                if token == stop_token or native.llama_vocab_is_eog(llm._model.vocab, token):
+                if token == stop_token or self._vocab.is_eog(token):
                     token, turn.end = None, "stop"
                     break
                 turn.n_reply += 1
                 turn.t_reply = time.perf_counter() - t_start
-                yield marker.feed(decoder.decode(self._piece(token)))
+                yield marker.feed(decoder.decode(self._vocab.piece(token)))
                 if marker.found:
                     turn.end, self._has_marker = "stop", True
                     break
@@ -183,14 +187,6 @@ class Conversation:
         """The control token of a guessed template's marker, where the model has one that it does not end its replies with."""
         tokens = self._tokens(self.template.stop, special=True)
         return tokens[0] if len(tokens) == 1 else None
-
-    def _piece(self, token: int) -> bytes:
-        for size in (64, 4096):
-            buffer = (native.ctypes.c_char * size)()
-            n = native.llama_token_to_piece(self.llm._model.vocab, token, buffer, size, 0, False)
-            if n >= 0:
-                return buffer.raw[:n]
-        return b""
 
 
 class Marker:

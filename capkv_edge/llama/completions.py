@@ -6,8 +6,8 @@ from collections import deque
 
 import llama_cpp
 import numpy as np
-from llama_cpp import llama_cpp as native
 
+from ..vocab import Vocab
 from . import logits
 
 _COMPLETION = inspect.signature(llama_cpp.Llama.create_completion)
@@ -31,9 +31,9 @@ class Tally:
     def add(self, token: int) -> None:
         """Note a token that was just sampled."""
         llm = self.llm
-        if native.llama_vocab_is_eog(llm._model.vocab, token):
+        if Vocab(llm.model).is_eog(token):
             return
-        row = llm._scores[self.n_prompt + self.n_tokens - 1, :]
+        row = llm._logit_rows()[self.n_prompt + self.n_tokens - 1]
         self._pending.append((token, llm.detokenize([token]), llm.logits_to_logprobs(row)))
         self.n_tokens += 1
 
@@ -110,10 +110,8 @@ def merge(chunks: list, tally: Tally) -> dict:
 class Completions:
     """Mixed into Llama; needs its `_kept_logits`, `_tally`, `_all_scores` and `_need_logits`."""
 
-    @property
-    def _scores(self):
-        # upstream reads it while it completes
-        return super()._scores if self._all_scores else logits.LogitRows(self, self._kept_logits)
+    def _logit_rows(self):
+        return None if self._all_scores else logits.LogitRows(self, self._kept_logits)
 
     @property
     def eval_logits(self):
@@ -135,7 +133,7 @@ class Completions:
         """
         given = _COMPLETION.bind(self, prompt, *args, **kwargs).arguments
         if not len(prompt) and given.get("suffix") is None:
-            begins = isinstance(prompt, str) and self._model.add_bos_token() and self.token_bos() != -1
+            begins = isinstance(prompt, str) and Vocab(self.model).adds_bos
             if not begins:
                 raise ValueError(f"prompt = {prompt!r}: allowed is at least one token (the model puts none in front by itself)")
         if self._all_scores or given.get("logprobs") is None:
@@ -144,7 +142,7 @@ class Completions:
             raise ValueError(
                 "echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)"
             )
-        if not self._logits_all:
+        if not self._gives_logprobs:
             raise ValueError("logprobs is not supported for models created with logits_all=False")
         given.pop("self")
         n_top, is_stream = given.pop("logprobs"), given.get("stream")

@@ -7,14 +7,14 @@ import sys
 
 import llama_cpp
 import numpy as np
-from llama_cpp import _internals as internals
 from llama_cpp import llama_cpp as native
 from llama_cpp.llama import LlamaState
 
-from .. import _lib, _log, devices, models, stats, threads
-from ..budget import KvBudget
+from .. import _log, context, devices, models, threads
+from .._upstream import NO_CONTEXT, NO_MODEL, UpstreamLlama
 from ..config import PLAIN_TYPES, CapkvConfig, options
-from . import closed, saved_state
+from ..kv import KvBudget, KvCache, remarks
+from . import saved_state
 from .completions import Completions
 from .drafts import ShortDrafts
 from .reading import Reading
@@ -46,7 +46,7 @@ def _refuse_unknown(given: dict) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
+class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:
@@ -126,39 +126,35 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
             embedding=embedding,
             **more,
         )
-        self._shrink()
+        self._shrink_batch()
+        if not self._all_scores:
+            self.scores = np.empty((0, self.n_vocab()), dtype=np.single)  # upstream's has n_batch rows that nothing writes
+            self._gives_logprobs = self._gives_logprobs or self._wants_logits
         if self.verbose:
-            print(f"Llama: the cache is on {self.cache_device}", file=sys.stderr)
-            for remark in stats.remarks(self):
+            for remark in (f"the cache is on {self.cache_device}", *remarks(self)):
                 print(f"Llama: {remark}", file=sys.stderr)
 
     def _open(self, wanted: CapkvConfig, **upstream) -> None:
-        ffi, lib = _lib.load()
-        _log.forget()
-        lib.capkv_set_next_params(wanted.params)
         try:
-            super().__init__(**upstream)
-            _log.raise_interrupt()
+            with context.next_budget(wanted):
+                super().__init__(**upstream)
         except ValueError as err:
             self.close()
             advice = devices.advice(upstream["n_gpu_layers"])
-            if str(err) == "Failed to create llama_context":
+            if str(err).startswith(NO_CONTEXT):
                 name = os.path.basename(upstream["model_path"])
-                raise ValueError(f"no context for {name}: {_log.reason(_lib.last_error())}{advice}") from None
-            if str(err).startswith("Failed to load model"):
+                raise ValueError(f"no context for {name}: {context.reason()}{advice}") from None
+            if str(err).startswith(NO_MODEL):
                 raise ValueError(f"cannot load {upstream['model_path']}: {_log.reason()}{advice}") from None
             raise
         except BaseException:
             self.close()
             raise
-        finally:
-            lib.capkv_set_next_params(ffi.NULL)
         self._buffers = _log.cache_buffers()
-        if self.lora_path and not self._lora_adapter:
-            self._lora_adapter = None  # nothing to free
+        if self.lora_path and not self._has_lora():
             self.close()
             raise ValueError(f"cannot load the LoRA file {self.lora_path}: {_log.reason()}")
-        self.kv_config = stats.config_of(self._kv_ctx)
+        self.kv_config = KvCache(self.ctx).config
 
     @property
     def cache_device(self) -> str:
@@ -167,7 +163,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
 
     @property
     def context_params(self):
-        """As upstream's. Upstream knows flash attention on and off alone; auto lets llama.cpp see whether the device has it."""
+        """As upstream's. Where flash attention was not asked for it is "auto", which upstream has no option for: llama.cpp then
+        looks whether the device supports it."""
         if self.flash_attn_by_itself:
             self._context_params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_AUTO
         return self._context_params
@@ -184,15 +181,6 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
     @draft_model.setter
     def draft_model(self, model) -> None:
         self._drafts = None if model is None else ShortDrafts(getattr(model, "model", model), lambda: self.n_batch - 1)
-
-    def _shrink(self) -> None:
-        # upstream's batch has room for n_ctx sequence ids per token, its scores for n_batch rows that nothing writes
-        self._batch.close()
-        self._batch = internals.LlamaBatch(n_tokens=self.n_batch, embd=0, n_seq_max=1, verbose=self.verbose)
-        self._stack.callback(self._batch.close)
-        if not self._all_scores:
-            self.scores = np.empty((0, self._n_vocab), dtype=np.single)
-            self._logits_all = self._logits_all or self._wants_logits
 
     # --- state ---
 
@@ -214,13 +202,6 @@ class Llama(Completions, KvBudget, Sessions, Reading, llama_cpp.Llama):
         if self.flash_attn_by_itself:
             state["flash_attn"] = None
         return {**state, **{f"kv_{name}": value for name, value in self._kv_given.items()}}
-
-    def close(self) -> None:
-        """Free the model and its context; safe at any time, also twice."""
-        stack = getattr(self, "_stack", None)
-        if stack is not None:
-            stack.close()
-            closed.mark(self)
 
 
 Llama.__init__.__signature__ = _signature()

@@ -17,11 +17,11 @@ def row_of(llm, i: int) -> np.ndarray:
     pointer = native.llama_get_logits_ith(llm.ctx, i)
     if not pointer:
         raise IndexError(f"the last decode left no logits for row {i}")
-    return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(llm._n_vocab,))
+    return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(llm.n_vocab(),))
 
 
 class LogitRows:
-    """Reads like upstream's `_scores` (float32 [n_tokens, n_vocab]) where upstream looks: the newest row, and with logits_all
+    """Reads like upstream's array of scores (float32 [n_tokens, n_vocab]) where upstream looks: the newest row, and with logits_all
     the rows of the last N_KEPT tokens.
 
     Row 0 is the newest row: it is what upstream passes to a stopping criterion after each token.
@@ -45,7 +45,7 @@ class LogitRows:
 
     @property
     def shape(self):
-        return (self._llm.n_tokens, self._llm._n_vocab)
+        return (self._llm.n_tokens, self._llm.n_vocab())
 
 
 def keep(llm, kept: dict, n_batch: int) -> None:

@@ -22,14 +22,14 @@ class Reading:
 
     def _drop_unread(self) -> None:
         # the native sequence may be longer than n_tokens: after a reply that was cut short, or once n_tokens was set back
-        if not self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1) and self.kv_config is not None:
+        if not self._remove_from(self.n_tokens) and self.kv_config is not None:
             raise RuntimeError(
                 f"cannot go back to token {self.n_tokens}: from {self.kv_stats().pos_tail} on all are held; reset() first"
             )
 
     def _raise_if_emptied(self) -> None:
         # an eviction that a device gave up halfway leaves no tokens: to go on at n_tokens would attend to nothing
-        if self.n_tokens > 0 and native.llama_memory_seq_pos_max(self._ctx.memory, 0) < 0:
+        if self.n_tokens > 0 and native.llama_memory_seq_pos_max(native.llama_get_memory(self.ctx), 0) < 0:
             n_lost, self.n_tokens = self.n_tokens, 0
             self.reset()
             raise RuntimeError(f"{_lib.last_error()}: all {n_lost} tokens were dropped")
@@ -38,8 +38,8 @@ class Reading:
         """Forget all that was read; the cache is empty at once."""
         super().reset()
         self._kept_logits.clear()
-        if self._ctx.memory is not None:
-            self._ctx.kv_cache_seq_rm(-1, 0, -1)
+        if native.llama_get_memory(self.ctx):
+            self._remove_from(0)
 
     def eval(self, tokens) -> None:
         """Read tokens: any number of them with a budget, whatever n_ctx is.
@@ -57,16 +57,15 @@ class Reading:
         for i in range(0, len(tokens), self.n_batch):
             batch = tokens[i : i + self.n_batch]
             n = len(batch)
-            self._batch.set_batch(batch=batch, n_past=self.n_tokens, logits_all=self.draft_model is not None)
             try:
-                self._ctx.decode(self._batch)
+                self._decode(batch, all_logits=self.draft_model is not None)
             except RuntimeError:
                 self._raise_if_emptied()
                 raise
             self.input_ids[self.n_tokens : self.n_tokens + n] = batch
             self.n_tokens += n
-            self._requires_eval = False
-            if self._logits_all:
+            self._has_logits = True
+            if self._gives_logprobs:
                 logits.keep(self, self._kept_logits, n)
             _log.raise_interrupt()
 
@@ -76,7 +75,7 @@ class Reading:
         return super().sample(*args, **kwargs)
 
     def _need_logits(self) -> None:
-        if self._requires_eval:
+        if not self._has_logits:
             raise RuntimeError("there are no logits: eval() a token first")
 
     def generate(self, tokens, *args, **kwargs):
@@ -98,7 +97,7 @@ class Reading:
         n = min(self.n_tokens, len(tokens))
         differ = np.flatnonzero(self.input_ids[:n] != np.asarray(tokens[:n], dtype=np.intc))
         n_same = int(differ[0]) if len(differ) else n
-        if n_same == self.n_tokens and (n_same < len(tokens) or not self._requires_eval):
+        if n_same == self.n_tokens and (n_same < len(tokens) or self._has_logits):
             return
         pos_tail = self.kv_stats().pos_tail
         n_reused = min(n_same, len(tokens) - 1)

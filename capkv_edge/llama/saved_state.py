@@ -35,18 +35,18 @@ def put(llm, data, tokens, seed: int) -> None:
     n_tokens = len(tokens)
     buffer = np.frombuffer(data, dtype=np.uint8)
     n_read = native.llama_state_set_data(llm.ctx, buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), len(buffer))
-    n_held = native.llama_memory_seq_pos_max(llm._ctx.memory, 0) + 1
+    n_held = native.llama_memory_seq_pos_max(native.llama_get_memory(llm.ctx), 0) + 1
     if n_read != len(buffer) or n_read == 0 or n_held != n_tokens:
         complete = n_read == len(buffer)
         reason = f"it says {n_tokens} tokens and holds {n_held}" if complete else _log.reason(_lib.last_error())
-        native.llama_memory_clear(llm._ctx.memory, True)  # a read that broke off may leave cells that belong to no sequence
+        native.llama_memory_clear(native.llama_get_memory(llm.ctx), True)  # some cells may belong to no sequence
         llm.reset()
         raise ValueError(f"the state does not fit: {reason}")
-    llm.input_ids = np.zeros(max(n_tokens, llm._n_ctx), dtype=np.intc)
+    llm.input_ids = np.zeros(max(n_tokens, llm.n_ctx()), dtype=np.intc)
     llm.input_ids[:n_tokens] = tokens
     llm.n_tokens = n_tokens
-    llm._requires_eval = True
-    llm._seed = seed
+    llm._has_logits = False
+    llm.set_seed(seed)
     llm._kept_logits.clear()
 
 
@@ -54,12 +54,12 @@ def save(llm) -> LlamaState:
     """The state of a Llama: token ids [n_tokens], the native state, the seed. Raises as take()."""
     data = take(llm)
     return LlamaState(
-        scores=np.empty((0, llm._n_vocab), dtype=np.single),
-        input_ids=llm._input_ids.copy(),
+        scores=np.empty((0, llm.n_vocab()), dtype=np.single),
+        input_ids=llm.input_ids[: llm.n_tokens].copy(),
         n_tokens=llm.n_tokens,
         llama_state=bytes(data),
         llama_state_size=len(data),
-        seed=llm._seed,
+        seed=llm._sampling_seed,
     )
 
 

@@ -56,9 +56,9 @@ class Sessions:
         """
         path = os.path.realpath(os.fsdecode(path))  # a link stays one
         state = saved_state.take(self)
-        header = {**_describe(self), "n_tokens": int(self.n_tokens), "n_state": len(state), "seed": int(self._seed)}
+        header = {**_describe(self), "n_tokens": int(self.n_tokens), "n_state": len(state), "seed": int(self._sampling_seed)}
         text = json.dumps(header).encode()
-        tokens = np.ascontiguousarray(self._input_ids, dtype="<i4")
+        tokens = np.ascontiguousarray(self.input_ids[: self.n_tokens], dtype="<i4")
         parts = (_START.pack(MAGIC, VERSION, len(text)) + text, memoryview(tokens).cast("B"), state)
         try:
             _write(path, parts)

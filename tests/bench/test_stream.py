@@ -108,7 +108,7 @@ def test_text_goes_through_the_tokenizer_and_back(engine):
 
 def test_prompts_do_not_depend_on_the_day_nor_leave_room_to_think(engine, monkeypatch):
     template = "{{ date_string if date_string is defined else strftime_now('%d') }} {{ enable_thinking }}{{ messages[0].content }}"
-    monkeypatch.setattr(engine, "_formatter", None)
+    engine.__dict__.pop("_template", None)
     monkeypatch.setattr(engine.model, "metadata", lambda: {"tokenizer.chat_template": template})
     assert engine.chat([{"role": "user", "content": "!"}]) == "1 Jan 2026 False!"
-    monkeypatch.setattr(engine, "_formatter", None)
+    engine.__dict__.pop("_template", None)

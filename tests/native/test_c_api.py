@@ -17,7 +17,7 @@ PACKAGE_PARENT = os.path.dirname(os.path.dirname(capkv_edge.__file__))
 PRELUDE = """
 import sys
 from bare_context import Context
-from capkv_edge import _lib, stats
+from capkv_edge import _lib
 
 ffi, lib = _lib.load()
 NULL = ffi.NULL
@@ -49,7 +49,7 @@ def run(code, *args, **env):
 CALLS = """
 context = Context(sys.argv[1])
 context.read([3 + i % 250 for i in range(400)])
-ctx = stats.pointer(context.ctx)
+ctx = context.kv.ctx
 one = ffi.new("int32_t[1]", [-7])
 out = ffi.new("float[64]")
 p = default()

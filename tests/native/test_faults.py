@@ -9,7 +9,7 @@ import llama_cpp
 import pytest
 from driving import text
 
-from capkv_edge import _lib, stats
+from capkv_edge import _lib
 
 POLICIES = ("capkv", "capkv-ref", "streaming")
 
@@ -33,9 +33,9 @@ class Abort:
 def full(context, policy_seed=0):
     """Read until the next token makes an eviction; returns the state."""
     context.read(text(256 + 192 + 192, seed=policy_seed))
-    n = stats.stats_of(stats.pointer(context.ctx), None)
+    n = context.stats(0)
     context.read(text(n.n_cells - n.n_used, seed=1))
-    n = stats.stats_of(stats.pointer(context.ctx), None)
+    n = context.stats(0)
     assert n.n_used == n.n_cells
     return context.get()
 
@@ -76,11 +76,11 @@ def test_compress_that_is_aborted_leaves_the_cache_as_it_was(make_context):
     context.read(text(200))
     state, abort = context.get(), Abort(context)
     abort.at(1)
-    assert _lib.load()[1].capkv_compress(stats.pointer(context.ctx), 0, 0) == -1
+    assert _lib.load()[1].capkv_compress(context.kv.ctx, 0, 0) == -1
     assert _lib.last_error() == "compress: the eviction failed, the cache is as it was"
     abort.at(0)
     assert context.get() == state
-    assert _lib.load()[1].capkv_compress(stats.pointer(context.ctx), 0, 0) == 200 - 64
+    assert _lib.load()[1].capkv_compress(context.kv.ctx, 0, 0) == 200 - 64
     context.read(text(300))
 
 

@@ -154,9 +154,9 @@ class Sequences(RuleBasedStateMachine):
         if how == "drop":
             assert self.c.rm(s, -1, -1)
         elif how == "keep":
-            llama_cpp.llama_memory_seq_keep(self.c.mem, s)
+            llama_cpp.llama_memory_seq_keep(self.c.memory, s)
         else:
-            llama_cpp.llama_memory_clear(self.c.mem, how == "clear the data")
+            llama_cpp.llama_memory_clear(self.c.memory, how == "clear the data")
         for i in gone:
             self.held[i] = Held()
         self.note(*gone)
@@ -165,8 +165,8 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(s=seqs, by=st.integers(-5, 5))
     def shift(self, s, by):
-        llama_cpp.llama_memory_seq_add(self.c.mem, s, 0, -1, by)
-        llama_cpp.llama_memory_seq_div(self.c.mem, s, 0, -1, 2)
+        llama_cpp.llama_memory_seq_add(self.c.memory, s, 0, -1, by)
+        llama_cpp.llama_memory_seq_div(self.c.memory, s, 0, -1, 2)
         self.note()
 
     @rule(source=seqs, to=seqs)

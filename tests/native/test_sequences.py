@@ -144,7 +144,7 @@ def test_keep_drops_the_other_sequences(make_sequences):
     c = make_sequences()
     c.read(300, 0, 1, 2)
     held = c.held(1)
-    llama_cpp.llama_memory_seq_keep(c.mem, 1)
+    llama_cpp.llama_memory_seq_keep(c.memory, 1)
     assert [c.stats(s).n_used > 0 for s in range(3)] == [False, True, False]
     assert same(c.held(1), held)
     c.read(20, 0, 1, 2)
@@ -154,10 +154,10 @@ def test_positions_cannot_be_shifted(make_sequences):
     c = make_sequences()
     c.read(300, 0, 1)
     before = [c.save(s) for s in range(2)]
-    assert not llama_cpp.llama_memory_can_shift(c.mem)
-    llama_cpp.llama_memory_seq_add(c.mem, 0, 290, -1, 5)
-    llama_cpp.llama_memory_seq_add(c.mem, 0, 0, -1, -2)
-    llama_cpp.llama_memory_seq_div(c.mem, 1, 0, -1, 2)
+    assert not llama_cpp.llama_memory_can_shift(c.memory)
+    llama_cpp.llama_memory_seq_add(c.memory, 0, 290, -1, 5)
+    llama_cpp.llama_memory_seq_add(c.memory, 0, 0, -1, -2)
+    llama_cpp.llama_memory_seq_div(c.memory, 1, 0, -1, 2)
     assert [c.save(s) for s in range(2)] == before
     c.read(20, 0, 1)
 
@@ -200,7 +200,7 @@ def test_clear_empties_all_sequences(make_sequences, policy, data):
     c, fresh = make_sequences(policy=policy), make_sequences(policy=policy)
     c.read(300, 0, 1)
     c.cp(0, 2)
-    llama_cpp.llama_memory_clear(c.mem, data)
+    llama_cpp.llama_memory_clear(c.memory, data)
     assert c.stats(-1).n_used == c.stats(-1).n_evicted == 0
     assert [c.pos_max(s) for s in range(3)] == [-1, -1, -1]
     for one in (c, fresh):
@@ -268,8 +268,8 @@ def test_memories_of_two_modules(make_sequences, tmp_path, arch):
     assert same(c.held(0), c.held(2))
 
     before = [c.save(s) for s in range(3)]
-    llama_cpp.llama_memory_seq_add(c.mem, 0, 0, -1, 3)
-    llama_cpp.llama_memory_seq_div(c.mem, 1, 0, -1, 2)
+    llama_cpp.llama_memory_seq_add(c.memory, 0, 0, -1, 3)
+    llama_cpp.llama_memory_seq_div(c.memory, 1, 0, -1, 2)
     c.cp(0, 1, 0, 300)  # reaches into what was evicted
     assert not c.rm(1, 100, 200) and not c.rm(-1, 100, -1)
     assert [c.save(s) for s in range(3)] == before
@@ -280,6 +280,6 @@ def test_memories_of_two_modules(make_sequences, tmp_path, arch):
     c.cp(0, 2, 0, end - 2)  # less its end: only where every module can take it back
     assert c.pos_max(2) == (end - 3 if arch == "gemma3" else -1)
 
-    llama_cpp.llama_memory_seq_keep(c.mem, 1)
+    llama_cpp.llama_memory_seq_keep(c.memory, 1)
     assert [c.pos_max(s) for s in range(3)] == [-1, end, -1]
     assert all(np.isfinite(x).all() for x in c.read(300, 0, 1, 2))

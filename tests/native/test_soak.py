@@ -122,13 +122,13 @@ def ends(d_first, d_last):
     return doctored
 
 
-def some_logits_are_nan(context, i, *, real=Context._logits):
+def some_logits_are_nan(context, i, *, real=Context.logits):
     logits = real(context, i).copy()
     logits[2] = np.nan if i % 7 == 3 else logits[2]
     return logits
 
 
-def logits_of_another_token(context, i, *, real=Context._logits):
+def logits_of_another_token(context, i, *, real=Context.logits):
     return np.roll(real(context, i), context.stats(0).n_tokens % 2 and context.batch.pos[0] % 3)
 
 
@@ -171,8 +171,8 @@ FAULTS = [
     ("stats", figures(capacity=lambda x: x / (1 + FAULTS[18][1].n)), "capacity changes with evictions alone"),
     ("ends", ends(-1, 0), "first position"),
     ("ends", ends(0, 1), "last position"),
-    ("_logits", some_logits_are_nan, "logits are finite"),
-    ("_logits", logits_of_another_token, "exact|goes on as"),
+    ("logits", some_logits_are_nan, "logits are finite"),
+    ("logits", logits_of_another_token, "exact|goes on as"),
     ("rm", rm_does_not_refuse, "the middle is refused"),
     ("rm", rm_does_nothing, "nothing is lost or found"),
     ("cp", cp_copies_another, "nothing is lost or found"),

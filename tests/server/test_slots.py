@@ -38,7 +38,7 @@ def test_four_slots_that_reply_at_once_say_what_each_says_alone(serve):
     assert len({tuple(tokens) for tokens in together.values()}) == N_SLOTS
 
 
-def test_prompts_read_at_once_leave_each_slot_its_own_tokens(serve, tiny_llama, tmp_path, monkeypatch):
+def test_prompts_read_at_once_leave_each_slot_its_own_tokens(serve, tiny_llama, tmp_path):
     server = serve(*BUDGET, "-np", N_SLOTS, "--slot-save-path", tmp_path)
     prompts = [text(700 + 30 * slot, seed=slot) for slot in range(N_SLOTS)]
 
@@ -49,7 +49,7 @@ def test_prompts_read_at_once_leave_each_slot_its_own_tokens(serve, tiny_llama, 
         replies = list(pool.map(run, range(N_SLOTS)))
     for slot in range(N_SLOTS):
         server.slot(slot, "save", f"{slot}.bin")
-        tokens, heads = read_slot(tmp_path / f"{slot}.bin", tiny_llama, N_SLOTS, monkeypatch)
+        tokens, heads = read_slot(tmp_path / f"{slot}.bin", tiny_llama, N_SLOTS, BUDGET[1])
         assert tokens == (prompts[slot] + replies[slot])[:-1]  # the last one was sampled, not read
         last = len(tokens) - 1
         assert len(heads) == 4

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...template import around_last
 from ..run.provenance import about, about_setup
 from ..tasks.longbench import TASKS, Task
 from . import longbench_metrics as metrics
@@ -153,11 +154,7 @@ def make_prompt(engine, dataset: Dataset, item: dict, n_ctx: int) -> Prompt:
     whole, before = _texts(dataset, item)
     head, tail = [], []
     if dataset.task.chat:
-        mark = "<capkv-prompt>"
-        first, found, last = engine.chat([{"role": "user", "content": mark}]).partition(mark)
-        if not found:
-            raise ValueError("the model's chat template leaves out what the user says")
-        head, tail = engine.tokenize(first, special=True), engine.tokenize(last, special=True)
+        head, tail = (engine.tokenize(part, special=True) for part in around_last(engine.chat))
     if engine.bos is not None and head[:1] != [engine.bos]:
         head = [engine.bos, *head]
     tokens = engine.tokenize(whole)

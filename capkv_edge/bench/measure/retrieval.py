@@ -11,6 +11,7 @@ from itertools import product
 
 import numpy as np
 
+from ...template import around_last, fold_system, message
 from ..run.provenance import about, about_setup
 from ..run.rows import key_of
 from ..run.setups import Setup
@@ -20,7 +21,6 @@ from . import divergence
 
 MODES = ("blind", "aware")
 
-_MARK = "capkvQuestion"
 _N_LOOK = 8  # tokens after which an answer is looked at: one that has all that is expected is not continued
 _N_PAD = 256  # a dialogue gets a multiple of it as context
 
@@ -103,18 +103,13 @@ class Reader:
         self._frame = lru_cache(maxsize=8)(self._render)
 
     def _render(self, turns: tuple) -> tuple:
-        messages = [{"role": role, "content": text} for role, text in (*turns, ("user", _MARK))]
+        messages = [message(role, text) for role, text in turns]
         try:
-            text = self.engine.chat(messages)
+            before, after = around_last(self.engine.chat, messages)
         except ValueError:
-            if messages[0]["role"] != "system":
+            if not messages or messages[0]["role"] != "system":
                 raise
-            system, first, *rest = messages  # a template that takes no system prompt
-            first = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
-            text = self.engine.chat([first, *rest])
-        before, found, after = text.rpartition(_MARK)
-        if not found:
-            raise ValueError("the model's chat template leaves out the user's text")
+            before, after = around_last(lambda messages: self.engine.chat(fold_system(messages)), messages)
         tokens, bos = self.engine.tokenize(before, special=True), self.engine.bos
         head = [bos] if bos is not None and tokens[:1] != [bos] else []
         return head + tokens, self.engine.tokenize(after, special=True)

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
+from ..._upstream import library
 from ..run.engine import Engine
 from ..run.provenance import about
 from ..run.setups import Setup
@@ -44,7 +44,7 @@ def peak_memory() -> int | None:
 
 def free_on_devices() -> int | None:
     """Free memory of all GPUs in bytes, None without one."""
-    lib = llama_cpp.llama_cpp._lib
+    lib = library()
     try:
         lib.ggml_backend_dev_get.restype = ctypes.c_void_p
         lib.ggml_backend_dev_count.restype = ctypes.c_size_t

@@ -10,6 +10,7 @@ from pathlib import Path
 import llama_cpp
 
 from ... import __version__, _lib
+from ..._upstream import library_path
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 
@@ -27,7 +28,7 @@ def commit() -> str | None:
 
 @cache
 def _build() -> tuple:
-    lib = Path(llama_cpp.llama_cpp._lib._name)
+    lib = library_path()
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(lib.parent.glob("lib*")):
         digest.update(path.name.encode() + path.read_bytes())

@@ -5,7 +5,8 @@ import ctypes
 import llama_cpp
 import numpy as np
 
-from ... import _log, stats
+from ... import _log
+from ...kv import KvCache
 from .setups import SHIFT, Setup
 
 N_KEEP = 4  # of a context shift: as many first tokens as the budgets keep
@@ -23,24 +24,20 @@ class Stream:
         self._n_shifted = self._n_shifts = 0
         self.ctx = engine.make_context(setup, self._n_cells, self.n_batch)
         self._memory = llama_cpp.llama_get_memory(self.ctx)
-        self._batch = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
-        self._token, self._pos, self._n_seq, self._logits = (
+        self._tokens = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
+        self._ids, self._pos, self._n_seq, self._logits = (
             np.ctypeslib.as_array(array, (self.n_batch,))
-            for array in (self._batch.token, self._batch.pos, self._batch.n_seq_id, self._batch.logits)
+            for array in (self._tokens.token, self._tokens.pos, self._tokens.n_seq_id, self._tokens.logits)
         )
         self._n_seq[:] = 1
         for i in range(self.n_batch):
-            self._batch.seq_id[i][0] = 0
-        self._config = stats.config_of(self._pointer) if setup.on else None
-
-    @property
-    def _pointer(self):
-        return stats.pointer(self.ctx)
+            self._tokens.seq_id[i][0] = 0
+        self._kv = KvCache(self.ctx) if setup.on else None
 
     def close(self) -> None:
         """Free the context; safe to call twice."""
         if self.ctx:
-            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_batch_free(self._tokens)
             llama_cpp.llama_free(self.ctx)
             self.ctx = None
 
@@ -78,12 +75,12 @@ class Stream:
         n = len(part)
         if self._n_past + n > self._n_cells and self.setup.policy == SHIFT:
             self._shift(self._n_past + n - self._n_cells)
-        self._token[:n], self._pos[:n] = part, np.arange(self._n_past, self._n_past + n)
+        self._ids[:n], self._pos[:n] = part, np.arange(self._n_past, self._n_past + n)
         self._logits[:n] = 0
         self._logits[wanted] = 1
         self._logits[n - 1] = 1
-        self._batch.n_tokens = n
-        status = llama_cpp.llama_decode(self.ctx, self._batch)
+        self._tokens.n_tokens = n
+        status = llama_cpp.llama_decode(self.ctx, self._tokens)
         if status != 0:
             raise RuntimeError(f"{self.setup.name}: llama_decode gave {status} at token {self.n_tokens} of {self.n_ctx}")
         self._n_past += n
@@ -124,8 +121,8 @@ class Stream:
 
     def compress(self) -> None:
         """Evict down to the budget now; nothing where no policy does."""
-        if self.setup.on:
-            stats.compress(self._pointer, 0)
+        if self._kv is not None:
+            self._kv.compress()
 
     def mark(self):
         """What back() needs to return to this point, any number of times. Logits are not part of it: read a token first."""
@@ -156,8 +153,8 @@ class Stream:
         """What the sequence holds: bytes_kv, bytes_obs, bytes_total, bytes_full (a full f16 cache of n_ctx), n_cells, n_evicted,
         n_evictions, t_evict_us."""
         full = round(self.engine.bytes_per_token("f16") * self.n_ctx)
-        if self._config is not None:
-            now = stats.stats_of(self._pointer, self._config)
+        if self._kv is not None:
+            now = self._kv.stats()
             names = ("bytes_kv", "bytes_obs", "bytes_total", "n_cells", "n_evicted", "n_evictions", "t_evict_us")
             return {**{name: getattr(now, name) for name in names}, "bytes_full": full}
         held = round(self.engine.bytes_per_token(self.setup.type) * self._n_cells)

@@ -1,0 +1,175 @@
+"""What a cache with a KV budget holds and costs, and evicting from it on demand: capkv.h in Python values."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ._lib import last_error, load
+from .config import CapkvConfig
+
+
+@dataclass(frozen=True)
+class KvStats:
+    """Figures of one sequence. Tokens and cells are counts, sizes are bytes."""
+
+    n_tokens: int  #: length of the sequence in tokens
+    n_cells: int  #: cells allocated
+    n_used: int  #: cells in use
+    n_evicted: int  #: tokens of the sequence that each KV head has dropped
+    n_evictions: int  #: how often the cache was compacted
+    t_evict_us: int  #: time spent on evictions, in microseconds
+    pos_tail: int  #: every head holds every token from this position on; 0 = nothing was evicted
+    bytes_kv: int  #: K and V of the cells
+    bytes_obs: int  #: what the policy has observed of the queries
+    bytes_pos: int  #: position table
+    bytes_work: int  #: work memory of an eviction
+    bytes_full: int  #: K and V of the cache without a budget
+    capacity: float  #: share of the capacity that the last eviction retained, over all layers; 1 = nothing was evicted
+    capacity_layers: tuple = ()  #: the same for each layer that the budget governs
+    config: CapkvConfig = None  #: the options in force, all resolved
+
+    @property
+    def bytes_total(self) -> int:
+        """All memory of the cache with its budget, in bytes."""
+        return self.bytes_kv + self.bytes_obs + self.bytes_pos + self.bytes_work
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller than a full cache it is."""
+        return self.bytes_full / self.bytes_total if self.bytes_total else 1.0
+
+
+class KvCache:
+    """The cache of one context.
+
+    Args:
+        address: of the context, as llama_cpp holds it. It must stay open for as long as this object is used.
+        config: the options in force where they are known already; None asks the context for them.
+    """
+
+    def __init__(self, address, config: CapkvConfig | None = None):
+        self.ctx = load()[0].cast("struct llama_context *", address)
+        #: the options in force, all resolved; None without a budget
+        self.config = config or self._config()
+
+    def _config(self) -> CapkvConfig | None:
+        ffi, lib = load()
+        params = ffi.new("struct capkv_params *")
+        return CapkvConfig.from_params(params) if lib.capkv_get_params(self.ctx, params) else None
+
+    def stats(self, seq_id: int = 0) -> KvStats:
+        """Figures of one sequence, or with -1 their sums over all sequences (capacity_layers is empty then).
+
+        Raises:
+            RuntimeError: the context has no budget or no such sequence.
+        """
+        ffi, lib = load()
+        raw = ffi.new("struct capkv_stats *")
+        if not lib.capkv_get_stats(self.ctx, seq_id, raw):
+            raise RuntimeError(last_error())
+        n_layers = max(lib.capkv_get_capacity(self.ctx, seq_id, ffi.NULL, 0), 0)
+        shares = ffi.new("float[]", max(n_layers, 1))
+        lib.capkv_get_capacity(self.ctx, seq_id, shares, n_layers)
+        values = {f.name: getattr(raw, f.name) for f in fields(KvStats) if hasattr(raw, f.name)}
+        return KvStats(**values, capacity_layers=tuple(shares[0:n_layers]), config=self.config)
+
+    @property
+    def layers(self) -> list:
+        """Indices of the layers that the budget governs, ascending."""
+        ffi, lib = load()
+        n = lib.capkv_get_layers(self.ctx, ffi.NULL, 0)
+        out = ffi.new("int32_t[]", max(n, 1))
+        return list(out[0 : lib.capkv_get_layers(self.ctx, out, n)])
+
+    def n_heads(self, layer: int) -> int:
+        """Number of KV heads of a layer."""
+        return load()[1].capkv_n_head_kv(self.ctx, layer)
+
+    @property
+    def heads(self) -> list:
+        """(layer, head) of every KV head that the budget governs, ascending."""
+        return [(layer, head) for layer in self.layers for head in range(self.n_heads(layer))]
+
+    def positions(self, layer: int, head: int, seq_id: int = 0) -> np.ndarray:
+        """Positions of the tokens that one KV head holds: int32 [n], ascending.
+
+        Raises:
+            ValueError: no such layer or head.
+        """
+        ffi, lib = load()
+        n = lib.capkv_get_positions(self.ctx, seq_id, layer, head, ffi.NULL, 0)
+        if n < 0:
+            raise ValueError(last_error())
+        out = np.empty(n, dtype=np.int32)
+        lib.capkv_get_positions(self.ctx, seq_id, layer, head, ffi.cast("int32_t *", out.ctypes.data), n)
+        return out
+
+    def compress(self, n_budget: int = 0, seq_id: int = 0) -> int:
+        """Evict now, down to n_budget tokens (0: the context's own budget); returns how many tokens each KV head dropped.
+
+        Raises:
+            ValueError: a budget that is not allowed.
+        """
+        n = load()[1].capkv_compress(self.ctx, seq_id, n_budget)
+        if n < 0:
+            raise ValueError(last_error())
+        return n
+
+
+class KvBudget:
+    """Llama's methods about its cache. Mixed into Llama; needs its `ctx`, `kv_config` (None without a budget), `_drop_unread`."""
+
+    @property
+    def _kv(self) -> KvCache:
+        if self.kv_config is None:
+            raise RuntimeError("this context has no KV budget: give kv_budget to Llama()")
+        return KvCache(self.ctx, self.kv_config)
+
+    def kv_stats(self) -> KvStats:
+        """Tokens read, cells in use, evictions and bytes, now. Raises RuntimeError without a budget."""
+        return self._kv.stats()
+
+    @property
+    def kv_layers(self) -> list:
+        """Indices of the layers that the budget governs. Raises RuntimeError without a budget."""
+        return self._kv.layers
+
+    def kv_heads(self, layer: int) -> int:
+        """Number of KV heads of a layer. Raises RuntimeError without a budget."""
+        return self._kv.n_heads(layer)
+
+    def kv_positions(self, layer: int, head: int) -> np.ndarray:
+        """Positions of the tokens that one KV head holds: int32 [n], ascending.
+
+        Raises:
+            RuntimeError: without a budget.
+            ValueError: no such layer or head.
+        """
+        return self._kv.positions(layer, head)
+
+    def compress(self, budget=None) -> int:
+        """Evict now, down to `budget` tokens per KV head (None: the context's own); returns how many tokens each head dropped.
+
+        Raises:
+            RuntimeError: without a budget.
+            ValueError: a budget that is not allowed.
+        """
+        kv = self._kv
+        is_count = isinstance(budget, (int, np.integer)) and not isinstance(budget, bool)
+        if budget is not None and not (is_count and 0 < budget < 2**32):
+            raise ValueError(f"budget = {budget}: allowed is a number of tokens above 0 and below 2^32")
+        self._drop_unread()
+        return kv.compress(int(budget or 0))
+
+
+def remarks(llm) -> list:
+    """What may surprise the user of a Llama that was just opened, one line each."""
+    if llm.kv_config is None:
+        return ["flash attention is on, since V is quantized"] if llm.flash_attn_by_itself else []
+    now, n_ctx = llm.kv_stats(), llm.n_ctx()
+    if now.n_cells < n_ctx:
+        return []
+    return [
+        f"the budget of {now.config.budget:,} tokens and its headroom are no less than the context of {n_ctx:,}: nothing is "
+        f"ever evicted, and without a budget the cache takes {now.bytes_full / now.bytes_total:.0%} of the memory"
+    ]
