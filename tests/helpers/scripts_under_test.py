@@ -1,4 +1,4 @@
-"""Load a script that a test is about. Nothing else of a test comes from scripts/."""
+"""Load a script that a test is about. Tests import nothing else from scripts/."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 def load_script(path: str):
-    """The module of scripts/PATH, with its folder on sys.path as if Python had started it.
+    """The module of scripts/PATH. What it imports from beside it is found through pytest's `pythonpath`.
 
     Raises:
         FileNotFoundError: no such script.
@@ -17,11 +17,6 @@ def load_script(path: str):
     name = f"script_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    sys.path.insert(0, str(path.parent))
     sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = before
+    spec.loader.exec_module(module)
     return module

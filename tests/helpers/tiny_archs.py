@@ -2,7 +2,7 @@
 
 import gguf
 import numpy as np
-from tiny_models import N_VOCAB, _add_bytes_vocab, _finish, _writer
+from tiny_models import N_VOCAB, add_bytes_vocab, finish, new_writer
 
 N_EMBD, N_FF = 128, 256
 
@@ -30,7 +30,7 @@ def _blocks(layers) -> dict:
 
 
 def _start(path, arch, n_layer, n_head, n_head_kv, d, n_ctx=4096):
-    writer = _writer(path, arch, n_ctx, N_EMBD, n_layer)
+    writer = new_writer(path, arch, n_ctx, N_EMBD, n_layer)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(n_head_kv)
     writer.add_feed_forward_length(N_FF)
@@ -38,7 +38,7 @@ def _start(path, arch, n_layer, n_head, n_head_kv, d, n_ctx=4096):
     writer.add_key_length(d)
     writer.add_value_length(d)
     writer.add_rope_dimension_count(d)
-    _add_bytes_vocab(writer)
+    add_bytes_vocab(writer)
     return writer
 
 
@@ -54,7 +54,7 @@ def write_decoder(path, arch, n_layer=2, n_head=4, n_head_kv=2, d=32, qk_norm=Fa
     layer = _attention(n_head, n_head_kv, d) | _ffn() | _norms("attn_norm", "ffn_norm")
     if qk_norm:
         layer |= _norms("attn_q_norm", "attn_k_norm", n=d)
-    _finish(writer, _ends() | _blocks([layer] * n_layer), given=given)
+    finish(writer, _ends() | _blocks([layer] * n_layer), given=given)
 
 
 def write_yarn(path):
@@ -101,7 +101,7 @@ def write_partial(path, n_rot=8):
     layer = _attention(4, 2, 32) | _ffn() | _norms("attn_norm", "ffn_norm")
     shapes = _ends() | {"output.weight": (N_VOCAB, N_EMBD)} | _blocks([layer] * 2)
     biases = {name.replace("weight", "bias"): shape for name, shape in shapes.items() if "norm" in name}
-    _finish(writer, shapes | biases)
+    finish(writer, shapes | biases)
 
 
 def write_untried(path):
@@ -110,7 +110,7 @@ def write_untried(path):
     writer.add_layer_norm_eps(1e-5)
     layer = _attention(4, 2, 32) | {"ffn_up": (N_FF, N_EMBD), "ffn_down": (N_EMBD, N_FF)} | _norms("attn_norm", "ffn_norm")
     shapes = _ends() | _blocks([layer] * 2)
-    _finish(writer, shapes | {name.replace("weight", "bias"): shape for name, shape in shapes.items() if "norm" in name})
+    finish(writer, shapes | {name.replace("weight", "bias"): shape for name, shape in shapes.items() if "norm" in name})
 
 
 def write_uneven(path):
@@ -121,7 +121,7 @@ def write_uneven(path):
     for h, h_kv in zip(n_head, n_head_kv):
         attention = _attention(h, h_kv, 32) if h_kv else {"attn_output": (N_EMBD, N_EMBD)} if h else {}
         layers.append(attention | (_norms("attn_norm") if h else {}) | _ffn() | _norms("ffn_norm"))
-    _finish(writer, _ends() | _blocks(layers))
+    finish(writer, _ends() | _blocks(layers))
 
 
 def write_lfm2(path, window=0):
@@ -134,7 +134,7 @@ def write_lfm2(path, window=0):
     conv = {"shortconv.conv": (N_EMBD, 3), "shortconv.in_proj": (3 * N_EMBD, N_EMBD), "shortconv.out_proj": (N_EMBD, N_EMBD)}
     attention = _attention(4, 2, 32) | _norms("attn_q_norm", "attn_k_norm", n=32)
     common = _ffn() | _norms("attn_norm", "ffn_norm")
-    _finish(writer, _ends("token_embd_norm") | _blocks([common | (attention if h else conv) for h in n_head_kv]))
+    finish(writer, _ends("token_embd_norm") | _blocks([common | (attention if h else conv) for h in n_head_kv]))
 
 
 def write_jamba(path):
@@ -161,7 +161,7 @@ def write_jamba(path):
     for i in (0, 2):
         shapes |= {f"blk.{i}.ssm_conv1d.bias": (n_inner,), f"blk.{i}.ssm_dt.bias": (n_inner,), f"blk.{i}.ssm_d": (n_inner,)}
         given[f"blk.{i}.ssm_a"] = -np.ones((n_inner, n_state), np.float32)  # a state that decays
-    _finish(writer, shapes, given=given)
+    finish(writer, shapes, given=given)
 
 
 def write_gemma4(path, factors, window=64):
@@ -180,7 +180,7 @@ def write_gemma4(path, factors, window=64):
     layer = _attention(n_head, n_head_kv, d) | _ffn() | _norms("attn_q_norm", "attn_k_norm", n=d)
     layer |= _norms("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
     given = {"rope_freqs.weight": np.asarray(factors, np.float32)}
-    _finish(writer, _ends() | _blocks([layer] * n_layer), given=given)
+    finish(writer, _ends() | _blocks([layer] * n_layer), given=given)
 
 
 # --- models that refuse a budget ---
@@ -190,7 +190,7 @@ def write_mla(path, indexer=False):
     """DeepSeek V3's attention; with an indexer that of V3.2. No experts: all layers are dense."""
     arch = "deepseek32" if indexer else "deepseek2"
     n_head, n_rank, d_rope, d_nope, d_v = 2, 32, 16, 16, 32
-    writer = _writer(path, arch, 4096, N_EMBD, 1)
+    writer = new_writer(path, arch, 4096, N_EMBD, 1)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(1)
     writer.add_feed_forward_length(N_FF)
@@ -206,7 +206,7 @@ def write_mla(path, indexer=False):
     writer.add_expert_feed_forward_length(N_FF)
     writer.add_expert_shared_count(1)
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-    _add_bytes_vocab(writer)
+    add_bytes_vocab(writer)
     layer = {
         "attn_q_a": (n_rank, N_EMBD),
         "attn_q_b": (n_head * (d_nope + d_rope), n_rank),
@@ -231,7 +231,7 @@ def write_mla(path, indexer=False):
             "indexer.k_norm": (d_index,),
         }
         shapes |= {"blk.0.indexer.k_norm.bias": (d_index,)}
-    _finish(writer, shapes | _blocks([layer]))
+    finish(writer, shapes | _blocks([layer]))
 
 
 def write_gpt2(path):
@@ -244,12 +244,12 @@ def write_gpt2(path):
     for name, shape in dict(shapes).items():
         if name.startswith(("blk", "output_norm")):
             shapes[name.replace("weight", "bias")] = shape[:1]
-    _finish(writer, shapes)
+    finish(writer, shapes)
 
 
 def write_rwkv7(path):
     n_rank, d = 8, 32
-    writer = _writer(path, "rwkv7", 4096, N_EMBD, 1)
+    writer = new_writer(path, "rwkv7", 4096, N_EMBD, 1)
     writer.add_head_count(0)
     writer.add_layer_norm_eps(1e-5)
     writer.add_wkv_head_size(d)
@@ -258,7 +258,7 @@ def write_rwkv7(path):
     writer.add_iclr_lora_rank(n_rank)
     writer.add_value_residual_mix_lora_rank(n_rank)
     writer.add_gate_lora_rank(n_rank)
-    _add_bytes_vocab(writer)
+    add_bytes_vocab(writer)
     layer = {"time_mix_lerp_fused": (6, 1, 1, N_EMBD), "channel_mix_lerp_k": (1, 1, N_EMBD)}
     for x in "wavg":
         layer |= {f"time_mix_{x}1": (n_rank, N_EMBD), f"time_mix_{x}2": (N_EMBD, n_rank)}
@@ -269,7 +269,7 @@ def write_rwkv7(path):
     shapes = _ends() | {"output.weight": (N_VOCAB, N_EMBD), "token_embd_norm.weight": (N_EMBD,)} | _blocks([layer])
     normed = ("token_embd_norm", "output_norm", "blk.0.attn_norm", "blk.0.attn_norm_2", "blk.0.time_mix_ln")
     biases = {f"{name}.bias": (N_EMBD,) for name in normed}
-    _finish(writer, shapes | biases)
+    finish(writer, shapes | biases)
 
 
 def write_t5(path):
@@ -284,4 +284,4 @@ def write_t5(path):
             shapes |= {f"{side}.blk.0.{part}_{x}.weight": square for x in "qkvo"} | {f"{side}.blk.0.{part}_norm.weight": (N_EMBD,)}
         shapes |= {f"{side}.blk.0.attn_rel_b.weight": (8, n_head), f"{side}.blk.0.ffn_norm.weight": (N_EMBD,)}
         shapes |= {f"{side}.blk.0.ffn_up.weight": (N_FF, N_EMBD), f"{side}.blk.0.ffn_down.weight": (N_EMBD, N_FF)}
-    _finish(writer, shapes)
+    finish(writer, shapes)

@@ -1,16 +1,14 @@
-"""Tiny models with random weights, written as GGUF files in a moment: a llama that works, a BERT and a Mamba that refuse a budget."""
+"""Tiny models with random weights as GGUF files: a llama and a Gemma 3, and a BERT and a Mamba, which cannot have a budget."""
 
 import gguf
 import numpy as np
 
-N_VOCAB = 259  # <unk>, <s>, </s> and the 256 bytes
-
-TEMPLATE = (
-    "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
-)
+from capkv_edge.bench.random_gguf.writer import N_BYTES_VOCAB as N_VOCAB
+from capkv_edge.bench.random_gguf.writer import TEMPLATE, add_bytes_vocab
 
 
-def _writer(path, arch: str, n_ctx: int, n_embd: int, n_layer: int) -> gguf.GGUFWriter:
+def new_writer(path, arch: str, n_ctx: int, n_embd: int, n_layer: int) -> gguf.GGUFWriter:
+    """A GGUF file that is being written; finish() ends it."""
     writer = gguf.GGUFWriter(str(path), arch)
     writer.add_context_length(n_ctx)
     writer.add_embedding_length(n_embd)
@@ -18,20 +16,8 @@ def _writer(path, arch: str, n_ctx: int, n_embd: int, n_layer: int) -> gguf.GGUF
     return writer
 
 
-def _add_bytes_vocab(writer) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)])
-    writer.add_token_scores([0.0] * N_VOCAB)
-    kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL] + [gguf.TokenType.BYTE] * 256
-    writer.add_token_types(kinds)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_add_space_prefix(False)
-
-
-def _finish(writer, shapes: dict, seed: int = 0, given: dict = None) -> None:
-    """Write tensors of the given shapes, random but for norms, and those of `given` as they are."""
+def finish(writer, shapes: dict, seed: int = 0, given: dict = None) -> None:
+    """Write tensors of the given shapes, which are random (norms: ones), and those of `given` as they are; close the file."""
     rng = np.random.default_rng(seed)
     for name, values in (given or {}).items():
         writer.add_tensor(name, values)
@@ -50,14 +36,14 @@ def _finish(writer, shapes: dict, seed: int = 0, given: dict = None) -> None:
 def write_llama(path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_head: int = 4, n_head_kv: int = 2) -> None:
     """2 layers, 4 heads and 2 KV heads of 32, a vocabulary of bytes, a chat template."""
     n_ff = 256
-    writer = _writer(path, "llama", n_ctx, n_embd, n_layer)
+    writer = new_writer(path, "llama", n_ctx, n_embd, n_layer)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(n_head_kv)
     writer.add_feed_forward_length(n_ff)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(n_embd // n_head)
     writer.add_chat_template(TEMPLATE)
-    _add_bytes_vocab(writer)
+    add_bytes_vocab(writer)
     n_kv = n_embd // n_head * n_head_kv
     shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,), "output.weight": (N_VOCAB, n_embd)}
     for i in range(n_layer):
@@ -72,13 +58,13 @@ def write_llama(path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_
             f"blk.{i}.ffn_up.weight": (n_ff, n_embd),
             f"blk.{i}.ffn_down.weight": (n_embd, n_ff),
         }
-    _finish(writer, shapes)
+    finish(writer, shapes)
 
 
 def write_gemma3(path, n_ctx: int = 8192, window: int = 128) -> None:
     """6 layers, of which the last has full attention and the others a sliding window; q-norm and k-norm."""
     n_embd, n_layer, n_head, n_head_kv, d, n_ff = 128, 6, 4, 2, 32, 256
-    writer = _writer(path, "gemma3", n_ctx, n_embd, n_layer)
+    writer = new_writer(path, "gemma3", n_ctx, n_embd, n_layer)
     writer.add_head_count(n_head)
     writer.add_head_count_kv(n_head_kv)
     writer.add_feed_forward_length(n_ff)
@@ -88,7 +74,7 @@ def write_gemma3(path, n_ctx: int = 8192, window: int = 128) -> None:
     writer.add_sliding_window(window)
     writer.add_rope_freq_base(1e6)
     writer.add_rope_freq_base_swa(10000.0)
-    _add_bytes_vocab(writer)
+    add_bytes_vocab(writer)
     shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,)}
     for i in range(n_layer):
         layer = {
@@ -104,14 +90,14 @@ def write_gemma3(path, n_ctx: int = 8192, window: int = 128) -> None:
         }
         layer |= {name: (n_embd,) for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")}
         shapes |= {f"blk.{i}.{name}.weight": shape for name, shape in layer.items()}
-    _finish(writer, shapes)
+    finish(writer, shapes)
 
 
 def write_bert(path) -> None:
-    """An encoder: attention in both directions, nothing to evict."""
+    """An encoder: attention goes in both directions, so nothing may be evicted."""
     n_ctx, n_embd, n_ff = 64, 32, 64
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁a", "▁b"]
-    writer = _writer(path, "bert", n_ctx, n_embd, 1)
+    writer = new_writer(path, "bert", n_ctx, n_embd, 1)
     writer.add_head_count(2)
     writer.add_feed_forward_length(n_ff)
     writer.add_layer_norm_eps(1e-12)
@@ -133,14 +119,14 @@ def write_bert(path) -> None:
         shapes |= {f"blk.0.attn_{part}.weight": (n_embd, n_embd), f"blk.0.attn_{part}.bias": (n_embd,)}
     for norm in ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"):
         shapes |= {f"{norm}.weight": (n_embd,), f"{norm}.bias": (n_embd,)}
-    _finish(writer, shapes)
+    finish(writer, shapes)
 
 
 def write_mamba(path) -> None:
     """A recurrent model: its memory is of fixed size already."""
     n_embd, n_conv, n_state, n_rank = 32, 4, 8, 4
     n_inner = 2 * n_embd
-    writer = _writer(path, "mamba", 256, n_embd, 1)
+    writer = new_writer(path, "mamba", 256, n_embd, 1)
     writer.add_head_count(0)
     writer.add_feed_forward_length(0)
     writer.add_ssm_conv_kernel(n_conv)
@@ -148,7 +134,7 @@ def write_mamba(path) -> None:
     writer.add_ssm_state_size(n_state)
     writer.add_ssm_time_step_rank(n_rank)
     writer.add_layer_norm_rms_eps(1e-5)
-    _add_bytes_vocab(writer)
+    add_bytes_vocab(writer)
     shapes = {
         "token_embd.weight": (N_VOCAB, n_embd),
         "output_norm.weight": (n_embd,),
@@ -163,4 +149,4 @@ def write_mamba(path) -> None:
         "blk.0.ssm_d": (n_inner,),
         "blk.0.ssm_out.weight": (n_embd, n_inner),
     }
-    _finish(writer, shapes)
+    finish(writer, shapes)

@@ -10,11 +10,6 @@ from capkv_edge import Llama
 from capkv_edge.config import options
 
 
-@pytest.fixture
-def llm(make_llama, tiny_llama):
-    return make_llama(tiny_llama, **BUDGET)
-
-
 # --- reading ---
 
 

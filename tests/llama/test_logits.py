@@ -6,11 +6,6 @@ import tiny_models
 from driving import BUDGET, text
 
 
-@pytest.fixture
-def llm(make_llama, tiny_llama):
-    return make_llama(tiny_llama, **BUDGET)
-
-
 def test_a_stopping_criterion_sees_the_newest_logits(llm):
     seen = []
     llm.create_completion(

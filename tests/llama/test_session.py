@@ -19,11 +19,6 @@ POLICIES = ("capkv", "capkv-ref", "streaming")
 
 
 @pytest.fixture
-def llm(make_llama, tiny_llama):
-    return make_llama(tiny_llama, **BUDGET)
-
-
-@pytest.fixture
 def saved(llm, tmp_path):
     """A session of 300 tokens, of which most were evicted."""
     llm.eval(text(300))

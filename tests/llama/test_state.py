@@ -6,11 +6,6 @@ import pytest
 from driving import BUDGET, complete, go_on, text
 
 
-@pytest.fixture
-def llm(make_llama, tiny_llama):
-    return make_llama(tiny_llama, **BUDGET)
-
-
 def test_a_state_goes_on_token_for_token_after_evictions(make_llama, tiny_llama, llm, held):
     llm.eval(text(1000))
     state = llm.save_state()

@@ -57,7 +57,8 @@ def _add_keys(writer, shape: Shape, kind: str, seed: int) -> None:
     writer.add_file_type(next(known[name] for name in (f"MOSTLY_{kind}", f"MOSTLY_{kind}_S", f"ALL_{kind}") if name in known))
 
 
-def _add_vocab(writer, n_vocab: int) -> None:
+def add_bytes_vocab(writer, n_vocab: int = N_BYTES_VOCAB) -> None:
+    """Add a vocabulary of <unk>, <s>, </s>, the 256 bytes, and tokens that mean nothing up to n_vocab."""
     fillers = range(N_BYTES_VOCAB, n_vocab)
     kinds = gguf.TokenType
     writer.add_tokenizer_model("llama")
@@ -68,7 +69,6 @@ def _add_vocab(writer, n_vocab: int) -> None:
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(TEMPLATE)
 
 
 def _embd_std(shape: Shape) -> float:
@@ -109,7 +109,8 @@ def write(path, shape: Shape, kind: str = "Q4_0", seed: int = 0) -> None:
         raise ValueError(f"--type {kind}: allowed are {', '.join(TYPES)}")
     writer = gguf.GGUFWriter(str(path), shape.arch)
     _add_keys(writer, shape, kind, seed)
-    _add_vocab(writer, shape.n_vocab)
+    add_bytes_vocab(writer, shape.n_vocab)
+    writer.add_chat_template(TEMPLATE)
     vectors, wanted = _vectors(shape, seed), matrices(shape)
     for name, values in vectors.items():
         writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
