@@ -1,7 +1,7 @@
 """A KV cache of fixed size for llama.cpp: contexts as long as the model allows, in the memory of a few hundred tokens.
 
-Importing this package decides which llama.cpp libraries `llama_cpp` loads, so import it before `llama_cpp`; the libraries
-themselves are opened when a name below is first used.
+Importing this package decides which llama.cpp libraries `llama_cpp` loads, so import it before `llama_cpp`. The libraries are
+opened when one of the names in __all__ is first used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What the commands have in common: an error is one line on stderr and status 2, never a traceback."""
+"""How the commands of this package run: --version, and an error as one line on stderr and status 2 instead of a traceback."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import typer
 
 
 def version(name: str):
-    """The callback of a --version option."""
+    """The callback of a --version option: prints the version and exits."""
 
     def say(wanted: bool) -> None:
         if wanted:
@@ -20,7 +20,7 @@ def version(name: str):
 
 
 def _leave_pipe() -> int:
-    """Whoever read the output has left: what still waits to be written goes nowhere."""
+    """Drop what still waits to be written, since nobody reads the pipe any more; returns the exit status."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         try:
@@ -32,7 +32,7 @@ def _leave_pipe() -> int:
 
 
 def run(make_app, name: str, args=None) -> int:
-    """Run the typer app that make_app() gives; returns the exit status: 0, 2 after an error, 130 when interrupted."""
+    """Run the typer app that make_app() makes; returns the exit status: 0, 2 after an error, 130 when interrupted."""
 
     def fail(message: str) -> int:
         if sys.stderr is not None:
@@ -46,7 +46,7 @@ def run(make_app, name: str, args=None) -> int:
     except SystemExit as leave:
         if not isinstance(leave.__context__, BrokenPipeError):
             raise
-        return _leave_pipe()  # typer, and rich, leave with status 1
+        return _leave_pipe()  # typer and rich exit with status 1
     except BrokenPipeError:
         return _leave_pipe()
     except MemoryError:
@@ -56,6 +56,6 @@ def run(make_app, name: str, args=None) -> int:
     except Exception as err:
         if type(err).__name__ == "Abort":
             return 130
-        if hasattr(err, "format_message"):  # how click, and typer after it, says that an option is wrong
+        if hasattr(err, "format_message"):  # an error of click or typer: an option is wrong
             return fail(err.format_message())
         raise

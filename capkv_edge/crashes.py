@@ -1,10 +1,10 @@
-"""What to say of a program of ours that a signal ended: its name, the signal, and what to do.
+"""Messages about a program of ours that a signal ended: its name, the signal, and what to do.
 
-As a command it runs a program and says so itself, with the exit status that a shell gives:
+As a command it runs a program, prints the message, and exits with the status that a shell would give:
 
     python capkv_edge/crashes.py PROGRAM [ARGUMENTS ...]
 
-Imports nothing of the package, so that a process may use it before it chooses its libraries.
+It imports nothing of the package, so that a process may use it before it chooses its libraries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# ended by somebody, not by a fault
+# signals that somebody sends to end a program: there is no fault to report
 _SENT = {"SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM"}
 
 _CAUSES = {
@@ -24,7 +24,7 @@ _CAUSES = {
     "SIGILL": "Mostly it was built for another processor: build it anew on this one (make clean, then the same command).",
 }
 
-#: for where one line has to do
+#: what to do, where there is room for a part of a line
 MORE = "capkv-chat MODEL --verbose and a debug build (make debug) tell more"
 
 _WHAT_TO_DO = """\
@@ -53,7 +53,7 @@ def exit_status(status: int) -> int:
 
 
 def name_of(command: list) -> str:
-    """What a command runs: the program's name, or the script's or the module's where that is Python."""
+    """The name of the program that a command runs; where that is Python, the name of the script or the module."""
     words = [str(word) for word in command]
     while len(words) > 1 and (words[0] == "env" or "=" in words[0]):
         words.pop(0)
@@ -64,7 +64,7 @@ def name_of(command: list) -> str:
 
 
 def describe(command: list, status: int) -> str:
-    """One line without an end, "NAME was ended by SIGSEGV (Segmentation fault)"; empty if no signal ended it."""
+    """"NAME was ended by SIGSEGV (Segmentation fault)"; empty if no signal ended it."""
     name = signal_of(status)
     if name is None:
         return ""
@@ -73,7 +73,7 @@ def describe(command: list, status: int) -> str:
 
 
 def explain(command: list, status: int) -> str:
-    """The same with what to do, over several lines; empty if no signal ended it."""
+    """The same and what to do, in several lines; empty if no signal ended it."""
     said, name = describe(command, status), signal_of(status)
     if not said or name in _SENT:
         return said
@@ -88,7 +88,7 @@ def explain(command: list, status: int) -> str:
 
 
 def call(command: list, **options) -> int:
-    """Run a command as `subprocess.call` does; on stderr, say if a signal ended it. Returns the exit status that a shell gives."""
+    """Run a command as `subprocess.call` does; if a signal ended it, print explain() on stderr. Returns the status of a shell."""
     status = subprocess.call([str(word) for word in command], **options)
     if said := explain(command, status):
         print(f"capkv: {said}", file=sys.stderr, flush=True)

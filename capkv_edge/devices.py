@@ -7,12 +7,12 @@ ALL_LAYERS = -1
 
 
 def default_gpu_layers() -> int:
-    """All layers in a build with a GPU that is there, else none."""
+    """All layers where llama.cpp can use a GPU, else none."""
     return ALL_LAYERS if llama_cpp.llama_supports_gpu_offload() else 0
 
 
 def advice(n_gpu_layers: int) -> str:
-    """The end of an error about a model that could not be opened with so many layers on the GPU; "" without a GPU."""
+    """What to try when a model could not be opened with n_gpu_layers on the GPU, for the end of the error; "" without a GPU."""
     if n_gpu_layers == 0 or not llama_cpp.llama_supports_gpu_offload():
         return ""
     return "; if the GPU's memory is short: a smaller n_gpu_layers (--gpu-layers) puts fewer layers there, 0 none"

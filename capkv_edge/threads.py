@@ -1,10 +1,10 @@
-"""How many CPU threads to compute with, and for how long they had no CPU."""
+"""How many CPU threads to compute with, and how long they waited for a CPU."""
 
 import os
 import time
 from pathlib import Path
 
-LEAST_S = 1.0
+LEAST_S = 1.0  # seconds that a Clock has to run before it tells a share
 
 
 def _allowed() -> set:
@@ -22,12 +22,12 @@ def _read(path: Path) -> str:
 
 
 def _n_cores(cpus: set, root: Path) -> int:
-    """Physical cores behind these CPUs, where the system tells (Linux): hyperthreads of one core count once."""
+    """Number of physical cores of these CPUs: hyperthreads of one core count once. Only Linux tells; elsewhere all CPUs count."""
     return len({_read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu for cpu in cpus})
 
 
 def _quota(root: Path) -> float:
-    """CPUs that the control groups of this process may use at once; infinite without a limit, or where there are no such groups."""
+    """How many CPUs the control groups of this process may use at once; infinite without a limit or without such groups."""
     least = float("inf")
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -51,20 +51,20 @@ def _quota(root: Path) -> float:
 def default_count(root: Path = Path("/")) -> int:
     """Threads to compute with: one for each physical core that this process may use.
 
-    What it may use is its affinity, and the CPU limit of its control groups. Hyperthreads are not counted: the threads of ggml
-    wait for each other by spinning, which takes the core from the other hyperthread.
+    Its affinity and the CPU limit of its control groups say what it may use. Hyperthreads are not counted: ggml's threads wait
+    for each other by spinning, which takes the core from the other hyperthread.
     """
     return max(1, int(min(_n_cores(_allowed(), root), _quota(root))))
 
 
 class Clock:
-    """Measures from its making on how long threads of this process had to wait for a CPU; Linux alone tells."""
+    """Measures how long the threads of this process have waited for a CPU since the Clock was made. Only Linux tells."""
 
     def __init__(self):
         self._started, self._before = time.perf_counter(), self._waits()
 
     def _waits(self) -> dict:
-        """{thread: seconds in which it could have run and had no CPU}."""
+        """{thread: seconds for which it could have run but had no CPU}."""
         found = {}
         for task in Path("/proc/self/task").glob("*"):
             words = _read(task / "schedstat").split()
@@ -73,9 +73,10 @@ class Clock:
         return found
 
     def waited(self) -> float:
-        """Share of the time that passed, from 0 to 1, for which the thread that waited most had no CPU.
+        """The share of the time, from 0 to 1, for which the thread that waited most had no CPU.
 
-        All others wait for it at every barrier. 0 in the first second, and where the system does not tell.
+        That thread counts since all others wait for it at every barrier. 0 in the first second and where the system does not
+        tell.
         """
         passed = time.perf_counter() - self._started
         if passed < LEAST_S:

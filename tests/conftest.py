@@ -1,4 +1,4 @@
-"""Shared by the tests: a clean environment, the models, and Llamas that are closed again."""
+"""Shared by the tests: a clean environment, the models, and Llamas and contexts that are closed after the test."""
 
 import os
 
@@ -21,13 +21,13 @@ def isolation(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def demo_model():
-    """Path of SmolLM2-135M-Instruct; an error, not a skip, where it is not installed."""
+    """Path of SmolLM2-135M-Instruct. A test fails, and is not skipped, where it is not installed."""
     return models.resolve(models.DEMO)
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory):
-    """Path of a llama with random weights, 2 layers, 2 KV heads, trained for 4096 tokens, 259 tokens of vocabulary."""
+    """Path of a llama with random weights: 2 layers, 2 KV heads, 259 tokens in its vocabulary, trained length 4096."""
     path = tmp_path_factory.mktemp("models") / "tiny-llama.gguf"
     tiny_models.write_llama(path)
     return path
@@ -44,7 +44,7 @@ def engine(tiny_llama):
 
 @pytest.fixture
 def make_llama():
-    """A Llama on one thread, quiet, closed after the test; keywords as the constructor's."""
+    """Makes a Llama on one thread that prints nothing; keywords as the constructor's."""
     made = []
 
     def make(path, **options):
@@ -69,7 +69,7 @@ def held_fixture():
 
 @pytest.fixture
 def make_context(tiny_llama):
-    """A bare_context.Context on the tiny llama, of a policy; freed after the test."""
+    """Makes a bare_context.Context on the tiny llama with a policy."""
     from bare_context import Context
 
     made = []
@@ -85,7 +85,7 @@ def make_context(tiny_llama):
 
 @pytest.fixture
 def make_sequences(tiny_llama):
-    """A sequences.Context on the tiny llama or another model; freed after the test."""
+    """Makes a sequences.Context on the tiny llama or another model."""
     from sequences import Context
 
     made = []

@@ -1,4 +1,4 @@
-"""capkv_edge.crashes: a program of ours that a signal ended is named, with the signal and what to do, by all that starts one."""
+"""capkv_edge.crashes: whatever starts a program of ours says which signal ended it and what to do."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""How many layers go to the GPU by default, and which device is said to hold the cache; the GPU is made up."""
+"""How many layers go to the GPU by default, and which device holds the cache, with a GPU that the tests invent."""
 
 import subprocess
 import sys
@@ -78,7 +78,7 @@ def test_llamas_made_at_once_leave_stdout_and_stderr_open(tiny_llama):
 
 
 def test_errors_of_threads_are_not_mixed_up(tmp_path, tiny_llama, make_llama):
-    """A model that fails on one thread takes nothing from what another heard."""
+    """A model that fails on one thread changes nothing that another thread has kept."""
     import threading
 
     _log.forget()

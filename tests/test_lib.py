@@ -1,4 +1,4 @@
-"""Which libraries are loaded, and what is said when they are the wrong ones or none."""
+"""Which libraries are loaded, and the errors when they are missing or of another build."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""llama.cpp's log: Ctrl-C that comes while a line of it is taken is not lost."""
+"""llama.cpp's log: a Ctrl-C that comes while a line is taken is not lost."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Model files: what can be opened, and what is said of those that cannot."""
+"""Model files: those that can be opened, and the errors for those that cannot."""
 
 import pytest
 import tiny_archs

@@ -1,4 +1,4 @@
-"""Template: a chat template cut so that turns can be appended, for the shapes that templates come in."""
+"""Chat templates, and their text cut so that turns can be appended, for the forms that templates have."""
 
 import pytest
 import tiny_models

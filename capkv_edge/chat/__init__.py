@@ -1,1 +1,1 @@
-"""capkv-chat: the command, the loop, the terminal, the conversation with a model."""
+"""capkv-chat: the command line, the loop over turns and commands, the terminal, and the conversation with a model."""

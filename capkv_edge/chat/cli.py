@@ -1,4 +1,4 @@
-"""The command capkv-chat: options in, an exit status out."""
+"""The command line of capkv-chat: reads the options and returns an exit status."""
 
 import inspect
 import os
@@ -62,23 +62,23 @@ def _app() -> typer.Typer:
             str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
         ] = None,
         cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
-        cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as for K")] = "f16",
-        ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's training")] = "0",
-        prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "say this and leave; may be repeated")] = None,
+        cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as --cache-type-k")] = "f16",
+        ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's trained length")] = "0",
+        prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "answer this and exit; may be repeated")] = None,
         file: Annotated[
-            list[str] | None, _option("-f/--file", "FILE", "read this first, as /read does; may be repeated")
+            list[str] | None, _option("-f/--file", "FILE", "put this file into the conversation first; may be repeated")
         ] = None,
         system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
-        temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the likeliest token")] = "0.8",
-        seed: Annotated[str | None, _option("--seed", "N", "of the sampling and of the KV policy", "random")] = None,
-        max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = as long as it gets")] = "1024",
-        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "the cores that it may use")] = None,
+        temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the most likely token")] = "0.8",
+        seed: Annotated[str | None, _option("--seed", "N", "seed of the sampling and of the KV policy", "random")] = None,
+        max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = no limit")] = "1024",
+        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "the physical cores that the process may use")] = None,
         gpu_layers: Annotated[
-            str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all in a build with a GPU")
+            str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all where there is a GPU")
         ] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
         version: Annotated[
-            bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="and leave")
+            bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="print the version and exit")
         ] = False,
         **kv,
     ):

@@ -1,6 +1,6 @@
-"""One conversation with a model: every token is read once, in the order in which it was said.
+"""One conversation with a model: every token is read once, in the order of the conversation.
 
-Knows the model and the chat template; nothing of commands or terminals.
+Knows the model and the chat template, but no commands and no terminal.
 """
 
 import codecs
@@ -14,12 +14,12 @@ from ..kv import KvStats, remarks
 from ..template import ChatTemplate, Turns
 from ..vocab import Vocab
 
-# positions that are left free for the reply, and by a file also for the question about it
+# positions that ask() leaves free for the reply, and read() for a question and its reply
 N_RESERVE, N_RESERVE_ASK = 16, 128
 
 
 class ContextFullError(Exception):
-    """The positions that are left do not suffice; nothing was read. The message has the numbers."""
+    """There are too few positions left for a text; nothing of it was read. The message has the numbers."""
 
 
 @dataclass
@@ -30,18 +30,18 @@ class Turn:
     t_read: float = 0.0
     n_reply: int = 0
     t_reply: float = 0.0
-    waited: float = 0.0  #: share of the reply's time for which a thread had no CPU to run on
-    end: str = ""  #: "stop", "length" (max_tokens), "context" (no positions left) or "cut" (the caller left off)
+    waited: float = 0.0  #: share of the reply's time for which a thread waited for a CPU
+    end: str = ""  #: why the reply ended: "stop", "length" (max_tokens), "context" (no positions left), "cut" (by the caller)
 
 
 class Conversation:
-    """Turns on a Llama, which it has to itself.
+    """The turns of one conversation.
 
     Args:
-        llm: a capkv_edge.Llama, with a budget or without.
-        system: system prompt; "" for none, None for the template's own.
+        llm: a capkv_edge.Llama, with or without a budget, that nothing else uses.
+        system: system prompt; "" is none, None is the template's own.
         temp: temperature of the sampling, 0 is greedy.
-        max_tokens: longest reply in tokens, 0 for as long as it gets.
+        max_tokens: longest reply in tokens, 0 is no limit.
     """
 
     def __init__(self, llm, system=None, temp=0.8, max_tokens=0):
@@ -57,22 +57,22 @@ class Conversation:
         self.llm.reset()
         self.turn = Turn()
         self._n_turns = 0
-        self._open = False  # the user's turn has begun and was not handed over yet
-        self._unread = []  # the end of a reply that was shown but not read back in
-        self._has_marker = False  # the reply ended with the template's marker as text, which is in the cache
+        self._open = False  # the user's turn has begun and ask() has not ended it
+        self._unread = []  # the last token of a reply: it was shown, but is not in the cache yet
+        self._has_marker = False  # the reply ended with the template's `stop` as text, which is in the cache
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the conversation is long: the next position."""
+        """Length of the conversation in tokens, which is the next position."""
         return self.llm.n_tokens
 
     @property
     def n_ctx(self) -> int:
-        """Positions that there are."""
+        """Number of positions of the context."""
         return self.llm.n_ctx()
 
     def stats(self) -> KvStats | None:
-        """KvStats, or None without a budget."""
+        """Figures of the cache, or None without a budget."""
         return self.llm.kv_stats() if self.llm.kv_config is not None else None
 
     @property
@@ -94,19 +94,19 @@ class Conversation:
     # --- the user's turn ---
 
     def read(self, text: str, progress=None) -> int:
-        """Put a text into the user's turn, which stays open; returns its length in tokens.
+        """Add a text to the user's turn, which stays open; returns its length in tokens.
 
-        progress(done, total) is called after each batch. An interrupt leaves what was read so far in the turn.
+        progress(done, total) is called after each batch. After an interrupt, the batches read so far stay in the turn.
 
         Raises:
-            ContextFullError: no room for it; nothing was read.
+            ContextFullError: there is no room for the text; nothing was read.
         """
         tokens = self._begin() + self._tokens(text)
         self._feed(tokens, progress, N_RESERVE_ASK)
         return len(tokens)
 
     def ask(self, text: str, progress=None) -> None:
-        """End the user's turn with a text: reply() comes next. As read() otherwise."""
+        """End the user's turn with a text; reply() comes next. Otherwise as read()."""
         _, after = self._parts
         self._feed(self._begin() + self._tokens(text) + self._tokens(after, special=True), progress, N_RESERVE)
         self._open = False
@@ -124,7 +124,7 @@ class Conversation:
         return head + self._unread + self._tokens(before, special=True)
 
     def _tokens(self, text: str, special: bool = False) -> list:
-        # only the template's own words may be control tokens: a file that holds "<|im_end|>" ends no turn
+        # only the template may give control tokens: "<|im_end|>" in a file must not end the turn
         return self.llm.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=special) if text else []
 
     def _feed(self, tokens: list, progress, n_reserve: int) -> None:
@@ -150,7 +150,7 @@ class Conversation:
     # --- the reply ---
 
     def reply(self):
-        """Generate the reply to what ask() handed over: yields pieces of text. May be left off at any point."""
+        """Generate the reply to the turn that ask() ended: yields pieces of text. The caller may stop at any piece."""
         turn, llm = self.turn, self.llm
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         marker = Marker(self.template.stop)
@@ -179,24 +179,25 @@ class Conversation:
                 yield rest
         finally:
             turn.waited = clock.waited()
-            # the last token is read when the next one is asked for, which may not have happened
+            # generate() reads a token when it is asked for the next one, which may not have happened
             if token is not None and self.n_tokens < n_start + turn.n_reply:
                 self._unread = [token]
 
     def _marker_token(self) -> int | None:
-        """The control token of a guessed template's marker, where the model has one that it does not end its replies with."""
+        """The token of the template's `stop`, where it is one token. The model may not list it among those that end a reply."""
         tokens = self._tokens(self.template.stop, special=True)
         return tokens[0] if len(tokens) == 1 else None
 
 
 class Marker:
-    """Takes what ends a reply out of a stream of text; what may be its beginning waits. `found` says that it came."""
+    """Cuts a stream of text before a marker. Text that may be the beginning of the marker is held back until that is known.
+    `found` tells whether the marker came."""
 
     def __init__(self, text: str):
         self._text, self._held, self.found = text, "", False
 
     def feed(self, text: str) -> str:
-        """What can be shown of the text so far: nothing behind the marker."""
+        """The text that can be shown now: nothing behind the marker, nor what may be its beginning."""
         if not self._text or self.found:
             return "" if self.found else text
         shown, mark, _ = (self._held + text).partition(self._text)
@@ -206,6 +207,6 @@ class Marker:
         return shown
 
     def flush(self) -> str:
-        """What still waits, at the end of the stream."""
+        """The text that was held back, at the end of the stream."""
         held, self._held = self._held, ""
         return held

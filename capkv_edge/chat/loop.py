@@ -1,10 +1,10 @@
-"""The chat loop: turns and commands. Draws nothing and knows no model: run_chat(talk, ui) takes both.
+"""The chat loop: turns and commands. It draws nothing and knows no model: run_chat(talk, ui) takes both.
 
-`talk` is a conversation.Conversation or whatever reads like it. `ui` has
-    ask() -> str            the next input; raises EOFError or KeyboardInterrupt to leave
-    write(text)             a piece of a reply
+`talk` is a conversation.Conversation or has the same methods. `ui` has
+    ask() -> str            the next input; raises EOFError or KeyboardInterrupt at the end
+    write(text)             show a piece of a reply
     end()                   the reply is over
-    info(text), error(text) a line to the user
+    info(text), error(text) show a line
     progress(label)         a context manager that gives update(done, total)
 """
 
@@ -14,21 +14,21 @@ from pathlib import Path
 from .conversation import ContextFullError
 
 COMMANDS = {
-    "/help": "this list",
+    "/help": "show this list",
     "/read FILE": "put a file into the conversation; then ask about it",
-    "/stats": "what the cache holds and costs",
+    "/stats": "show what the cache holds and costs",
     "/clear": "forget everything and begin anew",
-    "/exit": "leave; so does Ctrl-C or Ctrl-D at the prompt",
+    "/exit": "end the chat; so does Ctrl-C or Ctrl-D at the prompt",
 }
 
-MULTI_LINE = 'Several lines: Alt+Enter, or end a line with \\, or put """ before and after. // at the start sends one /.'
-CTRL_C = "Ctrl-C stops a reply or a reading; what came until then stays in the conversation."
+MULTI_LINE = 'Several lines: Alt+Enter, or end a line with \\, or put """ before and after. A text that begins with / is sent with //.'
+CTRL_C = "Ctrl-C stops a reply, or the reading of a file; what was read or said so far stays in the conversation."
 FORGETS = (
     "Note: the cache is full and tokens are being evicted. Each KV head now keeps {budget:,} tokens of what was said "
     "and no more; what was evicted is gone, and answers about it may be wrong."
 )
 ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
-WAITED = 0.15  # share of a reply's time without a CPU from which on it is said: with nothing else running it is 0.02
+WAITED = 0.15  # a larger share of a reply's time without a CPU is shown; with nothing else running it is about 0.02
 FULL = "/clear begins anew, a larger --ctx makes room for more."
 
 
@@ -40,7 +40,7 @@ def is_complete(text: str) -> bool:
 
 
 def clean(text: str) -> str:
-    """An input without what marked it as several lines."""
+    """An input without the marks of several lines."""
     if text.startswith('"""'):
         return text.removeprefix('"""').rstrip().removesuffix('"""').strip("\n")
     return "\n".join(line.removesuffix("\\") for line in text.split("\n")).strip()
@@ -55,7 +55,7 @@ def size(n_bytes: float) -> str:
 
 
 def cost_lines(talk) -> list:
-    """What the budget costs, for the start."""
+    """The memory that the cache takes, for the start."""
     stats = talk.stats()
     if stats is None:
         return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens, on {talk.device}"]
@@ -118,7 +118,7 @@ def stats_lines(talk) -> list:
 
 
 def read_text(name: str) -> tuple:
-    """The text of a file, and how many bytes of it were replaced since they are no UTF-8.
+    """The text of a file, and the number of bytes that were replaced since they are no UTF-8.
 
     Raises:
         OSError: it cannot be read.
@@ -127,13 +127,15 @@ def read_text(name: str) -> tuple:
     data = Path(name).expanduser().read_bytes()
     if b"\0" in data[:8192]:
         raise ValueError("this is not a text file")
-    text = data.decode("utf-8", "surrogateescape")  # which makes a lone surrogate out of each byte that does not fit
+    text = data.decode("utf-8", "surrogateescape")  # turns each byte that is no UTF-8 into one surrogate
     return data.decode("utf-8", "replace"), sum("\udc80" <= char <= "\udcff" for char in text)
 
 
 class Chat:
-    """One run of the loop. `n_failed` counts inputs that could not be carried out. is_script: Ctrl-C ends it all, by
-    KeyboardInterrupt, instead of a reply or a reading."""
+    """One run of the loop. `n_failed` counts the inputs that could not be carried out.
+
+    is_script: Ctrl-C raises KeyboardInterrupt instead of ending the reply or the reading alone.
+    """
 
     def __init__(self, talk, ui, is_script=False):
         self.talk, self.ui, self.is_script = talk, ui, is_script
@@ -145,7 +147,7 @@ class Chat:
         self.ui.error(text)
 
     def say(self, text: str) -> None:
-        """One turn: read the text, stream the reply, tell what it cost."""
+        """One turn: read the text, stream the reply, show what it cost."""
         try:
             with self.ui.progress("reading") as update:
                 self.talk.ask(text, update)

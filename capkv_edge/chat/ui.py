@@ -1,4 +1,4 @@
-"""How the chat looks: replies to stdout, everything else to stderr; in a terminal an input line with history and completion."""
+"""What the chat shows: replies on stdout, all else on stderr; in a terminal, an input line with history and completion."""
 
 import sys
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from .loop import COMMANDS, is_complete
 
 
 class PlainUI:
-    """Takes its inputs from lines, for pipes and scripts; shows progress only where stderr is a terminal."""
+    """The UI of pipes and scripts: inputs are lines. Progress is shown only where stderr is a terminal."""
 
     def __init__(self, lines=()):
         self._lines = iter(lines or ())
@@ -44,7 +44,7 @@ class PlainUI:
         return valid
 
     def write(self, text: str) -> None:
-        if sys.stdout is None:  # it was closed before the start
+        if sys.stdout is None:  # closed before the program started
             return
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         shown = text.encode(encoding, "replace").decode(encoding)
@@ -64,7 +64,7 @@ class PlainUI:
 
     @contextmanager
     def progress(self, label: str):
-        """A bar with an estimate, which appears when there is more than one batch to read."""
+        """A bar with the time left, which appears where there is more than one batch to read."""
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -92,7 +92,7 @@ class PlainUI:
 
 
 class WordWrap:
-    """Breaks a stream of text between words: feed() returns what can be shown, the last word waits for its end."""
+    """Breaks a stream of text into lines between words. feed() returns what can be shown; a word is held back until it ends."""
 
     def __init__(self):
         self._column, self._word = 0, ""
@@ -123,7 +123,7 @@ class WordWrap:
 
 
 class TerminalUI(PlainUI):
-    """Asks on the terminal. `toolbar()` is the text below the input line."""
+    """The UI of a terminal. `toolbar()` gives the text below the input line."""
 
     def __init__(self, toolbar=None):
         from prompt_toolkit import PromptSession

@@ -1,1 +1,1 @@
-"""`Llama`, one file for each thing that it does in its own way: reading, completions, drafts, states, sessions."""
+"""`Llama`. Each file holds one thing that it does in another way than llama_cpp: reading, completions, drafts, states, sessions."""

@@ -1,4 +1,4 @@
-"""Completions with log probabilities and a budget, where the logits of the last tokens are all that is kept."""
+"""Completions with log probabilities and a budget: only the logits of the last tokens are kept, so they are collected on the way."""
 
 import codecs
 import inspect
@@ -16,20 +16,20 @@ _COMPLETION = inspect.signature(llama_cpp.Llama.create_completion)
 class Tally:
     """The tokens of a completion while they are generated: their bytes and their log probabilities.
 
-    A character may be split over tokens. It belongs to the token that completes it, so that the texts of the tokens put together
-    are the text of the completion.
+    A character may be split over tokens. It counts to the token that completes it, so that the texts of all tokens, joined, are
+    the text of the completion.
     """
 
     def __init__(self, llm, n_top: int, n_chars: int):
         self.llm, self._n_top = llm, n_top
-        self.n_prompt = self.n_tokens = 0  #: of the prompt, and generated
+        self.n_prompt = self.n_tokens = 0  #: tokens of the prompt, and tokens generated
         self._n_chars = n_chars  # characters before the next token
-        self._n_before = 0 if n_chars else 1  # upstream puts a begin-of-sequence token in front where there is no prompt
+        self._n_before = 0 if n_chars else 1  # chunks without a token: upstream begins an empty prompt with a BOS token
         self._pending = []  # (token, bytes, log probabilities float32 [n_vocab]) that no chunk has covered yet
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def add(self, token: int) -> None:
-        """Note a token that was just sampled."""
+        """Add a token that was just sampled."""
         llm = self.llm
         if Vocab(llm.model).is_eog(token):
             return
@@ -38,10 +38,11 @@ class Tally:
         self.n_tokens += 1
 
     def cover(self, text: str) -> tuple:
-        """The text of the tokens that a chunk of upstream's stream is of, and their `logprobs`.
+        """The text and the `logprobs` of the tokens in one chunk of upstream's stream.
 
-        Upstream joins the tokens of a split character where it can. At the end of a stream it goes token by token, drops what is
-        no whole character, and cuts the last token at a stop sequence.
+        Args:
+            text: of the chunk. A chunk holds all tokens of a split character. Only at the end of a stream upstream sends token
+                by token, drops what is no whole character, and cuts the last token at a stop sequence.
         """
         if self._n_before:
             self._n_before -= 1
@@ -71,8 +72,8 @@ class Tally:
 
 
 def with_logprobs(stream, tally: Tally):
-    """The chunks of upstream's stream with the log probabilities of their tokens, and no character left out."""
-    tally.llm._tally = tally  # generate() takes it
+    """The chunks of upstream's stream with the log probabilities of their tokens, and with all characters."""
+    tally.llm._tally = tally  # generate() adds the tokens to it
     try:
         for chunk in stream:
             choice = chunk["choices"][0]
@@ -86,7 +87,7 @@ def with_logprobs(stream, tally: Tally):
 
 
 def merge(chunks: list, tally: Tally) -> dict:
-    """One completion out of the chunks of a streamed one that has logprobs."""
+    """The completion that the chunks of with_logprobs() make up."""
     parts = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"] is not None]
     logprobs = {
         key: [value for part in parts for value in part[key]]
@@ -115,8 +116,8 @@ class Completions:
 
     @property
     def eval_logits(self):
-        """Logits as upstream's: a deque of rows [n_vocab], of the last tokens with logits_all=True (64 of them with a budget), else
-        of the newest token. Empty after reset(). Raises RuntimeError where sample() would."""
+        """Logits as upstream's: a deque of rows [n_vocab]. With logits_all=True they are of the last tokens (with a budget, of 64
+        of them), else of the newest token. Empty after reset(). Raises RuntimeError where sample() would."""
         if self._all_scores or not self.n_tokens:
             return super().eval_logits
         self._need_logits()
@@ -126,10 +127,10 @@ class Completions:
     def create_completion(self, prompt, *args, **kwargs):
         """As upstream's; with a budget, `logprobs` needs logits_all=True and excludes `echo`.
 
-        A character that is split over tokens is in the text of the token that completes it.
+        With `logprobs`, a character that is split over tokens counts to the token that completes it.
 
         Raises:
-            ValueError: logprobs with echo, or an empty prompt where the model has no token to begin with; else as upstream.
+            ValueError: logprobs with echo, or an empty prompt for a model without a token to begin with; else as upstream.
         """
         given = _COMPLETION.bind(self, prompt, *args, **kwargs).arguments
         if not len(prompt) and given.get("suffix") is None:

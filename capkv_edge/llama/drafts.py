@@ -1,4 +1,4 @@
-"""Drafts of a draft model, cut to what one batch can verify."""
+"""Drafts of a draft model, cut to the length that one batch can verify."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 class ShortDrafts:
     """Calls a draft model and cuts its drafts to n_max() tokens.
 
-    A draft is read together with the token before it, and the logits of all of them are needed at once: those of one batch.
+    A draft is read together with the token before it, and only one batch has logits of all its tokens at once.
     """
 
     def __init__(self, model, n_max):
@@ -16,6 +16,6 @@ class ShortDrafts:
         return np.asarray(self.model(input_ids, **options))[: self._n_max()]
 
     def __getattr__(self, name):
-        if name == "model":  # not there yet: being copied
+        if name == "model":  # copy and pickle ask before it is set
             raise AttributeError(name)
         return getattr(self.model, name)

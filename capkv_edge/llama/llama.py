@@ -56,17 +56,18 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         kv_policy and so on, one for each option (`help(Llama.__init__)` says what they are): None leaves it to the
             environment (LLAMA_ARG_KV_POLICY), where unset is the default.
 
-    model_path may be "demo". n_threads and n_threads_batch left out are the physical cores that the process may use, and
-    n_gpu_layers left out is all layers in a build with a GPU. Flash attention is on by itself with a budget or a quantized V.
-    With a budget, n_ctx left out is the model's trained length, and logits_all=True keeps the logits of the last 64 tokens, enough
-    for `logprobs` of what is generated. A draft longer than n_batch - 1 tokens is cut.
+    model_path may be "demo". Three defaults differ: n_threads and n_threads_batch are the number of physical cores that the
+    process may use, n_gpu_layers is all layers where there is a GPU, and flash attention is on with a budget or a quantized V.
+    With a budget, n_ctx is by default the model's trained length, and logits_all=True keeps the logits of the last 64 tokens only,
+    which is enough for `logprobs` of the generated tokens. Drafts are cut to n_batch - 1 tokens.
 
-    Once it is closed, all methods that need the model raise RuntimeError.
+    After close(), all methods that need the model raise RuntimeError.
 
     Raises:
         TypeError: an unknown keyword.
-        ValueError: an option out of range, a file that is no GGUF model or no adapter of it, or a model that cannot have a budget.
-        OSError: a model or LoRA file that is missing or may not be read.
+        ValueError: an option out of range, a file that is no GGUF model or no adapter of this model, or a model that cannot have a
+            budget.
+        OSError: a model or LoRA file that does not exist or cannot be read.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         if n_ctx is None:
             n_ctx = 0 if wanted.on else _UPSTREAM["n_ctx"].default  # 0: the model's trained length
 
-        #: times that a prompt shared only evicted tokens with what was read before, so that all of it was read again
+        #: how often generate() read a whole prompt again, since it differs from what was read where tokens have been evicted
         self.n_rereads = 0
         self.kv_config = None
         self.flash_attn_by_itself = flash_attn is None and needs_flash
@@ -185,14 +186,14 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
     # --- state ---
 
     def save_state(self) -> LlamaState:
-        """All that is needed to go on from here, as upstream's class; about as large as the cells in use."""
+        """All that is needed to go on from here, in upstream's class; about as large as the cells in use."""
         return super().save_state() if self._all_scores else saved_state.save(self)
 
     def load_state(self, state: LlamaState) -> None:
         """Go on from a saved state.
 
         Raises:
-            ValueError: a state that does not fit, with the reason; the object is empty then, and stays usable.
+            ValueError: the state does not fit; the message has the reason. The Llama is empty then, and can be used.
         """
         return super().load_state(state) if self._all_scores else saved_state.load(self, state)
 

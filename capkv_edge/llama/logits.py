@@ -1,15 +1,15 @@
-"""Rows of logits without an array of n_ctx x n_vocab."""
+"""Rows of logits of the last tokens, in place of upstream's array of n_ctx x n_vocab."""
 
 import ctypes
 
 import numpy as np
 from llama_cpp import llama_cpp as native
 
-N_KEPT = 64
+N_KEPT = 64  # rows of logits that are kept with logits_all=True
 
 
 def row_of(llm, i: int) -> np.ndarray:
-    """A view of one row of the last decode: float32 [n_vocab]; i as in llama_get_logits_ith, -1 the last.
+    """A view of one row of the last decode: float32 [n_vocab]. i is its index in the batch, -1 is the last.
 
     Raises:
         IndexError: the last decode left no such row.
@@ -21,17 +21,17 @@ def row_of(llm, i: int) -> np.ndarray:
 
 
 class LogitRows:
-    """Reads like upstream's array of scores (float32 [n_tokens, n_vocab]) where upstream looks: the newest row, and with logits_all
-    the rows of the last N_KEPT tokens.
+    """Stands for upstream's array of scores, float32 [n_tokens, n_vocab], and has the rows that upstream reads: the newest one,
+    and with logits_all those of the last N_KEPT tokens.
 
-    Row 0 is the newest row: it is what upstream passes to a stopping criterion after each token.
+    Index 0 gives the newest row too, since that is how upstream asks for it when it calls a stopping criterion.
     """
 
     def __init__(self, llm, kept: dict):
         self._llm, self._kept = llm, kept
 
     def __getitem__(self, key) -> np.ndarray:
-        """One row, `rows[i, :]`. Raises IndexError when the row of token i is no longer kept."""
+        """The row of token i, as `rows[i]` or `rows[i, :]`. Raises IndexError when it is no longer kept."""
         index = key[0] if isinstance(key, tuple) else key
         n_tokens = self._llm.n_tokens
         at = index + n_tokens if index <= 0 else index

@@ -1,7 +1,7 @@
-"""Reading and generating: from token ids to batches, and back to where a prompt and what was read part.
+"""Reading and generating: token ids go to llama.cpp in batches, and a new prompt reuses what was read before.
 
-Upstream assumes in several places that a token's index, its position and its cell are one number, and sizes arrays by n_ctx.
-Here the index is the position; cells are the business of the native library, and nothing but token ids grows with the text.
+Upstream assumes in several places that a token's index, its position and its cell are one number, and allocates arrays of n_ctx.
+Here the index is the position, the native library alone knows the cells, and nothing but the token ids grows with the text.
 """
 
 import inspect
@@ -21,32 +21,33 @@ class Reading:
     """Mixed into Llama; needs its `_all_scores`, `_kept_logits`, `_tally` and `kv_config`, and KvBudget's kv_stats()."""
 
     def _drop_unread(self) -> None:
-        # the native sequence may be longer than n_tokens: after a reply that was cut short, or once n_tokens was set back
+        # the native sequence is longer than n_tokens after a reply that was cut short, and when n_tokens was set back
         if not self._remove_from(self.n_tokens) and self.kv_config is not None:
             raise RuntimeError(
                 f"cannot go back to token {self.n_tokens}: from {self.kv_stats().pos_tail} on all are held; reset() first"
             )
 
     def _raise_if_emptied(self) -> None:
-        # an eviction that a device gave up halfway leaves no tokens: to go on at n_tokens would attend to nothing
+        # an eviction that failed halfway leaves an empty sequence: tokens read at n_tokens would attend to nothing before them
         if self.n_tokens > 0 and native.llama_memory_seq_pos_max(native.llama_get_memory(self.ctx), 0) < 0:
             n_lost, self.n_tokens = self.n_tokens, 0
             self.reset()
             raise RuntimeError(f"{_lib.last_error()}: all {n_lost} tokens were dropped")
 
     def reset(self) -> None:
-        """Forget all that was read; the cache is empty at once."""
+        """Forget all that was read. The cache is emptied at once."""
         super().reset()
         self._kept_logits.clear()
         if native.llama_get_memory(self.ctx):
             self._remove_from(0)
 
     def eval(self, tokens) -> None:
-        """Read tokens: any number of them with a budget, whatever n_ctx is.
+        """Read tokens. With a budget any number of them can be read, whatever n_ctx is.
 
         Raises:
-            RuntimeError: the decode failed (tokens of the batches before it stay read; where an eviction was given up halfway,
-                none do, and the message says so), or n_tokens was set back to where tokens have been evicted.
+            RuntimeError: a batch could not be decoded, or n_tokens was set back to where tokens have been evicted. The batches
+                before the one that failed stay read; but if an eviction failed halfway, all tokens are dropped, and the message
+                says so.
         """
         if self._all_scores:
             super().eval(tokens)
@@ -70,7 +71,7 @@ class Reading:
             _log.raise_interrupt()
 
     def sample(self, *args, **kwargs) -> int:
-        """As upstream's. Raises RuntimeError while no logits are there (nothing was read since reset() or load_state())."""
+        """As upstream's. Raises RuntimeError while there are no logits: nothing was read since reset() or load_state()."""
         self._need_logits()
         return super().sample(*args, **kwargs)
 
@@ -79,7 +80,7 @@ class Reading:
             raise RuntimeError("there are no logits: eval() a token first")
 
     def generate(self, tokens, *args, **kwargs):
-        """As upstream's. A prompt that goes back to where tokens were evicted is read anew, and n_rereads counts it."""
+        """As upstream's. A prompt that differs from what was read where tokens have been evicted is read anew; n_rereads counts it."""
         tokens = list(tokens)
         if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
             self._reset_if_evicted(tokens)

@@ -1,4 +1,4 @@
-"""Saving and loading what a Llama has read, without upstream's copies of n_ctx tokens and n_batch x n_vocab scores."""
+"""Saving and loading the state of a Llama, without the n_ctx tokens and n_batch x n_vocab scores that upstream copies."""
 
 import ctypes
 
@@ -10,7 +10,7 @@ from .. import _lib, _log
 
 
 def take(llm) -> memoryview:
-    """The native state of what a Llama has read.
+    """The native state of a Llama.
 
     Raises:
         RuntimeError: llama.cpp could not write its state.
@@ -26,10 +26,15 @@ def take(llm) -> memoryview:
 
 
 def put(llm, data, tokens, seed: int) -> None:
-    """Put a native state into a Llama, with the token ids that it is of.
+    """Load a native state into a Llama.
+
+    Args:
+        data: the state, as take() gave it.
+        tokens: the ids of the tokens that were read, int [n].
+        seed: of the sampling.
 
     Raises:
-        ValueError: llama.cpp refuses it; the Llama is empty then, and usable.
+        ValueError: llama.cpp refuses the state. The Llama is empty then, and can be used.
     """
     _log.forget()
     n_tokens = len(tokens)
@@ -64,10 +69,10 @@ def save(llm) -> LlamaState:
 
 
 def load(llm, state: LlamaState) -> None:
-    """Put a saved state into a Llama.
+    """Load a saved state into a Llama.
 
     Raises:
-        ValueError: the state does not fit this model or configuration, or is damaged; the Llama is empty then, and usable.
+        ValueError: the state does not fit this model or configuration, or is damaged. The Llama is empty then, and can be used.
     """
     n_tokens, data = state.n_tokens, state.llama_state
     if len(data) != state.llama_state_size or not 0 <= n_tokens <= len(state.input_ids):

@@ -1,7 +1,7 @@
-"""Sessions: what a Llama has read, as a file that another process goes on from.
+"""Sessions: the state of a Llama in a file, from which another process can go on.
 
-A session appears at its path whole or not at all, readable by its owner alone, and is verified whole before anything of it
-reaches the native library.
+A session appears at its path whole or not at all, and only its owner may read it. All of it is verified before any part reaches
+the native library.
 
     magic (8 bytes), version and size of the header (2 x uint32), header (JSON), token ids (int32), native state,
     BLAKE2b-256 of all of that; little-endian
@@ -48,13 +48,13 @@ class Sessions:
     def save_session(self, path) -> None:
         """Write all that is needed to go on from here to a file, atomically, with mode 0600.
 
-        A save that fails leaves nothing behind, and an older session at that path as it was.
+        A save that fails leaves nothing behind, and leaves an older session at that path as it was.
 
         Raises:
             OSError: the file cannot be written; names the path and the reason.
             RuntimeError: llama.cpp could not write its state.
         """
-        path = os.path.realpath(os.fsdecode(path))  # a link stays one
+        path = os.path.realpath(os.fsdecode(path))  # a symbolic link is kept: its target is replaced
         state = saved_state.take(self)
         header = {**_describe(self), "n_tokens": int(self.n_tokens), "n_state": len(state), "seed": int(self._sampling_seed)}
         text = json.dumps(header).encode()
@@ -68,12 +68,13 @@ class Sessions:
     def load_session(self, path) -> None:
         """Go on from a file that save_session() wrote with the same model.
 
-        The policy, sink, seed, cache types and RoPE options have to be the same; the budget and n_ctx may differ.
+        The policy, sink, seed, cache types and RoPE options must be the same; the budget and n_ctx may differ.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: no session, damaged, or of another model, version or configuration; names the path and the reason. The
-                object is as it was, unless it is the native library that refuses the state: then it is empty, and usable.
+            ValueError: the file is no session, is damaged, or is of another model, version or configuration; names the path and
+                the reason. The Llama is as it was before. Only if the native library refuses the state, it is empty; it can be
+                used in both cases.
         """
         path = os.fsdecode(path)
         try:
@@ -84,7 +85,7 @@ class Sessions:
             raise ValueError(f"cannot load the session {path}: {err}") from None
 
 
-# --- what a session is of ---
+# --- the header: which model and options a session belongs to ---
 
 
 def _describe(llm) -> dict:
@@ -139,7 +140,7 @@ def _read(path: str) -> bytearray:
 
 
 def _parse(data: bytearray) -> tuple:
-    """Header, token ids and native state of a verified file."""
+    """Header, token ids and native state, after the checksum was verified."""
     n_header = _START.unpack_from(data)[2]
     at = _START.size + n_header
     header, n_all = None, None
@@ -176,7 +177,7 @@ def _write(path: str, parts: tuple) -> None:
                 os.replace(aside, path)
         finally:
             os.close(fd)
-        if os.name == "nt":  # where an open file cannot be renamed
+        if os.name == "nt":  # Windows cannot rename an open file
             os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -198,8 +199,8 @@ def _create(folder: str, prefix: str) -> tuple:
     while True:
         aside = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}.tmp")
         fd = os.open(aside, flags, 0o600)
-        # the lock says that it is being written; one that was swept away before it was locked has no name any more
-        with contextlib.suppress(OSError):  # not every file system has locks
+        # the lock tells other saves that this file is in use; a save that removed it before it was locked leaves it without a name
+        with contextlib.suppress(OSError):  # some file systems have no locks
             if fcntl is not None:
                 fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink > 0:
@@ -208,7 +209,7 @@ def _create(folder: str, prefix: str) -> tuple:
 
 
 def _sweep(folder: str, prefix: str) -> None:
-    """Remove what earlier saves to the same path left behind when they were killed: nobody holds its lock."""
+    """Remove the files of earlier saves to the same path that were killed. Nobody holds the lock of such a file."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if not (name.startswith(prefix) and name.endswith(".tmp")):
@@ -231,7 +232,7 @@ def _sync_folder(folder: str) -> None:
     try:
         os.fsync(fd)
     except OSError as err:
-        if err.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
             raise
     finally:
         os.close(fd)

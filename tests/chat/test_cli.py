@@ -27,7 +27,7 @@ def chat(capfd):
 
 @pytest.fixture
 def refused(chat):
-    """Run capkv-chat, which must fail in the one right way; returns what it said."""
+    """Run capkv-chat, which must fail with one line on stderr; returns its message."""
 
     def run(*args):
         status, out, err = chat(*args)
@@ -76,7 +76,7 @@ def test_without_a_budget(chat, tiny_llama):
     assert status == 0 and err.startswith("no budget: the cache is a full one, for 512 tokens, on CPU\n")
 
 
-def test_what_may_disappoint_is_told(chat, tiny_llama):
+def test_remarks_are_shown(chat, tiny_llama):
     status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "8192")
     assert status == 0 and "note: the model was trained for 4,096 tokens" in err
     assert "chat template" not in err

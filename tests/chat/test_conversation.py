@@ -17,14 +17,14 @@ def reply(talk):
 
 
 def read_back(llm):
-    """What the cache was fed, as bytes, with the control token </s> written out."""
+    """The tokens that were read, as bytes, with the control token </s> written out."""
     return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm._input_ids.tolist()).replace(
         "▁".encode(), b" "
     )
 
 
 def script(llm, *replies):
-    """Make the random model say these, each ended by </s>."""
+    """Make the random model give these replies, each with </s> at its end."""
     left = list(replies)
 
     def generate(tokens, **options):

@@ -29,7 +29,7 @@ def test_a_chat():
     assert talk.said == ["hi there", "2 + 2?"]
 
 
-def test_reading_a_file_and_the_one_plain_word_about_forgetting(tmp_path):
+def test_reading_a_file_and_the_one_note_about_forgetting(tmp_path):
     (tmp_path / "long.txt").write_text("word " * 299)
     talk = FakeTalk([["ok"], ["no"]])
     assert transcript(talk, "/read long.txt", "what?", "and?") == (
@@ -123,7 +123,7 @@ def test_a_slow_reply_shows_its_cause():
         assert turn_line(talk).endswith(shown)
 
 
-def test_a_file_that_is_not_utf8_is_read_with_a_word(tmp_path):
+def test_a_file_that_is_not_utf8_is_read_with_a_note(tmp_path):
     (tmp_path / "latin.txt").write_bytes("dé jà vu".encode("latin-1"))
     (tmp_path / "utf8.txt").write_text("dé jà vu \ufffd")
     talk = FakeTalk()

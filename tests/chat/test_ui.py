@@ -1,4 +1,4 @@
-"""How the chat looks: several lines from a pipe, words wrapped, answers apart from everything else."""
+"""The UIs: inputs of several lines from a pipe, wrapped words, and replies apart from everything else."""
 
 from capkv_edge.chat.ui import PlainUI, WordWrap
 

@@ -25,7 +25,7 @@ class Context(RawContext):
             assert self.decode(tokens[i : i + N_BATCH], seq) == 0
 
     def go_on(self, n, seq=0, token=5):
-        """The n likeliest tokens after `token`, and the last logits."""
+        """The n most likely tokens after `token`, and the last logits."""
         out = []
         for _ in range(n):
             assert self.decode([token], seq) == 0

@@ -1,4 +1,4 @@
-"""How the libraries under test were compiled, so that a test can compile one file more, or another way."""
+"""How the libraries under test were compiled, so that a test can compile another file, or with other options."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def build_folder() -> Path:
-    """Where the libraries at hand were built; objects and commands are still there."""
+    """The folder in which the libraries under test were built, with its objects and commands."""
     candidates = [Path(os.environ[name]).parent for name in ("CAPKV_LIB_PATH",) if os.environ.get(name)]
     candidates += [ROOT / "build" / "wheel", ROOT / "build" / "dev"]
     found = [folder for folder in candidates if (folder / "build.ninja").is_file()]

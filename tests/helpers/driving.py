@@ -12,12 +12,12 @@ BUDGET = dict(kv_budget=64, n_batch=32)
 
 
 def text(n, seed=0):
-    """n tokens of the tiny model's vocabulary."""
+    """n random tokens of the tiny model."""
     return np.random.default_rng(seed).integers(3, tiny_models.N_VOCAB, n).tolist()
 
 
 def go_on(llm, n, first=5):
-    """The n tokens that the model goes on with after `first`, greedily."""
+    """The n tokens that the model generates greedily after `first`."""
     return list(itertools.islice(llm.generate([first], reset=False, temp=0), n))
 
 
@@ -27,7 +27,7 @@ def complete(llm, prompt, n=20, **options):
 
 @contextlib.contextmanager
 def files_of_at_most(n_bytes):
-    """Within it a write beyond n_bytes of a file fails as on a full disk."""
+    """A context in which writing more than n_bytes to a file fails, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))

@@ -1,4 +1,4 @@
-"""A float32 copy of a GGUF model: the same weights without what the quantized kernels round."""
+"""A float32 copy of a GGUF model: the same weights, but no quantized kernel rounds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stand-ins for a conversation and for a terminal: replies come from a list, and what is shown goes into one text."""
+"""Stand-ins for a Conversation and for a UI: replies come from a list, and everything shown is collected in one text."""
 
 from contextlib import contextmanager
 
@@ -7,7 +7,7 @@ from capkv_edge.chat.conversation import ContextFullError, Turn
 
 
 class FakeTalk:
-    """Replies from a list; counts words as tokens, and evicts all but the last `budget`.
+    """A Conversation that replies from a list. Words are tokens, and all but the last `budget` of them are evicted.
 
     A reply that is an exception is raised after the words before it.
     """
@@ -58,7 +58,7 @@ class FakeTalk:
 
 
 class Transcript:
-    """A UI that takes its inputs from a list and writes all that is shown into one text."""
+    """A UI with inputs from a list; `shown` is all that it was told to show."""
 
     def __init__(self, *inputs):
         self.inputs, self.shown = list(inputs), ""

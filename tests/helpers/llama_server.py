@@ -65,7 +65,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"server-{self.port}.log"
         shared = ["--port", self.port, "-t", THREADS, "-tb", THREADS, "--no-ui", "--offline", "--temp", 0, "--slots", "--metrics"]
-        if os.environ.get("CAPKV_TEST_WITHOUT_BUDGET"):  # to compare with llama.cpp as it is
+        if os.environ.get("CAPKV_TEST_WITHOUT_BUDGET"):  # for a comparison with unpatched llama.cpp
             args = _without_budget(args)
         command = [find_binary(), "-m", model, *shared, "-lv", 4, *args]
         with self.log_path.open("w") as log:
@@ -92,7 +92,7 @@ class Server:
         raise TimeoutError(f"llama-server was not ready after {START_S} s:\n{self.log()}")
 
     def stop(self) -> int:
-        """Asks, waits, insists; returns the exit status."""
+        """Ask it to end, wait, and kill it if it does not; returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:

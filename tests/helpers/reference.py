@@ -22,7 +22,7 @@ def res_offsets(seed: int, n: int) -> np.ndarray:
 
 
 def frequencies(base, n_rot, factors=None, yarn=None):
-    """Of each rotated pair, and what the rotation scales by.
+    """The frequency of each rotated pair, and the factor that the rotation scales by.
 
     factors [n_rot/2] divide; yarn (factor, n_ctx_orig) interpolates the slow pairs, as in arXiv 2309.00071 with beta 32 and 1.
     """
@@ -37,7 +37,7 @@ def frequencies(base, n_rot, factors=None, yarn=None):
 
 
 def rope(x, pos, base, neox, n_rot=None, gain=1.0, **scaling):
-    """Rotate the first n_rot of x [..., d] to pos [...]: halves as pairs (neox) or neighbours (norm); gain [d]: of a norm after it."""
+    """Rotate the first n_rot of x [..., d] to pos [...]: pairs are halves (neox) or neighbours; gain [d]: of a norm after it."""
     x = np.broadcast_to(np.asarray(x, np.float64), (*np.broadcast_shapes(x.shape[:-1], np.shape(pos)), x.shape[-1]))
     d = n_rot or x.shape[-1]
     freq, scale = frequencies(base, d, **scaling)

@@ -1,4 +1,4 @@
-"""Read a saved sequence of a context with a budget: cells, K and V of each layer in float32, what was observed of the queries.
+"""Read a saved sequence of a context with a budget: cells, K and V of each layer in float32, and the observed queries.
 
 The format: the frame of native/capkv-state-io.cpp, in it native/capkv-state.cpp around llama_kv_cache::state_write(), which comes
 first in every kind of memory; tensors apart from the rest.
@@ -43,7 +43,7 @@ class Layer:
 
 @dataclass
 class Sequence:
-    pos_cells: np.ndarray = None  # [n] ascending: of the middle, only their order means something
+    pos_cells: np.ndarray = None  # [n] ascending; in the middle they say nothing but the order
     pos_tail: int = 0
     evicted: bool = False
     n_sink: int = 0
@@ -138,7 +138,7 @@ def _read_cells(r, tensors, seq, has_ext):
 
 
 def _dequantize(rows, kind):
-    # gguf takes these two as arrays of their own type
+    # gguf wants F32 and F16 as arrays of that type, others as bytes
     rows = rows.view({0: np.float32, 1: np.float16}[kind]) if kind in (0, 1) else rows
     return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind))
 
@@ -210,6 +210,6 @@ def as_version_3(data: bytes, with_end: bool = True) -> bytes:
 
 
 def sampled_positions(end, seed=1, n_sink=4, n_res=90):
-    """Positions in [n_sink, end) of which the sample of queries consists: those of the lowest keys."""
+    """The positions in [n_sink, end) whose queries are in the sample: those with the lowest keys."""
     base = splitmix64(seed)
     return set(sorted(range(n_sink, end), key=lambda pos: splitmix64((base + pos) & MASK))[:n_res])

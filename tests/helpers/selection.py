@@ -1,4 +1,4 @@
-"""What an eviction has to keep: the reference's scores of a saved sequence, and the comparison with what was kept."""
+"""What an eviction must keep: the reference's scores of a saved sequence, and a comparison with the entries that were kept."""
 
 from dataclasses import dataclass, field
 
@@ -6,21 +6,21 @@ import numpy as np
 import reference
 import reference_peers
 
-NEAR = 1e-4  # scores that differ by less, in standard deviations of all scores, may swap: float32 rounds
+NEAR = 1e-4  # entries may swap if their scores differ by less, in standard deviations of all scores, since float32 rounds
 
 
 @dataclass
 class Attention:
-    """How a layer's attention looks at its keys."""
+    """How a layer's attention rotates and scales."""
 
-    base: float = 10000.0  # of RoPE; 0: the layer has none
+    base: float = 10000.0  # of RoPE; 0: the layer has no RoPE
     neox: bool = False
     scale: float = None  # of the logits; None: 1/sqrt(d_k)
     rotation: dict = field(default_factory=dict)  # more options of reference.rope()
 
 
 def arguments(seq, layer, attention):
-    """What the references of reference_peers take; K as it is after RoPE, without the rotation that it may be stored under."""
+    """The arguments of the references in reference_peers. K is after RoPE, and without the Hadamard rotation of a quantized K."""
     quantized = layer.type_k in (2, 3, 6, 7, 8)
     k = reference.hadamard(layer.k) if quantized and layer.d_k % 64 == 0 else layer.k
     next_pos = int(seq.pos_cells.max()) + 1
@@ -77,14 +77,14 @@ def capacity(policy, seq, layer, attention, kept):
 
 
 def check_kept(kept, pos, score, budget, n_sink, n_recent):
-    """kept: positions of one head after the eviction down to `budget`; pos, score: of its entries before.
+    """Check the positions `kept` by one head after an eviction down to `budget`. pos, score: of its entries before.
 
-    Returns how many entries of near-equal scores were swapped.
+    Returns how many entries were swapped with others of nearly the same score.
     """
     n = len(pos)
     middle = np.arange(n_sink, n - n_recent)
     n_mid = budget - n_sink - n_recent
-    best = middle[np.lexsort((-middle, -score[middle]))][:n_mid]  # of equal ones the later
+    best = middle[np.lexsort((-middle, -score[middle]))][:n_mid]  # of equal scores the later entry
     want = np.sort(np.concatenate([np.arange(n_sink), best, np.arange(n - n_recent, n)]))
     kept = np.asarray(kept)
     assert len(kept) == budget and (np.diff(kept) > 0).all()

@@ -1,7 +1,7 @@
-"""What has to hold of a sequence in a budgeted cache, whatever is done to it.
+"""The invariants of a sequence in a cache with a budget.
 
-A Sequence is told of each operation before the cache is asked, and knows what has to come of it: everything exactly, but for
-the entries that an eviction picks from the middle, of which it knows that they were there before.
+A Sequence is told of each operation before it is done, and predicts the result. It predicts everything exactly except which
+entries an eviction keeps of the middle: of those it only knows that they were held before.
 """
 
 import copy
@@ -22,7 +22,7 @@ class Checker:
         self.n_checks = 0
 
     def that(self, ok, what, *seen):
-        """ok: a truth, or one of each head."""
+        """ok: one truth value, or one for each head."""
         self.n_checks += np.size(ok)
         if not np.all(ok):
             shown = ", ".join(str(value) for value in seen)
@@ -33,7 +33,7 @@ class Checker:
 class Seen:
     """What the context says of one sequence."""
 
-    positions: list  # of arrays, one for each head
+    positions: list  # one array for each head
     stats: object  # KvStats
     pos_min: int
     pos_max: int
@@ -51,19 +51,19 @@ class Sequence:
 
     def __init__(self, config, n_heads, n_cells, n_ctx):
         self.config, self.n_cells = config, n_cells
-        self.ids = np.full(n_ctx, -1, np.int32)  # all of it is touched, so that its memory does not grow later
+        self.ids = np.full(n_ctx, -1, np.int32)  # written once, so that resident memory does not grow later
         self.empty = np.zeros((n_heads, 0), np.int32)
-        self.stats = None  # as seen last
-        self.work = 0  # bytes of work memory, as seen first
+        self.stats = None  # the figures that were seen last
+        self.work = 0  # bytes of work memory that were seen first
         self.clear()
 
     def clear(self):
         self.end, self.held = 0, self.empty
         self.n_sink = self.n_mid = self.n_evicted = self.n_evictions = 0
         self.pos_tail, self.evicted = 0, False
-        self.scattered = False  # cells may not be in the order of their positions
-        self.capacity = ()  # of the whole and of each layer; none = 1, None = as the next look says
-        self.target, self.n_new = None, 0  # of what comes next
+        self.scattered = False  # whether cells may be in another order than their positions
+        self.capacity = ()  # over all layers, then of each layer; () = all 1, None = unknown until the next look
+        self.target, self.n_new = None, 0  # of the operation that comes next
 
     # --- what is going to happen ---
 
@@ -180,7 +180,7 @@ class Sequence:
         if was is not None:
             for name in SAME_BYTES:
                 that(getattr(now, name) == getattr(was, name), f"{name} is constant", getattr(was, name), now)
-        # ggml's allocator may find a less tight layout for fewer entries; a context has none before its first batch
+        # ggml's allocator may need more for fewer entries; before its first batch a context has no work memory
         self.work = self.work or now.bytes_work
         ok = now.bytes_work == 0 or self.work / 1.5 <= now.bytes_work <= self.work * 1.5
         that(ok, "bytes_work is about constant", self.work, now)

@@ -1,4 +1,4 @@
-"""The operations of a soak: each one is random, tells the Sequence what is coming, does it, and has everything checked."""
+"""The operations of a soak. Each is random: it tells the Sequence what comes, does it, and checks everything."""
 
 from collections import Counter, deque
 
@@ -8,7 +8,7 @@ from soak_saves import Saves
 
 LONGEST_REREAD = 4096  # tokens
 
-# how often, and whether it takes several sequences (2), one alone (1) or any number (0)
+# {operation: (relative frequency, sequences that the context must have: 2 = several, 1 = one, 0 = any number)}
 STEPS = {
     "read": (30, 0),
     "read_full_batches": (16, 0),
@@ -39,7 +39,7 @@ class Soak(Saves):
         self.context, self.other = make_context(), make_context()
         self.folder = str(folder)
         self.checker = Checker()
-        for c in (self.other, self.context):  # llama.cpp's output buffer grows with the logits asked for: to its full size now
+        for c in (self.other, self.context):  # llama.cpp's output buffer grows with the number of logits: to its full size now
             c.decode([(0, 0, self.draw(c.n_batch))], all_logits=True)
             c.clear(True)
         n_cells = c.stats(0).n_cells
@@ -49,7 +49,7 @@ class Soak(Saves):
         self.kinds = [name for name, (_, of) in STEPS.items() if of == 0 or (of == 1) == (c.n_seq == 1)]
         weights = np.array([STEPS[name][0] for name in self.kinds])
         self.weights = weights / weights.sum()
-        # each once to begin with: a short run has them all, and memory has its full size soon
+        # each operation once at the start, so that a short run has them all and memory reaches its full size early
         self.first = list(self.rng.permutation(["read_full_batches", *self.kinds]))
         self.check()
 
@@ -102,7 +102,7 @@ class Soak(Saves):
         for part in logits:
             self.that(np.isfinite(part).all(), "logits are finite")
         self.check()
-        if mixed:  # llama.cpp first tried without an eviction, and then begins to look for cells where another sequence would
+        if mixed:  # after an attempt without an eviction, llama.cpp begins its search for cells somewhere else
             for s, _ in parts:
                 self.seqs[s].scattered = True
         return [part[-1] for part in logits]
@@ -120,7 +120,7 @@ class Soak(Saves):
         return logits
 
     def same_again(self, s, token, want, exact, what):
-        """The same tokens again give the same logits: to the bit where the cells are laid out alike, else nearly."""
+        """The same tokens give the same logits again: bit for bit where the cells are in the same order, else within 0.05."""
         for logits in want:
             again = self.decode([(s, [token])])[0]
             same = np.array_equal(again, logits) if exact else np.allclose(again, logits, atol=0.05)

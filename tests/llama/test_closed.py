@@ -1,4 +1,4 @@
-"""A closed Llama says so, whatever is called."""
+"""Every call on a closed Llama raises an error that says so."""
 
 import inspect
 

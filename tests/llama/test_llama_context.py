@@ -1,4 +1,4 @@
-"""What a Llama asks of its context, and what it makes of an eviction that the context gave up."""
+"""The context of a Llama: flash attention, and an eviction that failed halfway."""
 
 import pickle
 
@@ -19,7 +19,7 @@ def test_flash_attention_is_left_to_llama_cpp_unless_it_is_asked_for(make_llama,
         copy.close()
 
 
-def test_an_eviction_that_was_given_up_halfway_is_told_and_nothing_is_read_on_top_of_it(make_llama, tiny_llama, monkeypatch):
+def test_after_an_eviction_that_failed_halfway_all_tokens_are_dropped_and_an_error_says_so(make_llama, tiny_llama, monkeypatch):
     llm = make_llama(tiny_llama, **BUDGET)
     llm.eval(text(100))
 

@@ -1,4 +1,4 @@
-"""Sessions: they go on token for token, are never half there, and whatever does not fit is refused with path and reason."""
+"""Sessions: they go on token for token, are written whole or not at all, and are refused with path and reason if they do not fit."""
 
 import os
 import random

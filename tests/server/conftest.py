@@ -1,4 +1,4 @@
-"""A llama-server for each test that asks for one, stopped after it; an error, not a skip, where it was not built."""
+"""A llama-server for each test, stopped after it. A test fails, and is not skipped, where the server was not built."""
 
 import llama_server
 import pytest
@@ -7,7 +7,7 @@ import tiny_models
 
 @pytest.fixture
 def serve(tiny_llama, tmp_path):
-    """serve("--kv-budget", 64, ..., model=PATH, env={...}): 4,096 tokens, batches of 64 and one slot unless said otherwise."""
+    """serve("--kv-budget", 64, ..., model=PATH, env={...}) starts one; by default 4,096 tokens, batches of 64 and one slot."""
     started = []
 
     def start(*options, model=tiny_llama, env=None):
@@ -23,7 +23,7 @@ def serve(tiny_llama, tmp_path):
 
 @pytest.fixture(scope="session")
 def tiny_gemma(tmp_path_factory):
-    """Path of a model of which every sixth layer has full attention and the others a window of 128."""
+    """Path of a model whose sixth layer has full attention; the other five have a sliding window of 128."""
     path = tmp_path_factory.mktemp("models") / "tiny-gemma3.gguf"
     tiny_models.write_gemma3(path)
     return path

@@ -1,4 +1,4 @@
-"""One model and many contexts on it, through llama.cpp's C API: what all measurements read with."""
+"""A model and the contexts that measurements open on it, through llama.cpp's C API."""
 
 import os
 from functools import cached_property
@@ -25,11 +25,11 @@ class Engine:
     Args:
         model: path of a GGUF file, or "demo".
         n_threads: CPU threads, for reading and decoding; None is threads.default_count().
-        n_gpu_layers: layers on the GPU, -1 is all; None is all in a build with a GPU.
+        n_gpu_layers: layers on the GPU, -1 is all; None is all where there is a GPU.
 
     Raises:
-        OSError: a model file that is missing or may not be read.
-        ValueError: a file that is no model.
+        OSError: the model file does not exist or cannot be read.
+        ValueError: the file is no model.
     """
 
     def __init__(self, model, *, n_threads=None, n_gpu_layers=None):
@@ -55,7 +55,7 @@ class Engine:
         self.bos = self._vocab.bos if self._vocab.adds_bos else None
 
     def close(self) -> None:
-        """Free the model; its streams have to be closed before. Safe to call twice."""
+        """Free the model, after its streams were closed. Safe to call twice."""
         self.model.close()
 
     def __enter__(self):
@@ -72,11 +72,11 @@ class Engine:
     # --- text ---
 
     def tokenize(self, text: str, special: bool = False) -> list:
-        """Token ids of a text, without a begin-of-sequence token; special=True reads markers of chat templates as tokens."""
+        """Token ids of a text, without a BOS token. special=True turns the markers of chat templates into control tokens."""
         return self.model.tokenize(text.encode(), add_bos=False, special=special)
 
     def detokenize(self, tokens) -> str:
-        """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        """The text of token ids. Bytes that are no UTF-8 become U+FFFD."""
         return self.model.detokenize(list(tokens)).decode("utf-8", "replace")
 
     def is_eog(self, token: int) -> bool:
@@ -94,10 +94,10 @@ class Engine:
     # --- contexts ---
 
     def open(self, setup: Setup, n_ctx: int, n_batch: int | None = None) -> Stream:
-        """A new, empty context of one sequence of up to n_ctx tokens.
+        """A new, empty context for one sequence of up to n_ctx tokens.
 
         Raises:
-            ValueError: the model can have no such context; names the setup and the reason.
+            ValueError: the model cannot have this context; names the setup and the reason.
         """
         setup = setup.for_context(n_ctx, self.bytes_per_token)
         return Stream(self, setup, n_ctx, n_batch)
@@ -128,7 +128,7 @@ class Engine:
         """The devices that hold the caches: "CPU", or with the share of each "CUDA0 (75%), CPU (25%)".
 
         Raises:
-            ValueError: the model can have no context.
+            ValueError: the model cannot have a context.
         """
         llama_cpp.llama_free(self.make_context(Setup(), 256, 32))
         return devices.describe(_log.cache_buffers())

@@ -1,4 +1,4 @@
-"""One sequence in one context: reads tokens, hands out rows of logits, decodes, and goes back to a mark."""
+"""One sequence in one context: reads tokens, gives rows of logits, generates tokens, and goes back to a mark."""
 
 import ctypes
 
@@ -9,18 +9,18 @@ from ... import _log
 from ...kv import KvCache
 from .setups import SHIFT, Setup
 
-N_KEEP = 4  # of a context shift: as many first tokens as the budgets keep
+N_KEEP = 4  # first tokens that a context shift keeps: as many as the sinks of a budget
 
 
 class Stream:
-    """Made by Engine.open(). `setup` has its budget as a number."""
+    """Made by Engine.open(). `setup` is resolved: its budget is a number."""
 
     def __init__(self, engine, setup: Setup, n_ctx: int, n_batch: int | None = None):
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
         self.n_batch = n_batch or setup.n_batch
         self.n_tokens = 0  #: tokens read so far
         self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx
-        self._n_past = 0  # position of the next token: n_tokens, less what a context shift took away
+        self._n_past = 0  # next position: n_tokens less the tokens that context shifts removed
         self._n_shifted = self._n_shifts = 0
         self.ctx = engine.make_context(setup, self._n_cells, self.n_batch)
         self._memory = llama_cpp.llama_get_memory(self.ctx)
@@ -54,9 +54,9 @@ class Stream:
 
         Args:
             tokens: ids, int [n].
-            scored: indices in the stream, ascending int [m], of tokens whose logits are wanted.
-            use: called after each batch with (indices int [k], rows float32 [k, n_vocab]); the rows are a view that the next
-                batch overwrites.
+            scored: indices in the stream of the tokens whose logits are wanted, ascending, int [m].
+            use: called after each batch that has some, with (indices int [k], rows float32 [k, n_vocab]). The rows are a view
+                that the next batch overwrites.
 
         Raises:
             RuntimeError: llama.cpp could not decode a batch.
@@ -91,7 +91,7 @@ class Stream:
         return np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (n, self.engine.n_vocab))
 
     def _shift(self, n_needed: int) -> None:
-        # as llama.cpp's tools do it: half of what stands behind the first tokens goes, the rest moves up
+        # as llama.cpp's tools do it: remove half of the tokens behind the first N_KEEP, and shift the others to their positions
         n_discard = max(n_needed, (self._n_past - N_KEEP) // 2)
         llama_cpp.llama_memory_seq_rm(self._memory, 0, N_KEEP, N_KEEP + n_discard)
         llama_cpp.llama_memory_seq_add(self._memory, 0, N_KEEP + n_discard, self._n_past, -n_discard)
@@ -100,13 +100,13 @@ class Stream:
         self._n_shifts += 1
 
     def last(self) -> np.ndarray:
-        """Logits after the last token that was read: float32 [n_vocab], a view."""
+        """Logits after the last token: float32 [n_vocab], a view."""
         row = llama_cpp.llama_get_logits_ith(self.ctx, -1)
         return np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), (self.engine.n_vocab,))
 
     def generate(self, n_max: int, stop=()) -> list:
-        """The likeliest tokens after what was read, at most n_max, up to one that ends the reply or is in `stop` (left out).
-        The last of them is not read."""
+        """The most likely tokens after those that were read: at most n_max, and none from the first on that ends the reply or is in
+        `stop`. The last of them is not read."""
         out = []
         while len(out) < n_max:
             token = int(self.last().argmax())
@@ -120,12 +120,12 @@ class Stream:
     # --- evicting, going back ---
 
     def compress(self) -> None:
-        """Evict down to the budget now; nothing where no policy does."""
+        """Evict down to the budget now; does nothing in a setup without a policy."""
         if self._kv is not None:
             self._kv.compress()
 
     def mark(self):
-        """What back() needs to return to this point, any number of times. Logits are not part of it: read a token first."""
+        """What back() needs to return to this point, any number of times. It has no logits: after back(), read a token first."""
         here = self.n_tokens, self._n_past, self._n_shifted, self._n_shifts
         if self.setup.policy is None:
             return here, None
@@ -133,12 +133,12 @@ class Stream:
         data = (ctypes.c_uint8 * size)()
         if llama_cpp.llama_state_seq_get_data(self.ctx, data, size, 0) != size:
             raise RuntimeError(f"{self.setup.name}: the state of {self.n_tokens} tokens could not be saved")
-        if self.setup.policy == SHIFT:  # cells lie elsewhere once they are restored: so that the first time is like all others
+        if self.setup.policy == SHIFT:  # restoring moves cells: restore once now, so that all returns start from the same cells
             self.back((here, data))
         return here, data
 
     def back(self, mark) -> None:
-        """Return to a mark of this stream. Raises RuntimeError where the context refuses."""
+        """Return to a mark of this stream. Raises RuntimeError if the context refuses."""
         here, data = mark
         if data is None:
             done = llama_cpp.llama_memory_seq_rm(self._memory, 0, here[1], -1)
@@ -150,8 +150,8 @@ class Stream:
         self.n_tokens, self._n_past, self._n_shifted, self._n_shifts = here
 
     def memory(self) -> dict:
-        """What the sequence holds: bytes_kv, bytes_obs, bytes_total, bytes_full (a full f16 cache of n_ctx), n_cells, n_evicted,
-        n_evictions, t_evict_us."""
+        """Figures of the sequence: bytes_kv, bytes_obs, bytes_total, bytes_full (of a full f16 cache of n_ctx tokens), n_cells,
+        n_evicted, n_evictions, t_evict_us."""
         full = round(self.engine.bytes_per_token("f16") * self.n_ctx)
         if self._kv is not None:
             now = self._kv.stats()
