@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 from llama_cpp.llama_chat_format import LLAMA3_INSTRUCT_CHAT_TEMPLATE, Jinja2ChatFormatter
 
-from capkv_edge.template import ChatTemplate, Turns
+from capkv_edge.template import ChatTemplate, Turns, around_last, fold_system, message
 
 SYSTEM_IN_LAST_USER = (  # as Mistral's
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and messages[0].role == 'system' %}"
@@ -76,3 +76,15 @@ def test_a_refused_system_prompt_and_a_broken_template_say_so():
         template("nothing")
     with pytest.raises(ValueError, match="the model's chat template failed"):
         template("{{ messages.nope.nope }}")
+
+
+def test_a_refused_system_prompt_can_stand_in_front_of_the_first_text():
+    messages = [message("system", "Be brief."), message("user", "one"), message("assistant", "1"), message("user", "two")]
+    assert fold_system(messages) == [message("user", "Be brief.\n\none"), *messages[2:]]
+
+
+def test_variables_reach_the_template_and_a_reply_is_begun_or_not():
+    text = "{{ date }}{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}!{% endif %}"
+    render = ChatTemplate({"tokenizer.chat_template": text}, FakeVocab()).render
+    assert render([message("user", "a")], date=1) == "1<a>!" and render([message("user", "a")], False) == "<a>"
+    assert around_last(render, [message("user", "a")]) == ("<a><", ">!")
