@@ -20,8 +20,8 @@ from pathlib import Path
 _SENT = {"SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM"}
 
 _CAUSES = {
-    "SIGKILL": "Mostly the system sends it when memory is short: try a smaller model, context or batch.",
-    "SIGILL": "Mostly it was built for another processor: build it anew on this one (make clean, then the same command).",
+    "SIGKILL": "Usually the system sends it when memory is short: try a smaller model, context or batch.",
+    "SIGILL": "Usually it was built for another processor: build it anew on this one (make clean, then the same command).",
 }
 
 #: what to do, where there is room for a part of a line

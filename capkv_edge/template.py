@@ -17,13 +17,12 @@ def fold_system(messages: list) -> list:
     return [message("user", f"{system['content']}\n\n{first['content']}"), *rest]
 
 
-def around_last(render, messages=(), last: str = _LAST) -> tuple:
+def around_last(render, messages=()) -> tuple:
     """What a template puts around a user's message at the end of a conversation.
 
     Args:
         render: a function from messages to text, as ChatTemplate.render().
-        messages: those before the user's.
-        last: the content of the user's message, which nothing else in the text contains.
+        messages: those before the user's message.
 
     Returns:
         (before, after): all text before the content, and the text from there to where the reply begins.
@@ -31,7 +30,7 @@ def around_last(render, messages=(), last: str = _LAST) -> tuple:
     Raises:
         ValueError: the template leaves the content out; else as `render`.
     """
-    before, found, after = render([*messages, message("user", last)]).rpartition(last)
+    before, found, after = render([*messages, message("user", _LAST)]).rpartition(_LAST)
     if not found:
         raise ValueError("the model's chat template leaves out the user's text")
     return before, after
@@ -67,7 +66,7 @@ class ChatTemplate:
         try:
             return self._formatters[begins_reply](messages=messages, **variables).prompt
         except Exception as err:  # a template may raise anything
-            hint = " (it may not take a system prompt)" if messages[0]["role"] == "system" else ""
+            hint = " (it may not take a system prompt)" if messages and messages[0]["role"] == "system" else ""
             raise ValueError(f"the model's chat template failed{hint}: {err}") from None
 
 

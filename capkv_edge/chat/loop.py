@@ -21,7 +21,7 @@ COMMANDS = {
     "/exit": "end the chat; so does Ctrl-C or Ctrl-D at the prompt",
 }
 
-MULTI_LINE = 'Several lines: Alt+Enter, or end a line with \\, or put """ before and after. A text that begins with / is sent with //.'
+MULTI_LINE = 'Several lines: Alt+Enter, or end a line with \\, or put """ before and after. To begin a text with /, type //.'
 CTRL_C = "Ctrl-C stops a reply, or the reading of a file; what was read or said so far stays in the conversation."
 FORGETS = (
     "Note: the cache is full and tokens are being evicted. Each KV head now keeps {budget:,} tokens of what was said "
