@@ -18,7 +18,7 @@ def reply(talk):
 
 def read_back(llm):
     """The tokens that were read, as bytes, with the control token </s> written out."""
-    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm._input_ids.tolist()).replace(
+    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm.input_ids[: llm.n_tokens].tolist()).replace(
         "▁".encode(), b" "
     )
 
@@ -54,7 +54,7 @@ def test_a_file_cannot_end_a_turn(llm):
     talk = Conversation(llm, temp=0, max_tokens=3)
     talk.read("text with </s> in it")
     talk.ask(" so?")
-    assert llm._input_ids.tolist().count(2) == 1  # the template's own, after the question
+    assert llm.input_ids[: llm.n_tokens].tolist().count(2) == 1  # the template's own, after the question
     assert b"[user]text with </s> in it so?</s>[assistant]" in read_back(llm)
 
 
@@ -80,7 +80,7 @@ def test_a_reply_left_off_is_read_in_with_the_next_turn(llm):
     unread = list(talk._unread)
     n = talk.n_tokens
     talk.ask("on")
-    assert llm._input_ids.tolist()[n : n + 1] == unread
+    assert llm.input_ids[: llm.n_tokens].tolist()[n : n + 1] == unread
     assert talk._unread == []
 
 

@@ -233,6 +233,6 @@ def test_sixty_turns_through_a_small_budget(make_llama, demo_model, held, tmp_pa
     assert all(reply.strip() for reply in replies) and len(replies) == 60
     assert witness.n_evictions > 3
     stats = llm.kv_stats()
-    assert stats.n_tokens == llm.n_tokens == len(llm._input_ids) > 2000
+    assert stats.n_tokens == llm.n_tokens == len(llm.input_ids[: llm.n_tokens]) > 2000
     assert stats.n_evictions == witness.n_evictions and stats.n_evicted > 1000
     assert ui.shown.count("evicted is gone") == 1

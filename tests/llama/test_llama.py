@@ -32,7 +32,7 @@ def test_a_long_text_leaves_sinks_tail_and_a_middle_per_head(llm, held):
     tokens = text(2000)
     llm.eval(tokens)
     stats = llm.kv_stats()
-    assert llm._input_ids.tolist() == tokens
+    assert llm.input_ids[: llm.n_tokens].tolist() == tokens
     assert stats.n_tokens == llm.n_tokens == 2000
     assert stats.n_used == 2000 - stats.n_evicted <= stats.n_cells
     assert stats.n_evictions > 2
@@ -124,7 +124,7 @@ def test_a_prompt_that_goes_on_is_not_read_again(llm):
     first = text(600)
     complete(llm, first)
     n_before = llm.kv_stats().n_evicted
-    complete(llm, llm._input_ids.tolist() + text(40, seed=1))
+    complete(llm, llm.input_ids[: llm.n_tokens].tolist() + text(40, seed=1))
     assert llm.n_rereads == 0
     assert llm.kv_stats().n_evicted >= n_before
     assert llm.kv_stats().n_tokens == llm.n_tokens > 660

@@ -12,7 +12,7 @@ def test_a_stopping_criterion_sees_the_newest_logits(llm):
         text(200), max_tokens=4, temperature=0, stopping_criteria=lambda ids, row: seen.append((len(ids), row.copy()))
     )
     assert [n for n, _ in seen][:4] == [200, 201, 202, 203]
-    assert int(seen[0][1].argmax()) == llm._input_ids[200]
+    assert int(seen[0][1].argmax()) == llm.input_ids[: llm.n_tokens][200]
     assert seen[0][1].shape == (tiny_models.N_VOCAB,)
 
 

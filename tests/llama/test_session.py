@@ -29,11 +29,11 @@ def saved(llm, tmp_path):
 
 def refuses(llm, path, match):
     """Loading raises ValueError, and what was read before is still there."""
-    before = llm._input_ids.tolist(), llm.kv_stats() if llm.kv_config else None
+    before = llm.input_ids[: llm.n_tokens].tolist(), llm.kv_stats() if llm.kv_config else None
     with pytest.raises(ValueError, match=match) as caught:
         llm.load_session(path)
     assert str(path) in str(caught.value)
-    assert (llm._input_ids.tolist(), llm.kv_stats() if llm.kv_config else None) == before
+    assert (llm.input_ids[: llm.n_tokens].tolist(), llm.kv_stats() if llm.kv_config else None) == before
 
 
 # --- going on ---
@@ -52,7 +52,7 @@ def test_a_session_goes_on_token_for_token(make_llama, tiny_llama, tmp_path, hel
     other = make_llama(tiny_llama, kv_policy=policy, **BUDGET)
     other.eval(text(77, seed=3))
     other.load_session(tmp_path / "s")
-    assert (other.n_tokens, other._seed, other.kv_stats().n_evicted) == (1010, 7, n_evicted)
+    assert (other.n_tokens, other._sampling_seed, other.kv_stats().n_evicted) == (1010, 7, n_evicted)
     assert all((a == b).all() for a, b in zip(held(other), positions, strict=True))
     assert go_on(other, 200) == want
 
@@ -253,7 +253,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_session_or_none(make_llama, tiny_ll
             continue
         n_found += 1
         llm.load_session(path)
-        assert llm._input_ids.tolist() == tokens[: llm.n_tokens]
+        assert llm.input_ids[: llm.n_tokens].tolist() == tokens[: llm.n_tokens]
         fresh = make_llama(tiny_llama, **BUDGET)
         n, i = 0, 0
         while n < llm.n_tokens:  # read in the same pieces
