@@ -1,0 +1,71 @@
+"""What README shows was measured, printed or drawn by this code."""
+
+import json
+import re
+from pathlib import Path
+
+from scripts_under_test import load_script
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROWS = [json.loads(line) for line in (ROOT / "docs" / "results" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_table_of_figures_is_that_of_the_rows():
+    script = load_script("dev/readme_table.py")
+    table = README.partition(script.BEGIN)[2].partition(script.END)[0].strip()
+    assert table == script.table(ROWS)
+    assert "| **budget 512** | 21 MiB | 89.0 % | 336, 105 |" in table
+
+
+def test_a_changed_row_changes_the_table():
+    script = load_script("dev/readme_table.py")
+    changed = [dict(row, same_top=0.5) if row["kind"] == "fidelity" and row["setup"] == "capkv@512" else row for row in ROWS]
+    assert "| **budget 512** | 21 MiB | 50.0 % |" in script.table(changed)
+
+
+def test_the_verdicts_are_those_of_the_results():
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    n, wins, ties, loses = re.search(r"of (\d+) comparisons `capkv` wins (\d+), ties (\d+) and loses (\d+)", results).groups()
+    assert loses == "0" and f"in {n} comparisons at equal budget it wins {wins}, ties {ties} and loses none" in README
+
+
+def test_the_picture_is_drawn_from_the_rows():
+    script = load_script("dev/readme_picture.py")
+    with script.plot_style.drawing():
+        figure = script.draw(ROWS, script.LIGHT)
+        svg = script.to_svg(figure)
+    cache, quality = figure.axes
+    assert {text.get_text() for text in cache.texts} >= {"sinks", "chosen middle", "recent tail", "headroom"}
+    shares = {line.get_label(): line.get_xdata() for line in quality.lines}
+    assert len(shares["capkv"]) == 4 and max(shares["capkv"]) < 1
+    assert "prefers-color-scheme: dark" in svg and script.LIGHT not in svg.partition("</style>")[2]
+    assert "docs/picture.svg" in README and (ROOT / "docs" / "picture.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_the_sample_is_of_the_demos_command():
+    script = load_script("demo.py")
+    for words in (f"--budget {script.BUDGET} ", *script.QUESTIONS):
+        assert words in README.partition("$ capkv-chat demo ")[2].partition("\n")[0]
+
+
+def messages() -> list[str]:
+    """The messages that docs/troubleshooting.md quotes: the first column of its tables."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ") and not line.startswith("| status")]
+    return [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+
+
+def said() -> str:
+    """All that the project's code may print, with literals that are written in parts put together."""
+    places = ("Makefile", "native/**/*.cpp", "capkv_edge/**/*.py", "cmake/*", "scripts/**/*.py")
+    files = [path for place in places for path in ROOT.glob(place)]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
+    return re.sub(r'"\s*\n\s*f?"', "", "\n".join(texts))
+
+
+def test_the_messages_of_the_troubleshooting_are_real():
+    source, found = said(), messages()
+    assert len(found) > 40
+    fragments = {message: [part for part in message.split("...") if part.strip(" :,()'")] for message in found}
+    assert {message for message, parts in fragments.items() if not all(part.strip() in source for part in parts)} == set()
