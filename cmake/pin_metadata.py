@@ -1,4 +1,4 @@
-"""Dependencies for pyproject.toml: its own list, with llama-cpp-python at the version that LLAMA_CPP_VERSION pins."""
+"""The dependencies in pyproject.toml: its own list, and llama-cpp-python in the version that LLAMA_CPP_VERSION pins."""
 
 from __future__ import annotations
 

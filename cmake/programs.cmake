@@ -1,4 +1,4 @@
-# Programs, each group behind its option and its target; all in ${CMAKE_BINARY_DIR}/bin.
+# Programs in ${CMAKE_BINARY_DIR}/bin: llama.cpp's tools, llama.cpp's tests, our tests. Each group has an option and a target.
 
 set(programs_rpath "$<IF:$<PLATFORM_ID:Darwin>,@loader_path/../lib,$ORIGIN/../lib>")
 
@@ -19,7 +19,7 @@ if(capkv_programs)
         BUILD_WITH_INSTALL_RPATH ON)
 endif()
 
-# tests/native/test-NAME.cpp is one program each; ctest runs them in the repository's root
+# each tests/native/test-NAME.cpp is a program; ctest runs it in the repository's root
 if(CAPKV_TESTS)
     enable_testing()
     add_custom_target(capkv-tests)

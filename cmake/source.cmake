@@ -1,4 +1,4 @@
-# A patched llama.cpp in ${CAPKV_LLAMA_DIR}: llama_source.py gets it, applies patches/series and proves that every hook is there.
+# Make a patched llama.cpp in ${CAPKV_LLAMA_DIR}: llama_source.py gets the source, applies patches/series and proves each hook.
 
 find_package(Python 3.10 QUIET COMPONENTS Interpreter)
 if(NOT Python_Interpreter_FOUND)
@@ -28,12 +28,12 @@ execute_process(
     ERROR_VARIABLE  wrong
     RESULT_VARIABLE result)
 if(NOT result EQUAL 0)
-    string(REPLACE "\n" "\n  " wrong "${wrong}")  # indented, CMake leaves lines as they are
+    string(REPLACE "\n" "\n  " wrong "${wrong}")  # CMake would wrap lines that are not indented
     message(FATAL_ERROR "  ${wrong}")
 endif()
 message(STATUS "capkv: ${said}")
 
-# a changed pin or patch makes the tree anew at the next build
+# a changed pin or patch configures again, which updates the tree
 file(GLOB patches CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/patches/*.patch)
 file(GLOB series  CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/patches/series)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
