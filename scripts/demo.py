@@ -1,6 +1,6 @@
-"""The demo: a long text from Python's own documentation, a cache that is far too small for it, and two questions about it.
+"""The demo: read a long text from Python's documentation into a cache that is far too small for it, and ask two questions.
 
-    python scripts/demo.py [options of capkv-chat, which come last and so win]
+    python scripts/demo.py [options of capkv-chat; they override those of the demo]
 """
 
 import os
@@ -16,7 +16,7 @@ QUESTIONS = ["What is this text about?", "What does the with statement do?"]
 
 
 def write_text() -> int:
-    """Put the start of the chapter on compound statements into TEXT; returns how many characters it has."""
+    """Write the start of the chapter on compound statements into TEXT; returns its length in characters."""
     from pydoc_data.topics import topics
 
     text = topics["compound"][:N_CHARS].rpartition("\n\n")[0] + "\n"

@@ -1,4 +1,4 @@
-"""Write a GGUF model with random weights in the shape of a well-known one: for speed and memory, where words do not matter.
+"""Write a GGUF model with random weights in the shape of a well-known one, to measure speed and memory without a download.
 
     python scripts/make_random_gguf.py --list
     python scripts/make_random_gguf.py big.gguf --shape llama-3.1-8b --type Q4_K
@@ -20,11 +20,11 @@ def main() -> int:
     parser.add_argument("out", nargs="?", help="the file to write")
     parser.add_argument("--shape", default="llama-3.2-1b", help="a name from --list")
     parser.add_argument("--type", default="Q4_0", help=", ".join(TYPES))
-    parser.add_argument("--ctx", type=int, help="trained context length to claim")
-    parser.add_argument("--layers", type=int, help="fewer or more layers")
-    parser.add_argument("--vocab", type=int, help=f"tokens in the vocabulary, at least {N_BYTES_VOCAB}")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--list", action="store_true", help="print the shapes")
+    parser.add_argument("--ctx", type=int, help="context length that the file says it was trained for")
+    parser.add_argument("--layers", type=int, help="number of layers, instead of the shape's")
+    parser.add_argument("--vocab", type=int, help=f"size of the vocabulary, at least {N_BYTES_VOCAB}")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--list", action="store_true", help="print the shapes and exit")
     args = parser.parse_args()
     if args.list:
         for s in SHAPES.values():

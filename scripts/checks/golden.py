@@ -1,10 +1,10 @@
-"""Compare one compression after a prompt with the authors' code (tests/data/smollm2_a_e2e.npz).
+"""Compare one eviction after a prompt with the authors' code, whose results are in tests/data/smollm2_a_e2e.npz.
 
     python scripts/checks/golden.py MODEL.gguf [f32|f16|q8_0 ...]
 
-Prints, for each type of the K and V cache and each budget, the intersection over union of the kept positions and the KL
-divergence of the 32 tokens that follow, next to the reference's. Exact agreement needs the float32 weights
-(tests/helpers/f32_model.py makes them); with quantized weights this shows what quantization changes.
+For each cache type and budget it prints the intersection over union of the kept positions, and the mean KL divergence from the
+full cache over the next 32 tokens beside that of the authors' code. Only float32 weights agree exactly
+(tests/helpers/f32_model.py makes them); quantized weights show what quantization changes.
 """
 
 import sys

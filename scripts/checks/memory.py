@@ -1,10 +1,10 @@
-"""Read a long text through a budget and show that the process's memory stays flat once the cache is full.
+"""Read a long text with a budget and show that the process's memory no longer grows after the first eviction.
 
-    .venv/bin/python scripts/checks/memory.py            100,000 tokens with the demo model, about 6 minutes on 2 cores
-    .venv/bin/python scripts/checks/memory.py --tokens 6000
+    python scripts/checks/memory.py                  100,000 tokens with the demo model, about 6 minutes on 2 cores
+    python scripts/checks/memory.py --tokens 6000
 
-The last line of the output is one JSON object. `growth` is the peak resident memory at the end over that after the first
-eviction; positions beyond the model's training are read too: only memory is measured. Exit status 1 if it grew by over 2 %.
+The text may be longer than the model was trained for, since only memory is measured. The last line of the output is one JSON
+object; its `growth` is how much the peak resident memory grew after the first eviction, as a share. Exit status 1 above 2 %.
 """
 
 import argparse
@@ -31,12 +31,12 @@ def main() -> int:
     from capkv_edge import Llama, models
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default=models.DEMO)
-    parser.add_argument("--tokens", type=int, default=100_000)
-    parser.add_argument("--ctx", type=int, default=8192)
-    parser.add_argument("--budget", default="512")
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--model", default=models.DEMO, help="a GGUF file, or demo (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=100_000, help="tokens to read (default: %(default)s)")
+    parser.add_argument("--ctx", type=int, default=8192, help="n_ctx (default: %(default)s)")
+    parser.add_argument("--budget", default="512", help="kv_budget (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=512, help="n_batch (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the cores that it may use)")
     args = parser.parse_args()
 
     llm = Llama(

@@ -1,10 +1,10 @@
-"""Show that without a budget nothing differs from llama.cpp as it is.
+"""Show that without a budget the patched llama.cpp computes the same bits as the unpatched one.
 
-Builds the patched and the unpatched libraries with the same flags; build-only patches are in both, and it says which. Then
-  1. runs both, each in a process of its own, over 2,000 tokens, 16 generated ones, cache operations and a saved state, and
-     compares every logit and every byte of the state;
-  2. runs llama.cpp's own tests in the patched tree.
---quick does one configuration of 1. and of 2. what takes a few seconds. Prints a table, then one JSON object on one line.
+Builds the libraries of both with the same flags. Build-only patches are in both; their names are printed. Then
+  1. each library, in a process of its own, reads 2,000 tokens, generates 16, changes its cache and saves its state: all logits
+     and all bytes of the state have to be equal;
+  2. llama.cpp's own tests run in the patched tree.
+--quick runs one configuration of 1 and the short tests of 2. Prints a table; the last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import patch_series
 
 N_PROMPT = 2000
 
-# name -> what differs from a context's defaults
+# name -> parameters of the context other than the defaults
 CASES = {
     "defaults": {},
     "flash attention off": {"flash_attn_type": 0},
@@ -36,7 +36,7 @@ CASES = {
 }
 
 MODEL = "{model}"
-# name -> (arguments, quick)
+# name -> (arguments, whether --quick runs it)
 TESTS = {
     "test-batch-alloc": ([], True),
     "test-state-restore-fragmented": (["-m", MODEL], True),
@@ -50,11 +50,11 @@ TESTS = {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# in the process that has one library loaded: it must not import capkv_edge, which would choose another
+# runs in a process of its own with one of the two libraries; capkv_edge must not be imported there, it would choose the library
 
 
 def dump(model: str, case: str, out: Path) -> None:
-    """Write every logit, and the state at the end, of one run to files."""
+    """Run one case and write all logits and the state at the end into the files logits and state of a folder."""
     import ctypes
 
     import llama_cpp as llama
@@ -129,7 +129,7 @@ def prompt_text() -> str:
 
 
 def flags_of(build: Path) -> list[str]:
-    """The options that a build was made with, to make another one the same."""
+    """The CMake options of a build that decide what is compiled, for another build with the same ones."""
     flags = []
     for line in (build / "CMakeCache.txt").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition("=")
@@ -142,7 +142,7 @@ def flags_of(build: Path) -> list[str]:
 
 
 def run(command: list[str], log: str) -> None:
-    """Run a build step; what it says is shown if it fails."""
+    """Run a build step. If it fails, print its output and exit."""
     print(f"{log}: {' '.join(command[1:6])} ...", file=sys.stderr, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode != 0:
@@ -174,7 +174,7 @@ def clean_env(**extra: str) -> dict[str, str]:
 
 
 def compare(case: str, trees: dict[str, Path], model: str, work: Path) -> tuple[bool, str]:
-    """Run one case with both libraries: are all bytes the same, and what was compared."""
+    """Run one case with both libraries: (whether all bytes are equal, what was compared)."""
     from capkv_edge import crashes
 
     for name, tree in trees.items():
@@ -222,8 +222,8 @@ def demo_model() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one configuration, and the short tests")
-    parser.add_argument("--no-tests", action="store_true", help="leave out llama.cpp's own tests")
+    parser.add_argument("--quick", action="store_true", help="one configuration and the short tests")
+    parser.add_argument("--no-tests", action="store_true", help="do not run llama.cpp's own tests")
     parser.add_argument("--model", help="a GGUF file; default: the demo model")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "wheel", help="the patched build")
     parser.add_argument("--upstream", type=Path, default=ROOT / "build" / "upstream", help="the unpatched build")

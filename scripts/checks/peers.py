@@ -1,13 +1,13 @@
-"""Our policies next to those of kvpress, on the same weights, texts and budget: an optional check of the peers we wrote.
+"""Compare our policies with those of kvpress, on the same weights, texts and budget: an optional check of what we wrote.
 
     pip install torch==2.13.0 'transformers<5.3' accelerate cachetools datasets gguf && pip install --no-deps kvpress==0.5.5
     python scripts/checks/peers.py [--model demo] [--read 1024] [--budget 256] [--score 128] [--docs 8]
 
-kvpress compresses once, after a prompt. So both sides read a text, evict down to the budget once, and then read what follows,
-teacher-forced, without evicting again: the mean KL over it, each side against its own full cache. Theirs runs the dequantized
-weights in float32. Intervals are over documents; the last line is one JSON object.
+kvpress compresses once, after a prompt. So both read a text, evict down to the budget once, and read on, teacher-forced, without
+another eviction. Printed is the mean KL divergence over the tokens after the eviction, each from its own full cache, with
+intervals over documents. kvpress runs the dequantized weights in float32. The last line of the output is one JSON object.
 
-Differences that are left: kvpress protects no recent tokens, so ours has --kv-recent 1 here, and its random drops the sinks too.
+Two differences: kvpress protects no recent tokens, so ours run with recent=1 here; and its random policy drops sinks too.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def ours(engine, args, tokens, setup: Setup) -> np.ndarray:
 
 
 class Theirs:
-    """The same through transformers and kvpress."""
+    """The model in transformers, with kvpress."""
 
     def __init__(self, path, threads: int):
         import torch
@@ -57,7 +57,7 @@ class Theirs:
         self.model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32).eval()
 
     def rows(self, args, tokens, policy=None) -> np.ndarray:
-        """As ours(); policy None is the full cache."""
+        """Log probabilities as ours() returns them; policy None is the full cache."""
         import kvpress
         from transformers import DynamicCache
 
@@ -68,7 +68,7 @@ class Theirs:
                 self.model.model(prompt, past_key_values=cache)
             else:
                 name, options = PRESSES[policy]
-                ratio = 1 - (args.budget + 0.5) / args.read  # half a token more: kvpress rounds down
+                ratio = 1 - (args.budget + 0.5) / args.read  # half a token more, since kvpress rounds down
                 with getattr(kvpress, name)(compression_ratio=ratio, **options)(self.model):
                     self.model.model(prompt, past_key_values=cache)
                 if cache.get_seq_length() != args.budget:

@@ -1,11 +1,11 @@
-"""capkv-bench's fidelity against llama-perplexity --kl-divergence: same model, text, budget and batches; both printed.
+"""Compare capkv-bench's fidelity with llama-perplexity --kl-divergence, on the same model, text, budget and batches.
 
-    make tools && .venv/bin/python scripts/checks/perplexity.py [--setup capkv@256] [--ctx 1024] [--chunks 4] [--model demo]
+    make tools && python scripts/checks/perplexity.py [--setup capkv@256] [--ctx 1024] [--chunks 4] [--model demo]
 
-llama-perplexity keeps the base's log probabilities in 16 bits, over the last 16 nats below the likeliest token, and leaves out
-of the sums what is less likely than e^-16. So there are two columns of ours: from the base as it is, and from the base rounded
-and cut as that file does it. The second has to equal llama-perplexity's figures to the digits that it prints; the difference
-between the two is the precision of the file. Exit status 1 if they disagree; the last line is one JSON object.
+llama-perplexity stores the base's log probabilities in 16 bits, over a range of 16 nats below the likeliest token, and leaves
+tokens less likely than e^-16 out of its sums. So our figures are computed twice: from the base in full precision, and from the
+base rounded and cut like that file. The second ones have to equal llama-perplexity's to the digits that it prints; the
+difference between ours is the error of the file. Exit status 1 if they disagree. The last line of the output is one JSON object.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from capkv_edge import crashes
 
 ROOT = Path(__file__).resolve().parents[2]
 RANGE = 16  # nats
-ALLOWED = 1e-5  # difference: the figures are printed with five or six digits
+ALLOWED = 1e-5  # difference; llama-perplexity prints five or six digits
 
 #: our figure: (label in llama-perplexity's output, factor to our unit)
 LABELS = {
@@ -35,7 +35,7 @@ LABELS = {
 
 
 def as_stored(base: np.ndarray) -> np.ndarray:
-    """Log probabilities [n, n_vocab] as they come out of llama-perplexity's file; what its sums leave out has none."""
+    """Log probabilities [n, n_vocab] as llama-perplexity reads them from its file; -1e4 where its sums leave a token out."""
     high = base.max(axis=1, keepdims=True)
     low = np.maximum(base.min(axis=1, keepdims=True), high - RANGE)
     scale = (high - low) / 65535
@@ -53,7 +53,7 @@ def ours(args, text: str) -> tuple:
         setup = Setup.parse(args.setup)
         head = [] if engine.bos is None else [engine.bos]
         tokens = np.array(head + engine.tokenize(text), dtype=np.int32)[: args.ctx * args.chunks].reshape(args.chunks, args.ctx)
-        tokens[:, : len(head)] = head  # each chunk begins with it, in the place of a token
+        tokens[:, : len(head)] = head  # BOS replaces the first token of each chunk
         found = []
         for i, chunk in enumerate(tokens):
             document = Document("file", str(i), chunk, "")

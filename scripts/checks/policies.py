@@ -1,11 +1,11 @@
-"""What an eviction costs and retains, for every policy on the same text.
+"""Measure what an eviction costs and retains, for every policy on the same text.
 
     python scripts/checks/policies.py [--model demo] [--read 8000] [--budget 1024] [--repeat 3] [--threads 2]
         [--gpu-layers 0]
 
-Reads a text in batches of 512, policies in turn. Prints the median time per eviction, the share of capacity retained by the
-last one (under each policy's own weights), the bytes of observed queries, and those of the work memory of an eviction; the last
-line is one JSON object.
+Each round reads the text once with each policy, in batches of 512. Printed are, for each policy, the median time of an eviction,
+the share of capacity that the last one retained (under the policy's own weights), the bytes of observed queries and of the work memory. The last
+line of the output is one JSON object.
 """
 
 import argparse

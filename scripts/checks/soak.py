@@ -1,14 +1,15 @@
-"""Stream a million tokens through a budgeted cache with everything else that can be done to it, at random, checking all along.
+"""Read a million tokens into a cache with a budget, mixed with random operations on it, and check it after each of them.
 
     python scripts/checks/soak.py                                        1,000,000 tokens, policy capkv, one sequence
     python scripts/checks/soak.py --sequences 4 --tokens 100000
     python scripts/checks/soak.py --policy all --tokens 10000            every policy in turn
     python scripts/checks/soak.py --model demo --tokens 20000
 
-The model is a tiny llama with random weights, which is fast; --model demo is SmolLM2-135M, or give a GGUF file. Tokens are
-random ids. After every operation every sequence, layer and KV head is compared with what it has to hold (soak_checks.py,
-soak_steps.py); the first thing that is wrong ends the run with exit status 1, as does resident memory that grows by over 2 %
-after the first tenth (in a short run: after each operation was done once). The last line of the output is one JSON object.
+The model is a tiny llama with random weights, since it is fast; --model takes demo (SmolLM2-135M) or a GGUF file too. Tokens
+are random ids. The operations (tests/helpers/soak_steps.py) are rollbacks, removals, copies, resets, evictions on demand, and
+saved and restored states; after each, every sequence, layer and KV head is compared with what it has to hold
+(tests/helpers/soak_checks.py). The first difference ends the run with exit status 1. So does resident memory that grows by more
+than 2 % after the first tenth of the tokens and once each operation was done. The last line of the output is one JSON object.
 """
 
 import argparse
@@ -35,11 +36,11 @@ N_SAMPLES = 1000
 
 
 class Memory:
-    """Resident memory, sampled N_SAMPLES times on the way."""
+    """Resident memory in bytes, sampled N_SAMPLES times in a run of n_tokens."""
 
     def __init__(self, n_tokens):
         self.n_tokens, self.next = n_tokens, 0
-        self.warm = self.most = 0  # largest in the first tenth, and after it
+        self.warm = self.most = 0  # the largest sample of the warm-up, and of the time after it
 
     def sample(self, n_done, is_warm):
         if n_done < self.next:
@@ -57,7 +58,7 @@ class Memory:
 
 
 def give_back_what_is_freed():
-    """Of glibc: else the holes that buffers of all sizes leave behind would count as growth."""
+    """Make glibc return freed memory to the system at once, so that holes between buffers do not count as growth."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD
@@ -65,7 +66,7 @@ def give_back_what_is_freed():
 
 
 def soak(path, policy, args, seed):
-    """One run; returns its report."""
+    """One run with one policy; returns its report."""
 
     def make():
         return Context(
@@ -125,10 +126,10 @@ def parse(argv):
     parser.add_argument("--budget", type=int, default=512)
     parser.add_argument("--batch", type=int, default=256, help="n_batch; n_ubatch is half of it (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=1)
-    parser.add_argument("--ctx", type=int, default=16384, help="longest that a sequence gets (default: %(default)s)")
+    parser.add_argument("--ctx", type=int, default=16384, help="n_ctx, the longest that a sequence gets (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--max-growth", type=float, default=0.02, help="of resident memory, as a share (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=None, help="of the operations and tokens (default: a new one)")
+    parser.add_argument("--max-growth", type=float, default=0.02, help="allowed growth of memory, as a share (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="of the operations and tokens (default: a random one)")
     args = parser.parse_args(argv)
     if args.tokens < 1 or args.sequences < 1 or args.batch < max(2, args.sequences):
         parser.error("--tokens and --sequences are at least 1, --batch is at least 2 and at least the number of sequences")

@@ -1,9 +1,9 @@
-"""Speed with a budget against the full cache, on the same text: both sides in turn, in processes of their own.
+"""Measure the speed with a budget and with the full cache, on the same text, by turns, each in a process of its own.
 
     python scripts/checks/speed.py [--model demo] [--read 8000] [--decode 512] [--budget 1024] [--repeat 3] [--threads 2]
 
-Reads a text in batches of 512 and decodes more of it token by token (teacher-forced: both sides do the same work). Prints
-medians and the ratios of the medians; the last line is one JSON object.
+Reads a text in batches of 512, then decodes more of it token by token, teacher-forced, so that both do the same work. Prints
+medians over the rounds and their ratios; the last line of the output is one JSON object.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the patched llama-server, llama-cli, llama-bench, llama-perplexity and llama-completion into build/tools/bin.
-# Options of CMake may follow: scripts/dev/build_tools.sh -DGGML_CUDA=ON
+# Build the patched llama-server, llama-cli, llama-bench, llama-perplexity and llama-completion in build/tools/bin.
+# Arguments are passed to CMake: scripts/dev/build_tools.sh -DGGML_CUDA=ON
 set -eu
 
 cd "$(dirname "$0")/../.."

@@ -1,8 +1,8 @@
 """Write patches/*.patch again from an edited llama.cpp tree: export_patches.py TREE [NAME.patch ...]
 
-TREE is a build's patched source (build/dev/llama.cpp), or what `cmake/llama_source.py unpack TREE` made. Each run of added
-lines goes to the patch that already has most of it, else to the only patch that changes the file, else to --new NAME.patch.
-A patch keeps its header, which says why it is there. Lines that were removed or changed are refused.
+TREE is the patched source of a build (build/dev/llama.cpp), or a tree that `cmake/llama_source.py unpack TREE` made. Each run
+of added lines goes to the patch that already has most of them, else to --new NAME.patch, else to the only patch that changes
+the file. A patch keeps its header, which says why it exists. Removed and changed lines are an error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ import patch_series
 from patch_series import PATCHES, Patch, PatchError
 
 CONTEXT = 3
+# of a new patch
 HEADER = "AREA: WHAT IT DOES\n\nReason: temporary, build-only or by design; and why.\nContract: what the calls do.\nCan go: when.\n\n"
 
-Inserts = dict[int, list[str]]  # lines that come before the line at this index, from 0
+Inserts = dict[int, list[str]]  # line index, from 0 -> the lines inserted before that line
 
 
 def find_inserts(path: str, old: list[str], new: list[str]) -> Inserts:
-    """What was added to old to get new."""
+    """The lines that new has and old has not.
+
+    Raises:
+        PatchError: a line of old was changed or removed.
+    """
     inserts: Inserts = {}
     i = 0
     for line in new:
@@ -37,7 +42,11 @@ def find_inserts(path: str, old: list[str], new: list[str]) -> Inserts:
 
 
 def owner(path: str, run: list[str], patches: list[Patch], new: str | None) -> str:
-    """Name of the patch that a run of added lines belongs to."""
+    """Name of the patch that a run of added lines belongs to.
+
+    Raises:
+        PatchError: several patches change the file, none has these lines, and no new one is named.
+    """
     here = [patch for patch in patches if path in patch.files]
     hooks = {patch.name: patch_series.hook_lines([patch], path) for patch in here}
     best = max(hooks, key=lambda name: sum(line in hooks[name] for line in run if line.strip()), default=None)
@@ -49,7 +58,7 @@ def owner(path: str, run: list[str], patches: list[Patch], new: str | None) -> s
 
 
 def apply_inserts(lines: list[str], inserts: Inserts) -> tuple[list[str], list[bool]]:
-    """The lines with the inserts in, and for each whether it is one."""
+    """The lines with the inserts, and for each of them whether it was inserted."""
     out, added = [], []
     for i in range(len(lines) + 1):
         run = inserts.get(i, [])
@@ -59,7 +68,7 @@ def apply_inserts(lines: list[str], inserts: Inserts) -> tuple[list[str], list[b
 
 
 def format_diff(path: str, base: list[str], inserts: Inserts) -> str:
-    """A unified diff that adds the inserts to base."""
+    """The unified diff that adds the inserts to base."""
     out, added = apply_inserts(base, inserts)
     marks = [i for i, is_new in enumerate(added) if is_new]
     text = [f"diff --git a/{path} b/{path}", f"--- a/{path}", f"+++ b/{path}"]
@@ -69,7 +78,7 @@ def format_diff(path: str, base: list[str], inserts: Inserts) -> str:
             last += 1
         start, end = max(0, marks[0] - CONTEXT), min(len(out), marks[last] + CONTEXT + 1)
         if end == len(out) and out[-1] == "":
-            end -= 1  # what follows the last newline is no line
+            end -= 1  # the empty text after the last newline is no line
         n_new, n_added = end - start, last + 1
         before = start - sum(added[:start])
         function = next((line[:80].rstrip() for line in reversed(out[:start]) if line[:1].isalpha() or line[:1] == "_"), "")
@@ -96,7 +105,7 @@ def export(tree: Path, only: list[str], new: str | None) -> None:
         for at, run in find_inserts(path, old, lines).items():
             mine[owner(path, run, patches, new)][at] = run
         done: Inserts = {}
-        for name in names:  # each patch is a difference to what the ones before it leave
+        for name in names:  # each patch applies to the result of those before it
             if not mine[name]:
                 continue
             base, _ = apply_inserts(old, done)
@@ -115,15 +124,15 @@ def export(tree: Path, only: list[str], new: str | None) -> None:
 
 
 def shift(inserts: Inserts, done: Inserts) -> Inserts:
-    """The same inserts, for lines that already have the others in."""
+    """The inserts with their indices moved behind the lines of `done`, which are in the file already."""
     return {at + sum(len(run) for place, run in done.items() if place < at): run for at, run in inserts.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tree", type=Path)
-    parser.add_argument("names", nargs="*", help="write these patches alone")
-    parser.add_argument("--new", metavar="NAME.patch", help="where lines go that belong to no patch yet")
+    parser.add_argument("tree", type=Path, help="an edited llama.cpp tree")
+    parser.add_argument("names", nargs="*", help="write only these patches")
+    parser.add_argument("--new", metavar="NAME.patch", help="the patch for lines that belong to none yet")
     args = parser.parse_args()
     try:
         export(args.tree, args.names, args.new)

@@ -1,4 +1,4 @@
-"""Check what no other tool does: the patches, the pin, file sizes. Prints one line per fault; exit status 1 if there is one."""
+"""Check what other tools do not: the patches, the pin, the sizes of files. Prints one line per fault; exit status 1 for any."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import llama_source
 import patch_series
 
 MAX_LINES = {".cpp": 400, ".h": 400, ".py": 400, ".cmake": 150, ".sh": 100}
-MAX_RUN = 3  # lines that a patch adds in one place
-REASONS = ("temporary", "build-only", "by design")
+MAX_RUN = 3  # added lines of a patch in one place
+REASONS = ("temporary", "build-only", "by design")  # why a patch may exist
 
 
 def tracked_files() -> list[Path]:
@@ -54,7 +54,7 @@ def check_files() -> list[str]:
         limit = MAX_LINES.get(path.suffix)
         if limit and text.count("\n") > limit:
             faults.append(f"{name}: {text.count(chr(10))} lines, at most {limit}")
-        # documents and rows say which version was measured
+        # documents and measured rows may name the version that was measured
         if name != "LLAMA_CPP_VERSION" and path.suffix not in (".md", ".jsonl") and version in text:
             faults.append(f"{name}: says {version}, which only LLAMA_CPP_VERSION may")
     return faults

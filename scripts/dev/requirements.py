@@ -1,6 +1,6 @@
-"""Print the requirements of one of pyproject.toml's extras: requirements.py EXTRA
+"""Print the requirements of an extra in pyproject.toml, one a line: requirements.py EXTRA
 
-Read without a TOML parser, which Python has from 3.11 on only: each extra is one line.
+Python has a TOML parser from 3.11 on only, so this reads the file as text: each extra has to be on one line.
 """
 
 import re

@@ -1,10 +1,10 @@
 #!/bin/sh
-# libllama and the tests under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize. GCC, on Linux.
+# Build libllama and the tests with AddressSanitizer and UndefinedBehaviorSanitizer in build/sanitize and run them. GCC, Linux.
 #
-#   scripts/dev/sanitize.sh              the native tests, and the Python tests that go deepest into native code
-#   scripts/dev/sanitize.sh 2000 [SEED]  damaged states at length: 2000 copies of each kind, and one cut off at every 64 bytes
+#   scripts/dev/sanitize.sh              the native tests, and the Python tests that call most of the native code
+#   scripts/dev/sanitize.sh 2000 [SEED]  the test of damaged states alone: 2000 of each kind of damage, and a cut at every 64 bytes
 #
-# The first finding ends the run. Nothing is suppressed.
+# The first finding ends the run. No finding is suppressed.
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -14,7 +14,7 @@ mkdir -p build
 on="-fsanitize=address,undefined"
 optimize="-O1 -g1 -DNDEBUG"
 
-# OpenMP spins; with threads of its own ggml does not
+# without OpenMP: its threads spin while they wait, ggml's own sleep
 cmake -S . -B "$build" -G Ninja -DCAPKV_TESTS=ON -DGGML_OPENMP=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DCMAKE_C_FLAGS="$on -fno-omit-frame-pointer" -DCMAKE_CXX_FLAGS="$on -fno-omit-frame-pointer" \
     -DCMAKE_C_FLAGS_RELWITHDEBINFO="$optimize" -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$optimize" \
@@ -30,9 +30,9 @@ fi
 
 ctest --test-dir "$build" -L capkv --output-on-failure
 
-# Python itself is not built for it: the sanitizer and the C++ library that it watches come first, Python's own leaks do not count
+# Python is not built with the sanitizer: preload it and the C++ library; do not report leaks, since Python has its own
 compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
 python capkv_edge/crashes.py env LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" PYTHONMALLOC=malloc OMP_NUM_THREADS=1 CAPKV_LIB_PATH="$build/lib" \
     python -m pytest -q tests/native/test_native.py tests/llama/test_state.py tests/native/test_state_api.py tests/native/test_faults.py \
-    -k "not no_memory_suffices and not 8b_shape"  # the one limits the address space that the sanitizer needs, the other is long
+    -k "not no_memory_suffices and not 8b_shape"  # the first limits the address space, which the sanitizer needs; the second takes long

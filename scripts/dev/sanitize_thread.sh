@@ -1,9 +1,9 @@
 #!/bin/sh
-# llama-server under ThreadSanitizer: the tests of its slots, of cut connections and of saved slots, on two threads (the tests
-# take 5 minutes on 2 cores). A report makes the server's exit status 66, which fails its test; reports are in build/tsan*/reports.
+# Run llama-server under ThreadSanitizer with two threads: the tests of slots, cut connections and saved slots (5 minutes on 2
+# cores). After a report the server exits with 66, which fails the test; the reports are in build/tsan*/reports.
 #
 #   scripts/dev/sanitize_thread.sh             the patched server, with a budget
-#   scripts/dev/sanitize_thread.sh upstream    llama.cpp as it is, without one and without suppressions: what it reports is not ours
+#   scripts/dev/sanitize_thread.sh upstream    the unpatched server, without suppressions: shows which reports are llama.cpp's own
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -20,7 +20,7 @@ generator=
 if [ ! -e $build/CMakeCache.txt ] && command -v ninja > /dev/null; then
     generator='-G Ninja'
 fi
-# OpenMP's own synchronisation is not seen by the sanitizer: ggml's threads are used instead
+# without OpenMP: the sanitizer does not see how its threads synchronise, and would report races that are none
 # shellcheck disable=SC2086 # two words or none
 cmake -S . -B $build $generator -DCAPKV_TOOLS=ON -DCAPKV_UPSTREAM=$upstream -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DGGML_OPENMP=OFF -DGGML_SANITIZE_THREAD=ON -DLLAMA_SANITIZE_THREAD=ON

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Checks a budget on an NVIDIA GPU: on a machine with nvcc and Python with numpy, without a network. docs/gpu.md says more.
+# Check a budget on a machine with an NVIDIA GPU, nvcc and Python with NumPy; no network is needed there. See docs/gpu.md.
 #
-#   scripts/checks/gpu/check.sh pack [FILE]    here: write the archive to take there, build/gpu-check.tar.gz
-#   scripts/checks/gpu/check.sh STEP           there, in the unpacked archive: build, scorers, models, chat, speed, sanitize, table
-#   scripts/checks/gpu/check.sh all            all of these steps
+#   scripts/checks/gpu/check.sh pack [FILE]    in the checkout: write the archive, build/gpu-check.tar.gz
+#   scripts/checks/gpu/check.sh STEP           in the unpacked archive: build, scorers, models, chat, speed, sanitize or table
+#   scripts/checks/gpu/check.sh all            all steps, one after another
 #
-# A step ends within CAPKV_GPU_CHECK_LIMIT seconds (default 540). One that is not done by then exits with 75: run it again, it goes
-# on where it was. Rows, logs and the table go to CAPKV_GPU_CHECK_OUT (default gpu-results).
-# CAPKV_GPU_CHECK_BACKEND=cpu runs the same steps in small without a GPU, to try them out.
+# A step may take CAPKV_GPU_CHECK_LIMIT seconds (default 540). A step that needs longer exits with 75: run it again, and it
+# continues. Rows, logs and the table are written to CAPKV_GPU_CHECK_OUT (default gpu-results).
+# CAPKV_GPU_CHECK_BACKEND=cpu runs the same steps on the CPU with small sizes, to try them out without a GPU.
 set -eu
 
 cd "$(dirname "$0")/../../.."
@@ -22,13 +22,13 @@ fi
 
 run_step() {
     status=0
-    # in the background, with a group of its own: what ends this script has to end the step too
+    # in the background, so that a signal that ends this script ends the step too
     timeout -k 10 "$limit" "$python" scripts/checks/gpu/gpu_steps.py "$1" &
     trap 'kill $!; exit 130' INT TERM
     wait $! || status=$?
     trap - INT TERM
     case $status in
-        124 | 137) echo "gpu_check: step $1 is not done after $limit s: run it again, it goes on where it was"; return 75 ;;
+        124 | 137) echo "gpu_check: step $1 is not done after $limit s: run it again, and it continues"; return 75 ;;
         *)         return $status ;;
     esac
 }

@@ -1,6 +1,6 @@
-"""The build of scripts/checks/gpu/check.sh: ggml's CUDA backend for the GPU that is here, and libllama, in build/gpu.
+"""The step build of scripts/checks/gpu/check.sh: libllama and ggml's CUDA backend for this machine's GPU, in build/gpu.
 
-cuBLAS, which ggml needs, is taken from the CUDA toolkit, else from Python's package nvidia-cublas, which PyTorch brings along.
+ggml needs cuBLAS: it is taken from the CUDA toolkit, else from the Python package nvidia-cublas, which PyTorch installs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ CUBLAS = "cublas_v2.h"
 
 
 class Missing(Exception):
-    """Something that the build needs is not here; the text says what."""
+    """Something that the build needs is missing; the text says what."""
 
 
 def find_tool(name: str) -> str:
-    """cmake or ninja: that of this machine, else the one in the archive."""
+    """The path of cmake or ninja: this machine's, else the one in the archive.
+
+    Raises:
+        Missing: there is neither.
+    """
     carried = ROOT / "site" / name / "data" / "bin" / name
     for path in (shutil.which(name), shutil.which(name, path=str(Path(sys.executable).parent)), carried, ROOT / "site" / "bin" / name):
         if path and os.path.exists(path):
@@ -31,7 +35,7 @@ def find_tool(name: str) -> str:
 
 
 def ask(*command: str) -> str:
-    """The first line that a command prints; empty if it cannot be run."""
+    """The first line that a command prints; empty if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("\n")[0].strip()
     except (OSError, subprocess.CalledProcessError):
@@ -39,24 +43,24 @@ def ask(*command: str) -> str:
 
 
 def toolkit_of(nvcc: str) -> Path:
-    """The folder of the toolkit; nvcc may be a link or a script that starts the one there."""
+    """The folder of the CUDA toolkit. It is asked of nvcc, whose path may be a link or a script elsewhere."""
     run = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull], capture_output=True, text=True)
     tops = [line.partition("TOP=")[2] for line in run.stderr.splitlines() if "TOP=" in line]
     return Path(tops[0]).resolve() if tops and tops[0] else Path(nvcc).resolve().parent.parent
 
 
 def python_folders() -> list[Path]:
-    """Where NVIDIA's Python packages keep headers and libraries: folders with include/ and lib/."""
+    """The folders of NVIDIA's Python packages with cuBLAS: each has include/ and lib/."""
     spec = find_spec("nvidia")
     places = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
     return [header.parent.parent for place in places for header in sorted(place.glob(f"*/include/{CUBLAS}"))]
 
 
 def find_cublas(toolkit: Path, others: list[Path]) -> list[str]:
-    """CMake's options that name cuBLAS; none where the toolkit has it.
+    """The CMake options that name cuBLAS; none if the toolkit has it.
 
     Raises:
-        Missing: it is in neither place.
+        Missing: it is neither in the toolkit nor in the other folders.
     """
     if any(toolkit.glob(f"**/include/{CUBLAS}")) and any(toolkit.glob("**/libcublas.so")):
         return []
@@ -69,7 +73,11 @@ def find_cublas(toolkit: Path, others: list[Path]) -> list[str]:
 
 
 def cuda_options() -> list[str]:
-    """CMake's options for the GPU that is here."""
+    """The CMake options for this machine's GPU.
+
+    Raises:
+        Missing: no nvcc, no GPU or no cuBLAS.
+    """
     nvcc = shutil.which("nvcc") or (os.path.exists("/usr/local/cuda/bin/nvcc") and "/usr/local/cuda/bin/nvcc")
     if not nvcc:
         raise Missing("no nvcc: it comes with the CUDA toolkit")
@@ -80,9 +88,9 @@ def cuda_options() -> list[str]:
     options = ["-DGGML_CUDA=ON", "-DGGML_CUDA_NCCL=OFF", f"-DCMAKE_CUDA_ARCHITECTURES={chip.replace('.', '')}"]
     options += [f"-DCMAKE_CUDA_COMPILER={toolkit / 'bin' / 'nvcc'}", f"-DCUDAToolkit_ROOT={toolkit}"]
     if not any(toolkit.glob("**/stubs/libcuda.so")):
-        options.append("-DGGML_CUDA_NO_VMM=ON")  # nothing to link the driver's functions with
+        options.append("-DGGML_CUDA_NO_VMM=ON")  # without the stub library, the driver's functions for virtual memory cannot be linked
     cublas = find_cublas(toolkit, python_folders())
-    # found at run time as well, also by the libraries themselves: RPATH goes on to them, RUNPATH does not
+    # for the search at run time: an RPATH also counts for the libraries that these libraries load, a RUNPATH does not
     folders = {next(iter(toolkit.glob("**/libcudart.so"))).parent}
     folders |= {Path(option.partition("=")[2]).parent for option in cublas if option.startswith("-DCUDA_cublas_LIBRARY=")}
     rpath = "".join(f",-rpath,{folder}" for folder in sorted(folders))
@@ -107,7 +115,14 @@ def run(command: list[str], log) -> None:
 
 
 def build(backend: str, folder: Path) -> str:
-    """Configure where that was not done, and compile what is not compiled yet; logs go to the folder. Returns what was built."""
+    """Configure if that was not done yet, and compile what is missing; the log goes into the folder.
+
+    Returns:
+        The names of the libraries.
+
+    Raises:
+        Missing: something is not here, or a command failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "build.log").open("a") as log:
         if not (BUILD / "build.ninja").exists():

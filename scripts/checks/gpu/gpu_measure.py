@@ -1,8 +1,8 @@
-"""What scripts/checks/gpu/check.sh checks within one process: gpu_measure.py scorers|models|evictions|tiny BUILD
+"""The checks of scripts/checks/gpu/check.sh that run in one process: gpu_measure.py scorers|models|evictions|tiny BUILD
 
-Scorers are compared with their float64 references in tests/; models with the CPU in the same process: logits before the first
-eviction, and which positions the heads keep after it. Random weights make scores that lie close together, so a few kept
-positions differ between any two ways to round: what is asked for is most of them.
+Scores are compared with the float64 references in tests/helpers/. Models are compared with the CPU in the same process: the
+logits before the first eviction, and the positions that the heads keep after it. Models with random weights give scores that
+lie close together, so rounding changes a few of the kept positions: most of them have to agree, not all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[1:1] = [str(ROOT / "tests" / "helpers"), str(ROOT / "scripts" / "checks")]
 
-import capkv_edge  # first: it decides which libraries are loaded
+import capkv_edge  # first, since it decides which libraries are loaded
 
 import llama_cpp
 import numpy as np
@@ -25,14 +25,14 @@ import scorer
 from gpu_rows import Rows
 from gpu_steps import BACKEND, GPU_LAYERS, MODELS, SMALL, make_model
 
-MOST_NMSE = 5e-4  # as llama.cpp's test-backend-ops asks of matrix products, which may round to TF32
-LEAST_KEPT = 0.97  # of the better half by the reference, as a share
-LEAST_SAME = 0.85  # intersection over union of the positions that GPU and CPU keep
+MOST_NMSE = 5e-4  # the limit of llama.cpp's test-backend-ops for matrix products, which may round to TF32
+LEAST_KEPT = 0.97  # share of the entries with the better half of the reference's scores that the device's better half has too
+LEAST_SAME = 0.85  # intersection over union of the positions that the GPU and the CPU keep
 
 # entries, query heads per KV head, KV heads, d_k, d_v
 SCORER_SHAPES = {"odd sizes": (61, 3, 2, 34, 30), "8B": (1536, 4, 8, 128, 128), "wide heads": (700, 4, 1, 256, 256)}
 
-# name: arguments of make_random_gguf.py; few layers, since each is like the others
+# name: arguments of make_random_gguf.py; a few layers suffice, since they are alike
 MODEL_SHAPES = {
     "smollm2-135m": "--layers 4 --vocab 259",
     "llama-3.2-1b": "--layers 3 --vocab 259",
@@ -53,7 +53,7 @@ def nmse(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def score_both(policy: str, shape: tuple, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [n_head_kv, n] on the device, as the graph that runs there, and by the reference."""
+    """Scores [n_head_kv, n]: those of the device, without the fused CPU kernels, and those of the reference."""
     n, group, n_head_kv, d_k, d_v = shape
     rng = np.random.default_rng(n)
     k, v = (rng.normal(size=(n_head_kv, n, d)).astype(np.float32) for d in (d_k, d_v))
@@ -77,7 +77,7 @@ def score_both(policy: str, shape: tuple, device: str) -> tuple[np.ndarray, np.n
 
 
 def kept_share(got: np.ndarray, want: np.ndarray, n_sink: int = 4) -> float:
-    """Of the better half of the entries by `want`, how many are in that by `got`: mean over heads; sinks are always kept."""
+    """Share of the better half of the entries by `want` that is in the better half by `got`, mean over heads. Sinks do not count."""
     half = (got.shape[1] - n_sink) // 2
     best = [np.argsort(-x[:, n_sink:], axis=1)[:, :half] for x in (got, want)]
     return float(np.mean([len(np.intersect1d(a, b)) / half for a, b in zip(*best)]))
@@ -99,8 +99,13 @@ def scorers(rows: Rows) -> None:
 
 
 def read(path, policy: str, gpu_layers: int, kind: int):
-    """Logits of the last token of the first batch, and the positions kept after N_READ tokens: one array for each head and layer."""
-    on_gpu = gpu_layers != 0  # else nothing may run there, large products neither
+    """Read N_READ random tokens.
+
+    Returns:
+        (logits of the last token of the first batch [n_vocab], the kept positions, an array per layer and KV head, the number of
+        evictions, whether the last logits are finite)
+    """
+    on_gpu = gpu_layers != 0  # if not, keep the cache and large products off the GPU too
     device = dict(n_gpu_layers=gpu_layers, offload_kqv=on_gpu, op_offload=on_gpu, n_threads=N_THREADS, n_threads_batch=N_THREADS)
     options = dict(kv_budget=N_BUDGET, kv_policy=policy, type_k=kind, type_v=kind, **device)
     llm = capkv_edge.Llama(path, n_ctx=4096, n_batch=N_BATCH, verbose=False, **options)
@@ -121,7 +126,7 @@ def compare(path, policy: str, kind: int):
     (a, kept, n_evictions, finite), (b, wanted, n_wanted, _) = (read(path, policy, n, kind) for n in (int(GPU_LAYERS), 0))
     same = float(np.mean([len(np.intersect1d(x, y)) / len(np.union1d(x, y)) for x, y in zip(kept, wanted)]))
     error = nmse(a, b)
-    # a rotation of quantized keys and other kernels for quantized weights round differently: an order of magnitude more
+    # a q8_0 cache rounds differently on each device: ten times the limit
     limit = 5e-3 if kind == llama_cpp.GGML_TYPE_Q8_0 else MOST_NMSE
     good = finite and n_evictions == n_wanted > 0 and error <= limit and (same >= LEAST_SAME or policy == "random")
     return f"logits NMSE {error:.1e}, {n_evictions} evictions, same positions {same:.1%}", good
@@ -139,7 +144,7 @@ def models(rows: Rows) -> None:
 
 
 def evictions(rows: Rows) -> None:
-    """Time of an eviction by policy, on the model of the step speed."""
+    """The time of an eviction for each policy, on the model of the step speed."""
     from argparse import Namespace
 
     import policies
@@ -156,7 +161,7 @@ def evictions(rows: Rows) -> None:
 
 
 def tiny(rows: Rows) -> None:
-    """What compute-sanitizer watches: small sizes of all that runs on the device. Adds no rows."""
+    """The run that compute-sanitizer watches: all that runs on the device, in small sizes. Adds no rows."""
     for device in scorer.devices():
         for policy in ("capkv", "capkv-ref", "expected", "h2o", "leverage"):
             score_both(policy, (40, 2, 2, 32, 32), device)

@@ -1,8 +1,8 @@
 """Pack what scripts/checks/gpu/check.sh needs on a machine without a network: gpu_pack.py [FILE] [--offline] [--without NAME ...]
 
-The archive has this repository's own files, the part of the pinned llama.cpp that a build of libllama with CUDA compiles, and the
-Python packages that are used there, copied from where this runs. The parts of them that are compiled for one version of Python are
-downloaded for those in PYTHONS too, unless --offline says to take only what is here.
+The archive holds this repository's files, the part of the pinned llama.cpp that a build of libllama with CUDA compiles, and the
+Python packages that the checks use, copied from this environment. Packages that are compiled for one version of Python are
+downloaded for each version in PYTHONS; --offline packs them for this version alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import patch_series
 
 TOP = "gpu-check"
 OWN = ("CMakeLists.txt", "LICENSE", "LLAMA_CPP_VERSION", "cmake", "native", "patches", "capkv_edge", "scripts", "tests")
-LEFT_OUT = {"__pycache__", "data", "server", "lib"}  # folders within them; data: of tests
+LEFT_OUT = {"__pycache__", "data", "server", "lib"}  # folders that are not packed, wherever they are
 
-# of llama.cpp; and the files that patches change, which the build looks for
+# of llama.cpp; files that patches change are packed too, since the build looks for them
 SOURCE = ("CMakeLists.txt", "LICENSE", "cmake/", "include/", "src/", "vendor/", "ggml/CMakeLists.txt", "ggml/cmake/", "ggml/include/")
 BACKENDS = ("ggml-cpu/", "ggml-cuda/")
 NOT_COMPILED = ("vendor/cpp-httplib/", "vendor/miniaudio/miniaudio.h")
@@ -39,14 +39,14 @@ PACKAGES = tuple(
     " pydantic_core pygments rich shellingham tqdm typer typing_extensions typing_inspection wcwidth yaml".split()
 )
 TOOLS = ("cmake", "ninja")
-# with a part that is compiled for one version of Python: distribution, and the start of that part's path
+# packages compiled for one version of Python: distribution -> start of the path of the compiled part
 COMPILED = {"cffi": "_cffi_backend", "pydantic_core": "pydantic_core/_pydantic_core"}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 PLATFORMS = [f"manylinux{name}_x86_64" for name in ("2014", "_2_17", "_2_26", "_2_27", "_2_28")]
 
 
 def is_needed(path: str, patched: set[str]) -> bool:
-    """Is a file of llama.cpp, by its path there, compiled or looked for?"""
+    """Whether the build compiles a file of llama.cpp (a path in its tree), or looks for it."""
     if path in patched:
         return True
     rest = path.removeprefix("ggml/src/")
@@ -72,14 +72,14 @@ def own_files() -> dict[str, bytes]:
 
 
 def package_files(name: str) -> dict[str, bytes]:
-    """A package or module as it is installed here, by its path in site/."""
+    """The files of an installed package or module: path in the archive -> content."""
     spec = find_spec(name)
     if spec is None:
         raise SystemExit(f"capkv: the Python package {name} is not installed: run make demo, then .venv/bin/python {sys.argv[0]}")
     places = spec.submodule_search_locations
     top = Path(places[0]) if places else Path(spec.origin)
     files = sorted(top.rglob("*")) if places else [top]
-    # programs of the cmake package beside cmake itself, and its manual
+    # of the cmake package: its other programs and its manual
     skip = ("/bin/ctest", "/bin/cpack", "/bin/ccmake", "/doc/", "/Help/", "__pycache__", "/llama_cpp/lib/")
     return {
         f"site/{path.relative_to(top.parent).as_posix()}": path.read_bytes()
@@ -89,7 +89,7 @@ def package_files(name: str) -> dict[str, bytes]:
 
 
 def compiled_files(name: str, part: str) -> dict[str, bytes]:
-    """A distribution's compiled part for every version in PYTHONS, downloaded; their names tell them apart."""
+    """Download a distribution's compiled part for each version in PYTHONS: path in the archive -> content."""
     found = {}
     for python in PYTHONS:
         with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def about() -> bytes:
 
 
 def pack(path: Path, offline: bool = False, without: tuple = ()) -> dict[str, int]:
-    """Write the archive; returns the bytes of each of its top folders, unpacked."""
+    """Write the archive; returns the unpacked bytes of each of its top folders."""
     files = {"ABOUT.json": about(), **own_files(), **source_files()}
     for name in (*PACKAGES, *TOOLS):
         files |= package_files(name) if name not in without else {}
@@ -141,7 +141,7 @@ def pack(path: Path, offline: bool = False, without: tuple = ()) -> dict[str, in
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, default=ROOT / "build" / "gpu-check.tar.gz")
-    parser.add_argument("--offline", action="store_true", help="for the version of Python that is here alone")
+    parser.add_argument("--offline", action="store_true", help="download nothing: pack for this version of Python alone")
     names = ", ".join((*PACKAGES, *TOOLS))
     parser.add_argument("--without", nargs="*", default=(), metavar="NAME", help=f"packages to leave out, of {names}")
     args = parser.parse_args()

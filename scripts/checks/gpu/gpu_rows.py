@@ -1,6 +1,7 @@
-"""The rows of scripts/checks/gpu/check.sh: one JSON object per thing that was checked, kept in a file, and the table of them.
+"""The rows of scripts/checks/gpu/check.sh: a file with one JSON object per check, and the table made of them.
 
-A row: step, what (the two are its key), result (a text), passed (true, false, or null for a figure), seconds, build (which libraries).
+A row has step and what (together its key), result (a text), passed (true, false, or null for a figure without a limit), seconds,
+and build (a hash of the libraries).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 OUT = Path(os.environ.get("CAPKV_GPU_CHECK_OUT") or ROOT / "gpu-results").absolute()
-STEPS = ("build", "scorers", "models", "chat", "speed", "sanitize")  # that have rows
+STEPS = ("build", "scorers", "models", "chat", "speed", "sanitize")  # those with rows
 
 
 def build_hash(lib: Path) -> str:
-    """Of the libraries in a folder: what was found with others does not count any more."""
+    """A hash of the libraries in a folder. Rows of other libraries do not count."""
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(lib.glob("lib*")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -25,7 +26,7 @@ def build_hash(lib: Path) -> str:
 
 
 class Rows:
-    """The rows of one build, in OUT/rows.jsonl among those of others; a later row of the same key replaces the earlier one."""
+    """The rows of one build. The file OUT/rows.jsonl has those of other builds too; of rows with one key the last one counts."""
 
     def __init__(self, build: str, path: Path | None = None):
         self.build, self.path = build, path or OUT / "rows.jsonl"
@@ -46,7 +47,7 @@ class Rows:
         print(f"{step:9} {what:44} {word(passed):7} {row['seconds']:7.1f} s  {result}", flush=True)
 
     def check(self, step: str, what: str, measure) -> None:
-        """Add what measure() gives, (result, passed), unless the row is there and has not failed; an exception is a failure."""
+        """Call measure() and add the (result, passed) that it returns. An exception is a failure. A row that has not failed is kept."""
         if (step, what) in self.found and self.found[step, what]["passed"] is not False:
             return
         start = time.perf_counter()
@@ -68,7 +69,7 @@ def word(passed: bool | None) -> str:
 
 
 def table(rows: Rows, about: dict) -> str:
-    """Markdown: what was checked on what, in the order of the steps."""
+    """The rows as Markdown, in the order of the steps; about: what they are of."""
     lines = [f"- {name}: {value}" for name, value in about.items()]
     lines += ["", "| step | what | result | | seconds |", "|---|---|---|---|---|"]
     for step in STEPS:

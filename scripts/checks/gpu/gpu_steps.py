@@ -1,5 +1,6 @@
-"""The steps of scripts/checks/gpu/check.sh, one at a time: gpu_steps.py STEP. Each adds rows to the results (gpu_rows.py), and leaves out
-what has a row already. Exit status 1 if something of the step failed.
+"""Run one step of scripts/checks/gpu/check.sh: gpu_steps.py STEP
+
+A step adds rows to the results (gpu_rows.py) and skips what has a row already. Exit status 1 if something of the step failed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LIB = gpu_build.BUILD / "lib"
 GPU_LAYERS = "-1" if BACKEND == "cuda" else "0"
 SMALL = BACKEND != "cuda"
 
-# of the model that is made for a step: arguments of make_random_gguf.py
+# arguments of make_random_gguf.py for the models of two steps: on a GPU, and in small
 CHAT = ("--shape llama-3.2-1b --type Q4_0 --ctx 8192", "--shape smollm2-135m --type Q4_0 --layers 4 --vocab 259 --ctx 4096")[SMALL]
 SPEED = ("--shape llama-3.1-8b --type Q4_K", "--shape smollm2-135m --type Q4_0 --layers 4 --vocab 259 --ctx 8192")[SMALL]
 DEPTHS, SIZES = (("0,4096,16384,65536", "-p 512 -n 128"), ("0,600", "-p 64 -n 16 --threads 1"))[SMALL]
@@ -31,7 +32,7 @@ BUDGET = ("1024", "128")[SMALL]
 
 
 def environment() -> dict[str, str]:
-    """For processes that use the libraries: they, this package, and what the archive carries come first."""
+    """The environment of processes that use the libraries: these, this package and the packages of the archive come first."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("LLAMA_ARG_")}
     places = [ROOT, ROOT / "tests" / "helpers", ROOT / "scripts" / "checks", ROOT / "site"]
     env["PYTHONPATH"] = os.pathsep.join([*map(str, places), *filter(None, [env.get("PYTHONPATH")])])
@@ -39,10 +40,10 @@ def environment() -> dict[str, str]:
 
 
 def run(*command, log: str, fine: tuple = (0,), **options) -> subprocess.CompletedProcess:
-    """Run a process on the libraries; all that it says goes to a log too.
+    """Run a process that uses the libraries, and write its output to a log.
 
     Raises:
-        RuntimeError: its exit status is none of `fine`; says how it ended, and its last line.
+        RuntimeError: its exit status is not in `fine`; the message says how it ended, and its last line.
     """
     OUT.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
@@ -61,7 +62,7 @@ def make_model(name: str, options: str) -> Path:
     path = MODELS / f"{name}.gguf"
     if not path.exists():
         MODELS.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")  # a run that is cut off leaves no half model behind
+        part = path.with_suffix(".part")  # so that an interrupted run leaves no half of a model
         run(sys.executable, ROOT / "scripts" / "make_random_gguf.py", part, *options.split(), log=f"model-{name}.log")
         part.rename(path)
     return path
@@ -79,7 +80,7 @@ def build(rows: Rows | None) -> Rows:
 
 
 def measures(step: str, rows: Rows) -> None:
-    """The steps that check many things in one process: gpu_measure.py adds their rows."""
+    """Run a step in gpu_measure.py, which adds its rows."""
     run_shown(sys.executable, Path(__file__).with_name("gpu_measure.py"), step, rows.build)
 
 
@@ -143,7 +144,7 @@ def sanitize(rows: Rows) -> None:
 
 
 def about() -> dict[str, str]:
-    """What the table is of."""
+    """The machine and the versions, for the table's head."""
     gpu = gpu_build.ask("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     try:
         packed = json.loads((ROOT / "ABOUT.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A model in place of the small ones that llama.cpp's server tests download: random weights, llama's own tokenizer."""
+"""Make a model for llama.cpp's server tests, instead of the small ones that they download: random weights, llama's tokenizer."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ N_EMBD, N_LAYER, N_HEAD, N_HEAD_KV, N_FF, N_CTX = 64, 2, 4, 2, 128, 2048
 
 
 def write_stand_in(vocabulary: Path, target: Path) -> Path:
-    """vocabulary: a GGUF file with a tokenizer (llama.cpp has some in models/)."""
+    """Write a llama with random weights and the tokenizer of a GGUF file (llama.cpp has such files in models/); returns target."""
     writer = gguf.GGUFWriter(str(target), "llama")
     writer.add_context_length(N_CTX)
     writer.add_embedding_length(N_EMBD)
@@ -26,7 +26,7 @@ def write_stand_in(vocabulary: Path, target: Path) -> Path:
             kind = field.types[0]
             sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(name, field.contents(), kind, sub_type=sub)
-    for number, part in enumerate(("pre", "suf", "mid")):  # the infill tests want tokens for it: three that texts do not have
+    for number, part in enumerate(("pre", "suf", "mid")):  # the infill tests need these tokens: three that no text contains
         writer.add_uint32(f"tokenizer.ggml.fim_{part}_token_id", 3 + number)
 
     n_vocab = len(reader.get_field("tokenizer.ggml.tokens").data)

@@ -1,6 +1,6 @@
-"""Run the share of llama.cpp's server tests that needs no download, without a budget and with one: server_tests.py [options]
+"""Run those of llama.cpp's server tests that need no download, without a budget and with one: server_tests.py [options]
 
-Prints, for each file, how many tests passed, failed and were left out; why they were left out stands in the tables below.
+Prints for each file how many tests passed, failed and were left out; the tables below have the reason for each one left out.
 Exit status 1 if one failed. Needs llama-server (make tools) and the packages that the tests import:
 
     pip install requests openai aiohttp filelock prometheus-client pytest
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "cmake"))
-sys.path.append(str(ROOT))  # where the package is not installed
+sys.path.append(str(ROOT))  # for a package that is not installed
 import llama_source
 from server_stand_in import write_stand_in
 
@@ -35,7 +35,7 @@ NO_UI = "needs the web UI, which is not built here"
 NETWORK = "fetches a page from the network"
 ROUTER = "needs models that are downloaded"
 
-# left out of both runs: a file, a test, or the start of a test's id and a star; and why
+# left out of both runs: {a file, a test, or the start of a test's id with a star: why}
 LEFT_OUT = {
     "unit/test_embedding.py": "needs an embedding model that is downloaded (and an encoder cannot have a budget)",
     "unit/test_rerank.py": "needs a reranking model that is downloaded (and an encoder cannot have a budget)",
@@ -77,7 +77,7 @@ LEFT_OUT = {
     "unit/test_stream.py": ROUTER,
 }
 
-# left out of the run with a budget: what a budget changes on purpose
+# left out of the run with a budget, since a budget changes on purpose what they test
 LEFT_OUT_WITH_BUDGET = {
     "unit/test_kv_keep_only_active.py::test_clear_and_restore":
         "wants an idle slot cleared for the others' sake: with a budget slots share no cells, and an idle one keeps its own",
@@ -87,7 +87,7 @@ LEFT_OUT_WITH_BUDGET = {
 
 
 def unpack(folder: Path) -> Path:
-    """The tests, and the files they read, laid out as in llama.cpp; from LLAMA_CPP_DIR or the pinned source."""
+    """Copy the tests and the files that they read into a folder, laid out as in llama.cpp, from LLAMA_CPP_DIR or the pinned source."""
     if named := os.environ.get("LLAMA_CPP_DIR"):
         for part in PARTS:
             source, target = Path(named) / part, folder / part
@@ -112,7 +112,7 @@ def unpack(folder: Path) -> Path:
 
 
 def run(folder: Path, binary: Path, left_out: dict, budget: str | None, port: int, files: list[str]) -> dict[str, str]:
-    """Outcomes by test id."""
+    """Run the tests once; returns {test id: outcome}."""
     tests = folder / "tools/server/tests"
     outcomes = folder / "outcomes.json"
     outcomes.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def run(folder: Path, binary: Path, left_out: dict, budget: str | None, port: in
         "LLAMA_ARG_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "PORT": str(port),
-        "PYTHONPATH": str(ROOT / "scripts"),
+        "PYTHONPATH": str(Path(__file__).parent),  # of the plugin
     }
     if budget:
         env["LLAMA_ARG_KV_BUDGET"] = budget
@@ -144,7 +144,7 @@ def kind(outcome: str) -> str:
 
 
 def print_table(title: str, outcomes: dict[str, str]) -> int:
-    """Returns the number of tests that failed."""
+    """Print the counts of each file; returns the number of failed tests."""
     counts: dict[str, Counter] = {}
     for test, outcome in outcomes.items():
         counts.setdefault(test.partition("::")[0].removeprefix("unit/"), Counter())[kind(outcome)] += 1
@@ -159,7 +159,7 @@ def print_table(title: str, outcomes: dict[str, str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", help="unit/test_X.py: these alone")
+    parser.add_argument("files", nargs="*", help="run only these, as unit/test_basic.py")
     parser.add_argument("--binary", type=Path, default=ROOT / "build/tools/bin/llama-server")
     parser.add_argument("--budget", default="64", help="LLAMA_ARG_KV_BUDGET of the second run (default: %(default)s)")
     parser.add_argument("--port", type=int, default=18080)

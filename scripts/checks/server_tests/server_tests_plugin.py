@@ -1,6 +1,6 @@
-"""pytest plugin for llama.cpp's server tests: a local model in place of those they download, and a share of the tests.
+"""pytest plugin for llama.cpp's server tests: replaces the models that they download, leaves tests out, writes the outcomes.
 
-From the environment: STAND_IN, the model's path; LEFT_OUT, JSON {tests: reason}; OUTCOMES, a file to write.
+It reads from the environment STAND_IN (the path of the model), LEFT_OUT (JSON, {tests: reason}) and OUTCOMES (the file to write).
 """
 
 import json
@@ -10,7 +10,7 @@ import types
 
 PRESETS = ("tinyllama2", "tinyllama_infill", "stories15m_moe")
 
-sys.modules["wget"] = types.ModuleType("wget")  # imported by the tests, used for downloads alone
+sys.modules["wget"] = types.ModuleType("wget")  # the tests import it, for downloads alone
 outcomes: dict[str, str] = {}
 
 
@@ -30,7 +30,7 @@ def pytest_collection():
         return staticmethod(made)
 
     def start_with_flash_attention(self, *args, **options):
-        if self.fa == "off":  # a budget needs it on; without one it changes nothing that the tests look at
+        if self.fa == "off":  # a budget needs flash attention; nothing that these tests look at depends on it
             self.fa = "on"
         return start(self, *args, **options)
 
