@@ -2,7 +2,7 @@
 # Check a budget on a machine with an NVIDIA GPU, nvcc and Python with NumPy; no network is needed there. See docs/gpu.md.
 #
 #   scripts/checks/gpu/check.sh pack [FILE]    in the checkout: write the archive, build/gpu-check.tar.gz
-#   scripts/checks/gpu/check.sh STEP           in the unpacked archive: build, scorers, models, chat, speed, sanitize or table
+#   scripts/checks/gpu/check.sh STEP           in the unpacked archive: build, scorers, models, chat, speed, sanitize, table
 #   scripts/checks/gpu/check.sh all            all steps, one after another
 #
 # A step may take CAPKV_GPU_CHECK_LIMIT seconds (default 540). A step that needs longer exits with 75: run it again, and it
@@ -52,5 +52,5 @@ fi
 
 case " $steps " in
     *" ${1:-none} "*) run_step "$1" ;;
-    *)                sed -n 's/^# \{0,1\}//p' scripts/checks/gpu/check.sh >&2; exit 2 ;;
+    *)                sed -n '2,/^set/s/^# \{0,1\}//p' scripts/checks/gpu/check.sh >&2; exit 2 ;;
 esac
