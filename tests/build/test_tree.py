@@ -78,6 +78,15 @@ def test_a_path_that_is_gone_is_found():
     assert missing("see scripts/gone.py, `tests/helpers/` and patches/{README.md,series}.") == ["scripts/gone.py"]
 
 
+@pytest.mark.parametrize("path", [*DOCUMENTS, *ROOT.glob("scripts/**/*.py")], ids=name)
+def test_targets_of_make_that_are_named_are_there(path):
+    targets = set(re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = path.read_text(encoding="utf-8")
+    commands = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.*)$", text, re.MULTILINE)
+    named = {found for command in commands for found in re.findall(r"(?:^|&& |\()make ([a-z.][\w./-]*)", command)}
+    assert named <= targets, f"{name(path)} names targets that the Makefile lacks"
+
+
 def test_every_room_is_in_the_list_of_rooms():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `([\w/]+)/` \|", text, re.MULTILINE))
