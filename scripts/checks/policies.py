@@ -1,11 +1,11 @@
-"""Measure what an eviction costs and retains, for every policy on the same text.
+"""What an eviction costs and retains, for every policy on the same text.
 
     python scripts/checks/policies.py [--model demo] [--read 8000] [--budget 1024] [--repeat 3] [--threads 2]
         [--gpu-layers 0]
 
 Each round reads the text once with each policy, in batches of 512. Printed are, for each policy, the median time of an eviction,
-the share of capacity that the last one retained (under the policy's own weights), the bytes of observed queries and of the work memory. The last
-line of the output is one JSON object.
+the share of capacity that the last one retained (under the policy's own weights), and the bytes of observed queries and of work
+memory. The last line of the output is one JSON object.
 """
 
 import argparse
@@ -33,6 +33,8 @@ def measure(args, policy):
     llm.eval(llm.tokenize(text.encode())[: args.read])
     stats = llm.kv_stats()
     llm.close()
+    if not stats.n_evictions:
+        raise SystemExit(f"capkv: --read {args.read}: the tokens fit into {stats.n_cells:,} cells, so nothing was evicted: read more")
     layers = stats.capacity_layers
     return dict(
         ms=stats.t_evict_us / 1e3 / stats.n_evictions,
