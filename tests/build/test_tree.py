@@ -19,7 +19,7 @@ EXAMPLES = {"native/policies/vnorm.cpp", "tests/native/test-NAME.cpp"}
 
 LINK = re.compile(r"\]\(([^)\s#]*)(#[^)\s]*)?\)")
 SYS_PATH_EDIT = re.compile(r"\bsys\.path(\.(insert|append|extend)\(|(\[[^]]*\])? \+?= )")
-PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w./*{{}},-]*")
+PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w./*{{}},-]*(?![\\\w])")
 
 
 def name(path: Path) -> str:
