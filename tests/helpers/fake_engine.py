@@ -1,4 +1,4 @@
-"""An engine without a model: words are tokens, and replies come from a function of what was read."""
+"""An engine without a model: words or characters are tokens, and a function of what was read gives the reply."""
 
 import re
 from collections import Counter
@@ -6,26 +6,37 @@ from pathlib import Path
 
 import numpy as np
 
-from capkv_edge.bench.tasks.dialogues import RULES
-from capkv_edge.bench.tasks.ruler_other import N_COMMON, N_FREQUENT
 from capkv_edge.bench.run.setups import Setup
+from capkv_edge.bench.tasks.dialogues import RULES
+from capkv_edge.bench.tasks.ruler import N_COMMON, N_FREQUENT
 
 BOS, EOG = 0, 1
 
 
+def say_nothing(text: str) -> str:
+    return ""
+
+
 class FakeEngine:
-    """`reply` is a function from the text that a stream has read to what it says next."""
+    """A fake of run.engine.Engine.
+
+    Args:
+        reply: a function from the text that a stream has read to what it says next.
+        system: whether the chat template takes a system prompt.
+        chars: tokens are characters and a chat is "<u>...<a>"; else tokens are words and a chat is like ChatML.
+        bos: the token that a text begins with, or None.
+    """
 
     path, type, hash, n_threads, n_gpu_layers, n_vocab = Path("fake.gguf"), "fake", "f00", 1, 0, 20000
-    bos = BOS
 
-    def __init__(self, reply=lambda text: "", system=True):
-        self.reply, self.system = reply, system
+    def __init__(self, reply=say_nothing, system=True, chars=False, bos=BOS):
+        self.reply, self.system, self.chars, self.bos = reply, system, chars, bos
         self.words, self.ids, self.streams = ["", "<end>"], {}, []
 
     def tokenize(self, text, special=False):
         out = []
-        for word in re.findall(r"<\|\w+\|>|\w+|\s|[^\w\s]" if special else r"\w+|\s|[^\w\s]", text):
+        words = r"<\|\w+\|>|\w+|\s|[^\w\s]" if special else r"\w+|\s|[^\w\s]"
+        for word in text if self.chars else re.findall(words, text):
             if word not in self.ids:
                 self.ids[word] = len(self.words)
                 self.words.append(word)
@@ -41,11 +52,13 @@ class FakeEngine:
     def chat(self, messages, add_generation_prompt=True):
         if not self.system and messages[0]["role"] == "system":
             raise ValueError("no system prompt")
+        if self.chars:
+            return "".join(f"<u>{message['content']}" for message in messages) + "<a>" * add_generation_prompt
         turns = [f"<|start|>{message['role']}\n{message['content']}<|end|>\n" for message in messages]
         return "".join(turns) + "<|start|>assistant\n" * add_generation_prompt
 
     def bytes_per_token(self, kind):
-        return {"f16": 64.0, "q4_0": 16.0}[kind]
+        return {"f16": 64.0, "q8_0": 34.0, "q4_0": 16.0}[kind]
 
     def open(self, setup: Setup, n_ctx, n_batch=None):
         self.streams.append(FakeStream(self, setup.for_context(n_ctx, self.bytes_per_token), n_ctx))
@@ -72,6 +85,11 @@ class FakeStream:
     @property
     def text(self):
         return self.engine.detokenize(self.tokens)
+
+    @property
+    def story(self):
+        """All texts that were read, with "|" where it was evicted."""
+        return "".join("|" if part == "compress" else part for part in self.log)
 
     def read(self, tokens, scored=(), use=None):
         """All words are equally likely next, where logits are asked for."""

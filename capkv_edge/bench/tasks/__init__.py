@@ -1,1 +1,1 @@
-"""What is read and asked: texts and questions. Knows nothing of models, measures or reports."""
+"""Texts that are read and questions about them. Knows nothing of models, measures or reports."""

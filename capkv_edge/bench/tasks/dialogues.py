@@ -1,6 +1,7 @@
-"""Long conversations: what the user told in the beginning, and a rule that the system prompt gave, after many turns of other talk.
+"""Long conversations: facts that the user told in the first turns, or a rule in the system prompt, and then many turns of other
+talk before the questions.
 
-Nothing is generated before the question: the turns are canned. A draft's length counts the turns of other talk.
+All turns are written beforehand, and nothing is generated before the question. A draft's length counts the turns of other talk.
 """
 
 import re
@@ -8,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .questions import Draft, Item, Text
-from .ruler_niah import numbers
 from .small_talk import NOTED, QUESTIONS, small_talk
+from .words import numbers
 
 # --- what the user told ---
 
@@ -27,9 +28,9 @@ _SHIPS = "Albatross Meridian Nightingale Poseidon Stormcloud Kingfisher Wanderer
 
 @dataclass(frozen=True)
 class Fact:
-    told: str  #: what comes next is the value
+    told: str  #: the sentence up to the value
     question: str
-    values: str = ""  #: words; none are a number of four digits
+    values: str = ""  #: words to choose from; empty: a number of four digits
 
 
 FACTS = (
@@ -93,9 +94,9 @@ def is_bracketed(answer: str, _) -> float:
 
 @dataclass(frozen=True)
 class Rule:
-    told: str  #: what to do with the reply; {} is a word
-    show: Callable  #: (reply, word) to a reply that follows the rule
-    check: Callable
+    told: str  #: what to do with a reply; {} stands for a word
+    show: Callable  #: (reply, word) -> a reply that keeps the rule
+    check: Callable  #: (answer, (word,)) -> 1.0 where the answer keeps the rule, else 0.0
 
 
 RULES = (
@@ -111,7 +112,7 @@ RULES = (
 def instruction(draft: Draft, *, demonstrated: bool = False) -> Text:
     """A rule for messages that begin with TRIGGER, `length` turns of other talk, then such messages, each asked alone.
 
-    The turns neither keep nor break the rule; demonstrated: all of them begin with TRIGGER, and the replies keep it.
+    The other turns neither keep nor break the rule. demonstrated: all of them begin with TRIGGER, and their replies keep the rule.
     """
     rng = draft.rng()
     rule, word = RULES[draft.index % len(RULES)], _WORDS[rng.integers(len(_WORDS))]

@@ -1,4 +1,4 @@
-"""Long texts to hide something in: repeated noise, a corpus, or the user's own files, from any start, cut to a number of tokens."""
+"""Long texts to hide needles in: repeated noise, a corpus, or the user's own files, cut to a number of tokens."""
 
 import hashlib
 import re
@@ -12,15 +12,15 @@ from . import corpora
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 
-_MAX_PIECE = 600  # characters without the end of a sentence
+_MAX_PIECE = 600  # characters; longer sentences are cut
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*\s+|\n\s*\n\s*|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Haystack:
-    """A text in pieces (sentences with the white space behind them) that begins anew where it ends.
+    """A text in pieces, which are sentences with the white space behind them; it starts again where it ends.
 
-    `whole`: only whole pieces may be taken, so that a text ends with one.
+    whole: a cut ends with a whole piece.
     """
 
     name: str
@@ -30,7 +30,10 @@ class Haystack:
     def cut(self, start: float, n_tokens: int, tokens) -> list:
         """[(piece, its tokens)] of at most n_tokens tokens in all, from the piece at `start` (0 to 1) of the text.
 
-        tokens is a function from text to a number of tokens; the last piece may be the beginning of a sentence.
+        Without `whole`, the last piece may be the beginning of a sentence.
+
+        Args:
+            tokens: a function from text to its number of tokens.
         """
         out, i, n_left = [], int(start * len(self.pieces)), n_tokens
         while True:
@@ -50,11 +53,12 @@ class Haystack:
 
 
 def bury(pieces: list, needles: list) -> str:
-    """The pieces of a cut() with needles [(depth from 0 to 1, sentence)] between them, each where that share of the tokens is
-    over; needles at one place stay in their order."""
+    """The text of the pieces of a cut() with needles [(depth, sentence)] between them.
+
+    The depth (0 to 1) is the share of the pieces' tokens before the needle. Needles at one place stay in their order."""
     ends = [0, *accumulate(n for _, n in pieces)]
     if pieces and not _ends_sentence(pieces[-1][0]):
-        ends.pop()  # nothing behind a sentence that is cut off
+        ends.pop()  # no needle after a sentence that is cut off
     at = [[] for _ in range(len(pieces) + 1)]
     for depth, sentence in needles:
         wanted = depth * sum(n for _, n in pieces)
@@ -82,7 +86,7 @@ def _ends_sentence(piece: str) -> bool:
 
 @cache
 def load(name: str) -> Haystack:
-    """A haystack by name: "noise", or what corpora.load() takes; of files the result's name has a digest of their text.
+    """A haystack by name: "noise", or what corpora.load() takes. The result's name has a digest of the text where that is files.
 
     Raises:
         OSError, ValueError: as corpora.load().
@@ -90,7 +94,7 @@ def load(name: str) -> Haystack:
     if name == "noise":
         return Haystack(name, (NOISE,))
     text = "\n\n".join(text for _, text in corpora.load(name))
-    if name == "essays":  # lines of one length, and paragraphs that lost what stood between them
+    if name == "essays":  # their lines are wrapped, and some paragraphs have lost the break between them
         text = " ".join(re.sub(r"(?<=[a-z)][.?!])(?=[A-Z])", " ", text).split())
     if name not in corpora.CORPORA:
         name = f"{Path(name).name}#{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
@@ -98,7 +102,7 @@ def load(name: str) -> Haystack:
 
 
 def split(text: str) -> tuple:
-    """Sentences with the white space behind them, which joined are the text again (without what stands before the first)."""
+    """Sentences with the white space behind them; joined they are the text, without white space before the first."""
     out = []
     for piece in _SENTENCE.findall(text):
         while len(piece) > _MAX_PIECE:

@@ -1,7 +1,7 @@
-"""LongBench's 21 data sets (arXiv 2308.14508): metric, tokens of an answer, and what to ask.
+"""LongBench's 21 data sets (arXiv 2308.14508): metric, tokens of an answer, and prompt.
 
-The prompts say what the benchmark's say, in other words. Scores to compare with published ones need the official ones: the
-files dataset2prompt.json and dataset2maxlen.json of the benchmark, beside the data, take their place.
+The prompts ask for the same as the benchmark's, in other words. Scores that are to be compared with published ones need the
+official prompts: the benchmark's files dataset2prompt.json and dataset2maxlen.json beside the data replace those here.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """One data set. The template has {context} and mostly {input}, the question."""
+    """One data set. The template has {context}, and in most data sets {input}, the question."""
 
     metric: str
-    n_max: int  #: tokens of an answer at most
+    n_max: int  #: tokens of an answer, at most
     template: str
     chat: bool = True  #: the prompt goes through the model's chat template
-    first_line: bool = False  #: of the answer, the first line counts
+    first_line: bool = False  #: only the first line of the answer counts
 
 
 def _around(before: str, instruction: str, after: str, ask: str) -> str:
@@ -82,8 +82,11 @@ TASKS = {
     ),
     "vcsum": Task("rouge_zh", 512, "请阅读下面的会议记录，然后写一段话，总结会议的内容。\n会议记录：\n{context}\n\n会议总结："),
     "trec": Task(
-        *("classification", 64, "Say of which type the last question is. Examples come first.\n\n{context}\n{input}"),
-        *(False, True),
+        "classification",
+        64,
+        "Say of which type the last question is. Examples come first.\n\n{context}\n{input}",
+        chat=False,
+        first_line=True,
     ),
     "triviaqa": Task(
         "qa_f1",
@@ -94,8 +97,11 @@ TASKS = {
         True,
     ),
     "samsum": Task(
-        *("rouge", 128, "Summarize the last dialogue in a few short sentences. Examples come first.\n\n{context}\n\n{input}"),
-        *(False, True),
+        "rouge",
+        128,
+        "Summarize the last dialogue in a few short sentences. Examples come first.\n\n{context}\n\n{input}",
+        chat=False,
+        first_line=True,
     ),
     "lsht": Task("classification", 64, "请判断最后一条新闻属于哪个类别，前面是一些例子。\n\n{context}\n{input}", False, True),
     "passage_count": Task(

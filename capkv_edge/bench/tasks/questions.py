@@ -1,4 +1,4 @@
-"""What a retrieval task makes: a text, read before anything is asked, and questions about it that a program can score."""
+"""What a retrieval task makes: a text that is read first, and questions about it whose answers a program can score."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,44 +8,44 @@ import numpy as np
 
 from .haystacks import Haystack, bury
 
-_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, spread evenly however many there are
-_SLACK = 4  # tokens by which a text may fall short of its length before another try
+_GOLDEN = 0.6180339887498949  # any number of its multiples, modulo 1, is spread evenly
+_SLACK = 4  # a text may be so many tokens shorter than its length
 _MAX_TRIES = 12
 
 
 def match_all(answer: str, expected) -> float:
-    """The share of the expected strings that stand in the answer, in upper or lower case."""
+    """The share of the expected strings that stand in the answer; case does not matter."""
     answer = answer.lower()
     return sum(text.lower() in answer for text in expected) / len(expected)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question, asked alone. `depth`: where in the text its needle is (0 to 1), None where the answer is all over the text."""
+    """A question, asked alone. `depth`: where in the text its needle is (0 to 1); None where the answer is all over the text."""
 
     question: str
     expected: tuple
     n_predict: int  #: tokens of the answer, at most
-    answer_prefix: str = ""  #: what the reply is made to begin with; not part of the answer
+    answer_prefix: str = ""  #: the model's reply is made to begin with it; not part of the answer
     depth: float | None = None
-    check: Callable = match_all  #: (answer, expected) to a score from 0 to 1
+    check: Callable = match_all  #: (answer, expected) -> score from 0 to 1
 
     def score(self, answer: str) -> float:
         return self.check(answer, self.expected)
 
     @property
     def has_one_answer(self) -> bool:
-        """Whether there is one string to expect."""
+        """Whether exactly one string is expected."""
         return self.check is match_all and len(self.expected) == 1
 
     def is_settled(self, answer: str) -> bool:
-        """Whether no word that is added can change the score."""
+        """Whether the score stays the same whatever is added to the answer."""
         return self.check is match_all and match_all(answer, self.expected) == 1
 
 
 @dataclass(frozen=True)
 class Text:
-    """What is read before the question: turns of a conversation (role, content), then the beginning of the user's last turn."""
+    """What is read before the question: turns (role, content) of a conversation, then the beginning of the user's last turn."""
 
     prefix: str
     items: tuple
@@ -58,10 +58,10 @@ class Draft:
 
     Args:
         tokens: a function from text to its number of tokens.
-        size: a function from a Text to all tokens that it takes: chat template, longest question, its answer.
-        length: tokens that a Text may take; of a dialogue, its turns.
+        size: a function from a Text to the tokens that it takes with chat template, longest question and answer.
+        length: tokens that a Text may take; of a dialogue, the number of its turns.
         share: questions per text.
-        depths: where needles are put, one after another from text to text; empty is an even spread.
+        depths: of the needles, in turn from text to text; empty: spread evenly.
     """
 
     task: str
@@ -86,7 +86,7 @@ class Draft:
         return round((offset + self.index * _GOLDEN + i / self.share) % 1, 4)
 
     def hide(self, head: str, needles: list, items: tuple, start: float, haystack: Haystack | None = None) -> Text:
-        """The longest text of head and haystack, from its `start`, with needles [(depth, text)] in it."""
+        """The longest text that fits: the head, then the haystack from its `start` (0 to 1) with needles [(depth, text)] in it."""
         haystack = haystack or self.haystack
 
         def build(n: int) -> Text:
@@ -96,10 +96,10 @@ class Draft:
         return self.fit(build)
 
     def fit(self, build, most: int | None = None) -> Text:
-        """The largest build(n), n = 0 to `most`, that takes at most `length` tokens, or up to a few less.
+        """The largest build(n), n = 0 to `most`, that takes at most `length` tokens; it may be a few tokens short of the largest.
 
         Raises:
-            ValueError: build(0) takes more.
+            ValueError: build(0) takes more than `length` tokens.
         """
         best = build(0)
         first = used = self.size(best)
@@ -116,7 +116,7 @@ class Draft:
                 low, best, used = n, text, size
             else:
                 high = n
-            step = (self.length - used) * n // max(size - first, 1)  # by the tokens that one more n has cost so far
+            step = (self.length - used) * n // max(size - first, 1)  # from the tokens that n has cost so far
             n = low + max(1, step)
             if n >= high:
                 n = (low + high) // 2

@@ -1,4 +1,4 @@
-"""The table of retrieval tasks: a new task is a function from a Draft to a Text, and a line here."""
+"""The table of retrieval tasks. A new task is a function from a Draft to a Text, and a record here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from functools import partial
 from . import haystacks
 from .dialogues import FACTS, instruction, recall
 from .questions import Draft, Text
-from .ruler_niah import niah
-from .ruler_other import common_words, frequent_words, variable_tracking
+from .ruler import common_words, frequent_words, niah, variable_tracking
 from .small_talk import QUESTIONS
 
 
@@ -16,33 +15,54 @@ from .small_talk import QUESTIONS
 class Task:
     name: str
     make: Callable
-    haystack: str  #: what it is made from unless told otherwise
-    own: bool = False  #: the text is of the task's own making: the haystack cannot be chosen
-    max_share: int | None = None  #: questions that a text can have; None: any number
+    haystack: str  #: the text around the needles, unless another one is chosen
+    what: str  #: what is asked, for the documentation
+    own: bool = False  #: the task makes its own text, so the haystack cannot be chosen
+    max_share: int | None = None  #: questions that one text can have; None: any number
     turns: bool = False  #: length counts turns of a conversation, not tokens
 
 
-#: one more whenever the words of a task change: rows of other words are not the same measurement
+#: add one whenever the words of a task change, since rows with other words are not the same measurement
 WORDING = 1
 
 TASKS = {
     task.name: task
     for task in (
-        Task("niah_single_1", niah, "noise"),
-        Task("niah_single_2", niah, "essays"),
-        Task("niah_single_3", partial(niah, values="uuids"), "essays"),
-        Task("niah_multikey_1", partial(niah, n_keys=4), "essays"),
-        Task("niah_multikey_2", partial(niah, in_needles=True), "needles", own=True),
-        Task("niah_multikey_3", partial(niah, keys="uuids", values="uuids", in_needles=True), "needles", own=True),
-        Task("niah_multivalue", partial(niah, n_values=4), "essays"),
-        Task("niah_multiquery", partial(niah, n_keys=4, n_asked=4), "essays"),
-        Task("vt", variable_tracking, "noise"),
-        Task("cwe", common_words, "words", own=True, max_share=1),
-        Task("fwe", frequent_words, "words", own=True, max_share=1),
-        Task("recall", recall, "talk", own=True, turns=True, max_share=len(FACTS)),
-        Task("instruction", instruction, "talk", own=True, turns=True, max_share=len(QUESTIONS)),
+        Task("niah_single_1", niah, "noise", "the number of a key"),
+        Task("niah_single_2", niah, "essays", "the number of a key"),
+        Task("niah_single_3", partial(niah, values="uuids"), "essays", "the UUID of a key"),
+        Task("niah_multikey_1", partial(niah, n_keys=4), "essays", "the number of one key among four"),
+        Task("niah_multikey_2", partial(niah, in_needles=True), "needles", "the number of one key; all other text is needles", own=True),
         Task(
-            "instruction_shown", partial(instruction, demonstrated=True), "talk", own=True, turns=True, max_share=len(QUESTIONS)
+            "niah_multikey_3",
+            partial(niah, keys="uuids", values="uuids", in_needles=True),
+            "needles",
+            "the UUID of one key that is a UUID; all other text is needles",
+            own=True,
+        ),
+        Task("niah_multivalue", partial(niah, n_values=4), "essays", "the four numbers of a key"),
+        Task("niah_multiquery", partial(niah, n_keys=4, n_asked=4), "essays", "the numbers of four keys"),
+        Task("vt", variable_tracking, "noise", "all variables that hold a value, directly or through others"),
+        Task("cwe", common_words, "words", "the ten words of a list that occur most often", own=True, max_share=1),
+        Task("fwe", frequent_words, "words", "the three most frequent coded words", own=True, max_share=1),
+        Task("recall", recall, "talk", "facts told in the first turns", own=True, turns=True, max_share=len(FACTS)),
+        Task(
+            "instruction",
+            instruction,
+            "talk",
+            "replies that keep a rule of the system prompt",
+            own=True,
+            turns=True,
+            max_share=len(QUESTIONS),
+        ),
+        Task(
+            "instruction_shown",
+            partial(instruction, demonstrated=True),
+            "talk",
+            "the same; all replies before keep the rule",
+            own=True,
+            turns=True,
+            max_share=len(QUESTIONS),
         ),
     )
 }
@@ -52,7 +72,7 @@ DIALOGUES = tuple(task.name for task in TASKS.values() if task.turns)
 
 
 def find(name: str) -> Task:
-    """A task by name. Raises ValueError that lists the names."""
+    """A task by name. Raises ValueError where there is none; the message lists the names."""
     if name not in TASKS:
         raise ValueError(f"task = {name}: allowed are {', '.join(TASKS)}")
     return TASKS[name]
@@ -63,7 +83,7 @@ def make_text(name: str, index: int, length: int, tokens, size, *, haystack=None
 
     Raises:
         ValueError: an argument out of range, or a length that the task does not fit in.
-        FileNotFoundError: a haystack that is not there.
+        FileNotFoundError: there is no such haystack.
     """
     task = find(name)
     for option, value, least in (("length", length, 1), ("index", index, 0), ("seed", seed, 0), ("share", share, 1)):

@@ -1,4 +1,4 @@
-"""Small talk about this and that, for long conversations: questions of a user and replies of an assistant."""
+"""Small talk that fills long conversations: questions of a user and replies of an assistant."""
 
 _TALK = """
 How do I keep bread fresh for longer?
@@ -221,7 +221,7 @@ _PARTS = [" ".join(part.split()) for part in _TALK.strip().split("\n\n")]
 #: (question, reply)
 TALK = tuple(zip(_PARTS[::2], _PARTS[1::2]))
 
-#: replies to something that a user tells
+#: replies to a user who tells something
 NOTED = (
     "Thank you for telling me.",
     "That is good to know.",
@@ -253,7 +253,7 @@ QUESTIONS = (
 
 
 def small_talk(rng, n: int) -> list:
-    """n (question, reply) in random order; all of TALK comes up before one does again."""
+    """n pairs (question, reply) in random order; none comes twice before all of TALK have come."""
     order = []
     while len(order) < n:
         order += rng.permutation(len(TALK)).tolist()

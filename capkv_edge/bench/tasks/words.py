@@ -1,4 +1,9 @@
-"""Words that keys, lists and talk are made of. None stands within another, so that finding one in an answer means that word."""
+"""Words, numbers and codes that texts and questions are made of.
+
+No word stands within another one, so that a word that is found in an answer is that word.
+"""
+
+import uuid
 
 ADJECTIVES = """
 amber ancient arctic autumn azure basic bitter bold brave brief bright brisk bronze busy calm careful charming cheap chilly
@@ -49,12 +54,33 @@ yawn
 
 
 def pairs(rng, n: int) -> list:
-    """n different keys of an adjective and a noun, such as "amber-otter".
+    """n different keys, each an adjective and a noun such as "amber-otter".
 
     Raises:
-        ValueError: more than there are.
+        ValueError: n is more than the keys that there are.
     """
     n_all = len(ADJECTIVES) * len(NOUNS)
     if n > n_all:
         raise ValueError(f"{n:,} keys are wanted, and {n_all:,} can be made")
     return [f"{ADJECTIVES[i % len(ADJECTIVES)]}-{NOUNS[i // len(ADJECTIVES)]}" for i in rng.permutation(n_all)[:n].tolist()]
+
+
+def numbers(rng, n: int) -> list:
+    """n different numbers of seven digits, as text."""
+    out = {}
+    while len(out) < n:
+        out.update(dict.fromkeys(rng.integers(10**6, 10**7, n - len(out)).tolist()))
+    return [str(number) for number in out]
+
+
+def uuids(rng, n: int) -> list:
+    """n random UUIDs of version 4, as text."""
+    return [str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(n)]
+
+
+def letters(rng, n: int, length: int, alphabet: str) -> list:
+    """n different words of random letters."""
+    out = {}
+    while len(out) < n:
+        out["".join(alphabet[i] for i in rng.integers(0, len(alphabet), length).tolist())] = None
+    return list(out)
