@@ -6,6 +6,7 @@ import string
 import sys
 
 import pytest
+from fake_engine import BOS, FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,26 +216,12 @@ def test_what_is_not_there_is_named(tmp_path):
 # --- prompts ---
 
 
-class FakeEngine:
-    """Tokens are characters; a chat has a marker on both sides; bos is 1."""
-
-    bos = 1
-
-    def tokenize(self, text, special=False):
-        return [ord(c) for c in text]
-
-    def detokenize(self, tokens):
-        return "".join(map(chr, tokens))
-
-    def chat(self, messages, add_generation_prompt=True):
-        return "<u>" + messages[0]["content"] + "<a>"
-
-
 def prompt_of(name, n_ctx=100_000, **given):
     task = TASKS[name]
     dataset = longbench.Dataset(name, None, task, "built-in")
-    prompt = make_prompt(FakeEngine(), dataset, {**item(**given)}, n_ctx)
-    texts = ["".join(map(chr, part)) for part in (prompt.tokens[: prompt.n_context], prompt.tokens[prompt.n_context :])]
+    engine = FakeEngine(chars=True)
+    prompt = make_prompt(engine, dataset, {**item(**given)}, n_ctx)
+    texts = [engine.detokenize(part) for part in (prompt.tokens[: prompt.n_context], prompt.tokens[prompt.n_context :])]
     return prompt, *texts
 
 
@@ -245,8 +232,8 @@ def test_every_prompt_has_text_and_question_in_their_places(name):
     asks = "{input}" in TASKS[name].template
     assert "THE {TEXT}" in before and question not in before
     assert after.startswith(question) if asks else before.endswith("THE {TEXT}")
-    assert before.startswith("\1<u>") == after.endswith("<a>") == TASKS[name].chat
-    assert prompt.tokens[0] == 1 and prompt.n_cut == 0
+    assert before.startswith("<u>") == after.endswith("<a>") == TASKS[name].chat
+    assert prompt.tokens[0] == BOS and prompt.tokens.count(BOS) == 1 and prompt.n_cut == 0
 
 
 @settings(max_examples=60)
@@ -281,4 +268,4 @@ def test_a_prompt_that_cannot_be_asked_is_refused(template, message, tmp_path):
     (tmp_path / "dataset2prompt.json").write_text(json.dumps({"lcc": template}))
     dataset = load(tmp_path)[0]
     with pytest.raises(ValueError, match=message):
-        make_prompt(FakeEngine(), dataset, dataset.items()[0], 1000)
+        make_prompt(FakeEngine(chars=True), dataset, dataset.items()[0], 1000)

@@ -1,66 +1,21 @@
 """capkv_edge.bench.measure.longbench.run: what is read before and after an eviction, rows, and taking a run up again."""
 
-import contextlib
 import json
-from pathlib import Path
 
 import pytest
+from fake_engine import FakeEngine
 
-from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.measure.longbench import Plan, load, run
 from capkv_edge.bench.report.output import render
+from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
 
 FULL, CAPKV = Setup(), Setup.parse("capkv@64")
 
 
-class FakeStream:
-    """Notes what is done to it, and answers with a given text."""
-
-    def __init__(self, answer):
-        self.answer, self.log, self.closed = list(answer), [], False
-
-    def read(self, tokens):
-        self.log += [chr(t) for t in tokens]
-
-    def compress(self):
-        self.log.append("|")
-
-    def generate(self, n_max, stop=()):
-        part, self.answer = self.answer[:n_max], self.answer[n_max:]
-        return [ord(c) for c in part]
-
-    def memory(self):
-        return dict(bytes_kv=1, bytes_total=1, bytes_full=2)
-
-
-class FakeEngine:
-    """Tokens are characters."""
-
-    path, type, hash, n_threads, n_gpu_layers = Path("fake.gguf"), "fake", "f", 1, 0
-    bos = None
-
-    def __init__(self, answer):
-        self.answer, self.streams = answer, []
-
-    def tokenize(self, text, special=False):
-        return [ord(c) for c in text]
-
-    def detokenize(self, tokens):
-        return "".join(map(chr, tokens))
-
-    def chat(self, messages, add_generation_prompt=True):
-        return "<u>" + messages[0]["content"] + "<a>"
-
-    def bytes_per_token(self, kind):
-        return 1.0
-
-    @contextlib.contextmanager
-    def open(self, setup, n_ctx):
-        self.streams.append(FakeStream(self.answer))
-        yield self.streams[-1]
-        self.streams[-1].closed = True
+def engine_that_says(answer):
+    return FakeEngine(lambda text: answer, chars=True, bos=None)
 
 
 @pytest.fixture
@@ -78,22 +33,22 @@ def plan(folder, names, setups=(CAPKV,), **given):
 
 
 def test_blind_evicts_before_the_question_and_aware_before_the_last_token(folder):
-    engine = FakeEngine("yes")
+    engine = engine_that_says("yes")
     rows = list(run(engine, plan(folder, ["hotpotqa"]), Store()))
-    blind, aware = ("".join(stream.log) for stream in engine.streams)
+    blind, aware = (stream.story for stream in engine.streams)
     assert blind == "<u>A TEXT B |Q? C<a>" and aware == "<u>A TEXT B Q? C<a|>"
-    assert [row["mode"] for row in rows] == ["blind", "aware"] and all(stream.closed for stream in engine.streams)
+    assert [row["mode"] for row in rows] == ["blind", "aware"] and all(not stream.is_open for stream in engine.streams)
 
 
 def test_without_a_policy_one_answer_serves_both_modes(folder):
-    engine = FakeEngine("yes")
+    engine = engine_that_says("yes")
     rows = list(run(engine, plan(folder, ["hotpotqa"], [FULL, Setup.parse("q8_0"), Setup.parse("shift@64")]), Store()))
     assert len(engine.streams) == 3 and len(rows) == 6
     assert {row["answer"] for row in rows} == {"yes"}
 
 
 def test_rows_have_the_score_the_prompt_and_the_settings(folder):
-    row = next(run(FakeEngine("yes"), plan(folder, ["hotpotqa"]), Store()))
+    row = next(run(engine_that_says("yes"), plan(folder, ["hotpotqa"]), Store()))
     assert row["score"] == pytest.approx(2 / 3) and row["answer"] == "yes" and row["metric"] == "qa_f1"
     assert row["dataset"] == "hotpotqa" and row["item"] in "ab" and row["prompts"].startswith("dataset2prompt.json")
     assert row["setup"] == "capkv@64" and row["budget"] == 64 and row["policy"] == "capkv" and row["n_ctx"] == 512
@@ -101,37 +56,37 @@ def test_rows_have_the_score_the_prompt_and_the_settings(folder):
 
 
 def test_of_an_answer_after_examples_the_first_line_counts_and_no_more_is_generated(folder):
-    engine = FakeEngine("\nno\n" + "and so on " * 10)
+    engine = engine_that_says("\nno\n" + "and so on " * 10)
     rows = list(run(engine, plan(folder, ["triviaqa"], modes=("aware",)), Store()))
     assert rows[0]["score"] == 1.0 and len(rows[0]["answer"]) == 16
-    assert "".join(engine.streams[0].log) == "TEXT\nQ|?", "no chat template"
+    assert engine.streams[0].story == "TEXT\nQ|?", "no chat template"
 
 
 def test_a_long_first_line_is_generated_to_its_end(folder):
-    engine = FakeEngine("x" * 100)
+    engine = engine_that_says("x" * 100)
     rows = list(run(engine, plan(folder, ["triviaqa"], modes=("aware",)), Store()))
     assert rows[0]["answer"] == "x" * 32 and engine.streams[0].log[-1] == "x", "the token between the steps was read"
-    engine = FakeEngine("x" * 16)
+    engine = engine_that_says("x" * 16)
     assert next(run(engine, plan(folder, ["triviaqa"], modes=("aware",)), Store()))["answer"] == "x" * 16
 
 
 def test_a_run_that_was_left_is_taken_up_where_it_was(folder, tmp_path):
     path = tmp_path / "rows.jsonl"
     work = plan(folder, ["hotpotqa", "triviaqa"], [FULL, CAPKV])
-    first = run(FakeEngine("yes"), work, Store(path))
+    first = run(engine_that_says("yes"), work, Store(path))
     some = [next(first) for _ in range(3)]
     first.close()
     seen = []
-    rest = list(run(FakeEngine("no"), work, Store(path), lambda *args: seen.append(args)))
+    rest = list(run(engine_that_says("no"), work, Store(path), lambda *args: seen.append(args)))
     assert len(some) + len(rest) == 8 == len(Store(path).rows("longbench"))
     assert [row["answer"] for row in Store(path).rows()] == ["yes"] * 3 + ["no"] * 5
     assert seen[-1] == (8, 8, "") and [args[0] for args in seen[:-1]] == list(range(8))
-    assert list(run(FakeEngine("no"), work, Store(path))) == []
+    assert list(run(engine_that_says("no"), work, Store(path))) == []
 
 
 def test_the_modes_have_a_line_each_in_the_table(folder):
     store = Store()
-    list(run(FakeEngine("yes"), plan(folder, ["hotpotqa"], [FULL, CAPKV]), store))
+    list(run(engine_that_says("yes"), plan(folder, ["hotpotqa"], [FULL, CAPKV]), store))
     text = render(store.rows(), "md")
     lines = [line.replace(" ", "") for line in text.splitlines() if line.startswith("| hotpotqa")][:4]
     expected = [[mode, setup] for mode in ("aware", "blind") for setup in ("full", "capkv@64")]
@@ -141,7 +96,7 @@ def test_the_modes_have_a_line_each_in_the_table(folder):
 
 def test_an_unknown_mode_is_refused(folder):
     with pytest.raises(ValueError, match="mode = deaf: allowed are blind, aware"):
-        next(run(FakeEngine(""), plan(folder, ["hotpotqa"], modes=("deaf",)), Store()))
+        next(run(engine_that_says(""), plan(folder, ["hotpotqa"], modes=("deaf",)), Store()))
 
 
 def test_a_model_answers_through_every_kind_of_setup(tmp_path, tiny_llama):
