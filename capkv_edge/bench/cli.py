@@ -1,7 +1,8 @@
-"""The command capkv-bench: what is lost and what is gained at a budget, on any GGUF file."""
+"""The command capkv-bench: what a budget loses and what it gains, on any GGUF file."""
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,24 @@ from .. import command
 from . import options as o
 from . import terminal
 
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True, help=__doc__
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=command.version("capkv-bench"), is_eager=True, help="print the version and exit"),
+    ] = False,
+):
+    pass
+
+
+def _command_line() -> str:
+    return shlex.join(["capkv-bench", *sys.argv[1:]])
+
 
 def _engine(model, threads, gpu_layers):
     from .run.engine import Engine
@@ -17,222 +36,236 @@ def _engine(model, threads, gpu_layers):
     return Engine(model, n_threads=threads, n_gpu_layers=gpu_layers)
 
 
-def _run(what: str, engine, make_work, rows, output, plot) -> int:
-    """Measure with a bar, then print and draw; make_work(store, progress) gives the rows."""
+def _measure(kind: str, given, make_work, engine=None) -> int:
+    """Measure with a progress bar, then print and draw. make_work(store, progress) gives the rows; the engine is closed."""
     from .run.rows import Store
 
-    store = Store(rows)
+    store = Store(given.rows)
     with engine or terminal.nothing():
         if engine:
-            terminal.start(engine.cache_device, engine.n_threads)
-        with terminal.bar(what) as progress:
-            done = terminal.collect(make_work(store, progress), store, rows)
-    kind = "retrieval" if what == "dialogues" else what
-    terminal.finish(store.rows(kind), output, plot, shlex.join(["capkv-bench", *sys.argv[1:]]))
+            terminal.say_device(engine.cache_device, engine.n_threads)
+        with terminal.bar(kind) as progress:
+            done = terminal.collect(make_work(store, progress), store, given.rows)
+    terminal.finish(store.rows(kind), given.output, given.plot, _command_line())
     return 0 if done else 130
 
 
-def _app() -> typer.Typer:
-    app = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True, help=__doc__
+@app.command()
+@o.shared(*o.MEASURED)
+def fidelity(
+    given,
+    model: o.Model,
+    text: Annotated[str, o.option("--text", "T,..", "python-docs, essays, files or folders")] = "python-docs",
+    ctx: Annotated[str, o.option("--ctx", "N,..", "contexts in tokens; the last half of each is scored")] = "4096",
+    docs: o.Docs = 8,
+    stride: o.Stride = 4,
+):
+    """The next token's distribution against the full cache's, while text streams in."""
+    from .measure import fidelity
+    from .tasks import corpora
+
+    terminal.check(given.output, given.plot)
+    contexts, setups = sorted(o.numbers("--ctx", ctx, least=256)), o.setups_of(given)
+    engine = _engine(model, given.threads, given.gpu_layers)
+    documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
+    plan = fidelity.Plan(documents, setups, contexts, stride, given.seed)
+    return _measure("fidelity", given, lambda store, progress: fidelity.run(engine, plan, store, progress), engine)
+
+
+@app.command()
+@o.shared(*o.MEASURED)
+def retrieval(
+    given,
+    model: o.Model,
+    task: Annotated[
+        str, o.option("--task", "T,..", "tasks; 'help' lists them, ruler and dialogues are groups")
+    ] = "niah_multikey_1",
+    length: Annotated[str, o.option("--length", "N,..", "tokens of the texts, question and answer included")] = "4096",
+    turns: Annotated[int, o.option("--turns", "N", "turns of the dialogues", min=1)] = 20,
+    depths: Annotated[
+        str, o.option("--depths", "X,..", "where the needles stand in the text, 0 to 1", show_default="spread evenly")
+    ] = "",
+    haystack: Annotated[
+        str | None,
+        o.option("--haystack", "H", "noise, essays, python-docs, a file or a folder", show_default="each task's own"),
+    ] = None,
+    mode: o.Mode = "blind",
+    n_texts: Annotated[int, o.option("--texts", "N", "texts of each task and length", min=1)] = 10,
+    share: Annotated[
+        int, o.option("--share", "N", "questions about one text, each asked alone from the same cache", min=1)
+    ] = 5,
+    min_base: Annotated[
+        float, o.option("--min-base", "X", "leave out tasks in which the full cache scores less", min=0, max=1)
+    ] = 0.1,
+):
+    """RULER's tasks, facts told many turns ago, rules given at the start."""
+    from .measure import retrieval
+    from .tasks.registry import DIALOGUES, RULER
+
+    groups = {"ruler": RULER, "dialogues": DIALOGUES}
+    if task == "help":
+        typer.echo("\n".join(f"{name}: {', '.join(tasks)}" for name, tasks in groups.items()))
+        return 0
+    terminal.check(given.output, given.plot)
+    plan = retrieval.Plan(
+        tasks=[name for part in o.split(task) for name in groups.get(part, (part,))],
+        setups=o.setups_of(given),
+        lengths=o.numbers("--length", length, least=256),
+        n_turns=turns,
+        modes=o.split(mode),
+        n_texts=n_texts,
+        haystack=haystack,
+        share=share,
+        depths=tuple(o.numbers("--depths", depths, float, 0, 1)) if depths else (),
+        seed=given.seed,
+        min_base=min_base,
     )
+    engine = _engine(model, given.threads, given.gpu_layers)
+    return _measure("retrieval", given, lambda store, progress: retrieval.run(engine, plan, store, progress), engine)
 
-    @app.callback()
-    def about(
-        version: Annotated[
-            bool, typer.Option("--version", callback=command.version("capkv-bench"), is_eager=True, help="and leave")
-        ] = False,
-    ):
-        pass
 
-    @app.command()
-    def fidelity(
-        model: o.Model,
-        text: o.Texts = "python-docs",
-        policy: o.Policies = "capkv,streaming,shift",
-        budget: o.Budgets = "512,1024",
-        type: o.Types = "f16",
-        setup: o.Setups = "q8_0;q4_0",
-        ctx: o.Contexts = "4096",
-        docs: Annotated[int, typer.Option("--docs", metavar="N", help="documents of each text", min=1)] = 8,
-        stride: Annotated[int, typer.Option("--stride", metavar="N", help="score every N-th token", min=1)] = 4,
-        rows: o.Rows = None,
-        output: o.Output = "md",
-        plot: o.Plot = None,
-        threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = None,
-        seed: o.Seed = 1,
-    ):
-        """Next-token distributions against the full cache's, while text streams in."""
-        from .measure import fidelity
-        from .tasks import corpora
+@app.command()
+@o.shared(*o.MEASURED)
+def longbench(
+    given,
+    model: o.Model,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="with LongBench's DATASET.jsonl files", show_default=False)],
+    dataset: Annotated[str, o.option("--dataset", "D,..", "data sets", show_default="all in the folder")] = "",
+    ctx: Annotated[int, o.option("--ctx", "N", "context in tokens; longer texts are cut in the middle", min=256)] = 4096,
+    mode: o.Mode = "blind",
+    items: Annotated[int | None, o.option("--items", "N", "items of each data set", min=1, show_default="all")] = None,
+):
+    """LongBench's own files, with its official metrics."""
+    from .measure import longbench
 
-        terminal.check(output, plot)
-        contexts = sorted(o.numbers("--ctx", ctx, least=256))
-        setups = o.setups(policy, budget, type, setup)
-        engine = _engine(model, threads, gpu_layers)
-        documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
-        plan = fidelity.Plan(documents, setups, contexts, stride, seed)
-        return _run("fidelity", engine, lambda store, say: fidelity.run(engine, plan, store, say), rows, output, plot)
+    terminal.check(given.output, given.plot)
+    datasets = longbench.load(folder, o.split(dataset) or None)
+    plan = longbench.Plan(datasets, o.setups_of(given), ctx, tuple(o.split(mode)), items, given.seed)
+    engine = _engine(model, given.threads, given.gpu_layers)
+    return _measure("longbench", given, lambda store, progress: longbench.run(engine, plan, store, progress), engine)
 
-    @app.command()
-    def retrieval(
-        model: o.Model,
-        task: Annotated[
-            str, typer.Option("--task", metavar="T,..", help="tasks; 'help' lists them, ruler and dialogues are groups")
-        ] = "niah_multikey_1",
-        length: Annotated[
-            str, typer.Option("--length", metavar="N,..", help="tokens of the texts, question and answer included")
-        ] = "4096",
-        turns: Annotated[int, typer.Option("--turns", metavar="N", help="turns of the dialogues", min=1)] = 20,
-        depths: Annotated[
-            str, typer.Option("--depths", metavar="X,..", help="where the needles stand, 0 to 1", show_default="spread evenly")
-        ] = "",
-        haystack: Annotated[
-            str | None,
-            typer.Option(
-                "--haystack", metavar="H", help="noise, essays, python-docs, a file or a folder", show_default="each task's own"
-            ),
-        ] = None,
-        mode: Annotated[
-            str, typer.Option("--mode", metavar="M,..", help="blind: evicted before the question is known; aware: after it")
-        ] = "blind",
-        n_texts: Annotated[int, typer.Option("--texts", metavar="N", help="texts of each task and length", min=1)] = 10,
-        share: Annotated[
-            int, typer.Option("--share", metavar="N", help="questions to one text, each asked alone from the same cache", min=1)
-        ] = 5,
-        min_base: Annotated[
-            float, typer.Option("--min-base", metavar="X", help="leave out what the full cache scores less in", min=0, max=1)
-        ] = 0.1,
-        policy: o.Policies = "capkv,streaming,shift",
-        budget: o.Budgets = "512,1024",
-        type: o.Types = "f16",
-        setup: o.Setups = "q8_0;q4_0",
-        rows: o.Rows = None,
-        output: o.Output = "md",
-        plot: o.Plot = None,
-        threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = None,
-        seed: o.Seed = 1,
-    ):
-        """Tasks of RULER, facts told many turns ago, rules given at the start."""
-        from .measure import retrieval
-        from .tasks.registry import DIALOGUES, RULER
 
-        if task == "help":
-            typer.echo(f"ruler: {', '.join(RULER)}\ndialogues: {', '.join(DIALOGUES)}")
-            return 0
-        terminal.check(output, plot)
-        groups = {"ruler": RULER, "dialogues": DIALOGUES}
-        plan = retrieval.Plan(
-            tasks=[name for part in o.split(task) for name in groups.get(part, (part,))],
-            setups=o.setups(policy, budget, type, setup),
-            lengths=o.numbers("--length", length, least=256),
-            n_turns=turns,
-            modes=o.split(mode),
-            n_texts=n_texts,
-            haystack=haystack,
-            share=share,
-            depths=tuple(o.numbers("--depths", depths, float, 0, 1)) if depths else (),
-            seed=seed,
-            min_base=min_base,
-        )
-        engine = _engine(model, threads, gpu_layers)
-        return _run("retrieval", engine, lambda store, say: retrieval.run(engine, plan, store, say), rows, output, plot)
+@app.command()
+@o.shared(*o.MEASURED, budget="1024")
+def speed(
+    given,
+    model: o.Model,
+    depth: Annotated[str, o.option("-d/--depth", "N,..", "tokens read before the test")] = "0,4096",
+    n_prompt: Annotated[int, o.option("-p/--n-prompt", "N", "tokens to read, 0: none", min=0)] = 512,
+    n_gen: Annotated[int, o.option("-n/--n-gen", "N", "tokens to decode, 0: none", min=0)] = 128,
+    repeat: Annotated[int, o.option("-r/--repetitions", "N", "rounds; each measures all setups once", min=1)] = 3,
+    batch: Annotated[int, o.option("-b/--batch", "N", "tokens read at once", min=1)] = 512,
+    text: Annotated[str, o.option("--text", "T", "python-docs, random (tokens) or a file")] = "python-docs",
+    limit: Annotated[
+        float | None, o.option("--limit", "S", "seconds for each setup at each depth", show_default="no limit")
+    ] = None,
+):
+    """Tokens per second, memory and the cost of evictions at depths, in llama-bench's terms."""
+    from .measure import speed
 
-    @app.command()
-    def longbench(
-        model: o.Model,
-        folder: Annotated[
-            str, typer.Argument(metavar="FOLDER", help="with LongBench's DATASET.jsonl files", show_default=False)
-        ],
-        dataset: Annotated[
-            str, typer.Option("--dataset", metavar="D,..", help="data sets", show_default="all in the folder")
-        ] = "",
-        ctx: Annotated[
-            int, typer.Option("--ctx", metavar="N", help="context; longer texts are cut in their middle", min=256)
-        ] = 4096,
-        mode: Annotated[
-            str, typer.Option("--mode", metavar="M,..", help="blind: evicted before the question is known; aware: after it")
-        ] = "blind",
-        items: Annotated[
-            int | None, typer.Option("--items", metavar="N", help="items of each data set", min=1, show_default="all")
-        ] = None,
-        policy: o.Policies = "capkv,streaming,shift",
-        budget: o.Budgets = "512,1024",
-        type: o.Types = "f16",
-        setup: o.Setups = "q8_0;q4_0",
-        rows: o.Rows = None,
-        output: o.Output = "md",
-        plot: o.Plot = None,
-        threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = None,
-        seed: o.Seed = 1,
-    ):
-        """LongBench's own files, with its official metrics."""
-        from .measure import longbench
+    terminal.check(given.output, given.plot)
+    plan = speed.Plan(
+        o.setups_of(given),
+        o.numbers("--depth", depth),
+        n_prompt=n_prompt,
+        n_gen=n_gen,
+        rounds=repeat,
+        n_batch=batch,
+        n_threads=given.threads,
+        n_gpu_layers=given.gpu_layers,
+        text=text,
+        limit_s=limit,
+        seed=given.seed,
+    )
+    return _measure("speed", given, lambda store, progress: speed.run(model, plan, store, progress, terminal.say_device))
 
-        terminal.check(output, plot)
-        datasets = longbench.load(folder, o.split(dataset) or None)
-        plan = longbench.Plan(datasets, o.setups(policy, budget, type, setup), ctx, tuple(o.split(mode)), items, seed)
-        engine = _engine(model, threads, gpu_layers)
-        return _run("longbench", engine, lambda store, say: longbench.run(engine, plan, store, say), rows, output, plot)
 
-    @app.command()
-    def speed(
-        model: o.Model,
-        depth: Annotated[str, typer.Option("-d/--depth", metavar="N,..", help="tokens that were read before")] = "0,4096",
-        n_prompt: Annotated[int, typer.Option("-p/--n-prompt", metavar="N", help="tokens to read, 0: none", min=0)] = 512,
-        n_gen: Annotated[int, typer.Option("-n/--n-gen", metavar="N", help="tokens to decode, 0: none", min=0)] = 128,
-        repeat: Annotated[int, typer.Option("-r/--repetitions", metavar="N", help="rounds, all setups in turn", min=1)] = 3,
-        batch: Annotated[
-            int | None, typer.Option("-b/--batch", metavar="N", help="tokens read at once", min=1, show_default="512")
-        ] = 512,
-        text: Annotated[
-            str, typer.Option("--text", metavar="T", help="python-docs, random (tokens) or a file")
-        ] = "python-docs",
-        limit: Annotated[
-            float | None, typer.Option("--limit", metavar="S", help="seconds for a setup at a depth", show_default="none")
-        ] = None,
-        policy: o.Policies = "capkv,streaming,shift",
-        budget: o.Budgets = "1024",
-        type: o.Types = "f16",
-        setup: o.Setups = "q8_0;q4_0",
-        rows: o.Rows = None,
-        output: o.Output = "md",
-        plot: o.Plot = None,
-        threads: o.Threads = None,
-        gpu_layers: o.GpuLayers = None,
-        seed: o.Seed = 1,
-    ):
-        """Tokens per second, memory and the cost of evictions at depths, in llama-bench's terms."""
-        from .measure import speed
+@app.command()
+@o.shared("policy", "rows", *o.MACHINE, "seed", policy="capkv,expected,snapkv,streaming")
+def tune(
+    given,
+    model: o.Model,
+    text: Annotated[str, o.option("--text", "FILE", "text like yours: python-docs, essays, a file or a folder")],
+    max_kl: Annotated[float, o.option("--max-kl", "X", "largest mean KL divergence from the full cache, in nats")] = 0.05,
+    type: Annotated[str, o.option("--type", "T", "type of the cache")] = "f16",
+    ctx: Annotated[int, o.option("--ctx", "N", "tokens of a document", min=512)] = 4096,
+    docs: o.Docs = 8,
+    stride: o.Stride = 4,
+):
+    """The smallest budget that keeps the loss under a limit on your own text."""
+    from .measure import tune
+    from .run.rows import Store
+    from .run.setups import Setup
+    from .tasks import corpora
 
-        terminal.check(output, plot)
-        plan = speed.Plan(
-            o.setups(policy, budget, type, setup),
-            o.numbers("--depth", depth),
-            n_prompt=n_prompt,
-            n_gen=n_gen,
-            rounds=repeat,
-            n_batch=batch,
-            n_threads=threads,
-            n_gpu_layers=gpu_layers,
-            text=text,
-            limit_s=limit,
-            seed=seed,
-        )
-        return _run("speed", None, lambda store, say: speed.run(model, plan, store, say), rows, output, plot)
+    names = o.policy_names(given.policy)
+    Setup.parse(f"{names[0]}@{tune.LEAST}:{type}")
+    store, found = Store(given.rows), []
+    with _engine(model, given.threads, given.gpu_layers) as engine:
+        documents = corpora.documents(engine, text, docs, ctx)
+        plan = tune.Plan(documents, names, ctx, max_kl, type, stride, given.seed)
+        terminal.say_device(engine.cache_device, engine.n_threads)
+        with terminal.bar("tune") as progress:
+            try:
+                for one in tune.run(engine, plan, store, progress):
+                    found.append(one)
+            except KeyboardInterrupt:
+                print("capkv-bench: interrupted; these policies were done:", file=sys.stderr)
+    for line in tune.report(found, plan, model):
+        typer.echo(line)
+    return 0 if len(found) == len(names) else 130
 
-    from . import cli_more
 
-    cli_more.add(app, _engine)
-    return app
+@app.command()
+@o.shared(*o.SHOWN)
+def report(
+    given,
+    rows: Annotated[list[Path], typer.Argument(metavar="ROWS.jsonl", help="files that --rows wrote", show_default=False)],
+):
+    """Tables, plots and a page out of rows that were measured before."""
+    from .run.rows import Store
+
+    terminal.check(given.output, given.plot)
+    for path in rows:
+        if not path.exists():
+            raise FileNotFoundError(f"no such file of rows: {path}")
+    found = [row for path in rows for row in Store(path).rows()]
+    terminal.finish(found, given.output, given.plot, _command_line())
+    return 0
+
+
+@app.command()
+@o.shared(*o.MACHINE)
+def results(
+    given,
+    model: o.Model,
+    folder: Annotated[Path, o.option("--folder", "FOLDER", "where rows and plots are kept")] = Path("results"),
+    document: Annotated[
+        Path | None, o.option("--document", "FILE.md", "write the tables into it, between its marks")
+    ] = None,
+    size: Annotated[str, o.option("--size", "S", "full (hours on a laptop) or short (minutes)")] = "full",
+    only: Annotated[str, o.option("--only", "KIND,..", "parts: fidelity, retrieval, speed", show_default="all")] = "",
+    limit: Annotated[float | None, o.option("--limit", "S", "stop measuring after so many seconds", show_default="no limit")] = None,
+):
+    """Every policy on prose and documentation: the comparison that docs/results.md shows."""
+    from . import full_run
+
+    def make_engine():
+        return _engine(model, given.threads, given.gpu_layers)
+
+    done = full_run.run(make_engine, folder, size, o.split(only), limit)
+    rows = full_run.rows_of(folder)
+    terminal.finish(rows, "md", folder, _command_line())
+    if document is not None:
+        from .report.results import write
+
+        write(document, rows, folder)
+    return 0 if done else 130
 
 
 def main(args=None) -> int:
     """Run capkv-bench; returns the exit status: 0, 2 after an error, 130 when interrupted."""
-    return command.run(_app, "capkv-bench", args)
+    return command.run(lambda: app, "capkv-bench", args)
 
 
 if __name__ == "__main__":

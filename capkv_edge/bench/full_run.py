@@ -1,7 +1,5 @@
 """The comparison that docs/results.md shows, in two sizes: full (hours on a laptop) and short (minutes, for tests)."""
 
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,10 @@ from .run.rows import Store
 from .run.setups import Setup
 from .tasks import corpora
 
-PARTS = ("fidelity", "retrieval", "speed")
-
 
 @dataclass(frozen=True)
 class Reading:
-    """One pass over the documents: setups as the options of the commands have them, and the contexts that are scored."""
+    """One reading of the documents: the setups, as the commands' options name them, and the contexts that are scored."""
 
     contexts: tuple
     policies: str
@@ -31,15 +27,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Size:
-    """Arguments of the parts."""
+    """How much is measured."""
 
     corpora: tuple
     n_docs: int  #: of each corpus
     readings: tuple
-    tasks: dict  #: {task: (lengths, questions to a text)}
+    tasks: dict  #: {task: (lengths, questions about one text)}
     task_setups: Reading
-    n_items: int  #: questions of each task and length
-    depths: tuple  #: of the speed
+    n_items: int  #: questions of each task and length, over all texts
+    depths: tuple  #: at which the speed is measured
     rounds: int
     speed_setups: str
     stride: int = 4
@@ -56,7 +52,7 @@ SIZES = {
     "full": Size(
         corpora=("essays", "python-docs"),
         n_docs=8,
-        readings=(  # the longest first: the full cache's reading serves the others
+        readings=(  # the longest first: what it keeps of the full cache serves the others
             Reading((2048, 4096, 8192), "all", "512", "capkv@1024;capkv@2048;snapkv@2048;streaming@2048"),
             Reading((2048, 4096), "all", "2048", "capkv@256"),
             Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
@@ -83,7 +79,7 @@ SIZES = {
 
 
 def _fidelity(engine, size: Size, store, progress):
-    # one document of each corpus in turn and all that is measured on it, so that a run that is cut short is balanced
+    # one document of each corpus in turn, and on it all readings: a run that is stopped has measured all setups on equal texts
     found = [corpora.documents(engine, corpus, size.n_docs, size.n_ctx) for corpus in size.corpora]
     documents = [document for together in zip(*found) for document in together]
     weights = [max(reading.contexts) * len(reading.setups) for reading in size.readings]
@@ -123,6 +119,10 @@ def _speed(engine, size: Size, store, progress):
     return speed.run(engine.path, plan, store, progress)
 
 
+#: the kinds that are measured, in this order: (engine, size, store, progress) -> rows
+PARTS = {"fidelity": _fidelity, "retrieval": _retrieval, "speed": _speed}
+
+
 def _until(rows, end: float):
     for row in rows:
         yield row
@@ -130,13 +130,23 @@ def _until(rows, end: float):
             return
 
 
-def run(model, folder: Path, document, size: str, only: list, limit, threads, gpu_layers, make_engine) -> int:
-    """Measure what the folder's rows.jsonl does not have yet; then write the plots, the page and the document's tables.
+def rows_of(folder: Path) -> list:
+    """All rows that the folder has."""
+    return Store(folder / "rows.jsonl").rows()
 
-    Returns the exit status: 0, or 130 when the run was interrupted (all files are written from what there is).
+
+def run(make_engine, folder: Path, size: str = "full", only=(), limit: float | None = None) -> bool:
+    """Measure what the folder's rows.jsonl does not have yet; False when it was interrupted.
+
+    Args:
+        make_engine: a function that loads the model; called once the other arguments are known to be right.
+        size: one of SIZES.
+        only: names in PARTS; empty is all of them.
+        limit: seconds after which nothing more is measured.
 
     Raises:
         ValueError: no such size or part.
+        ImportError: matplotlib, which the plots need, is missing.
     """
     for name, value, allowed in (("size", size, SIZES), *(("only", part, PARTS) for part in only)):
         if value not in allowed:
@@ -144,18 +154,12 @@ def run(model, folder: Path, document, size: str, only: list, limit, threads, gp
     terminal.check("md", folder)
     folder.mkdir(parents=True, exist_ok=True)
     store, end = Store(folder / "rows.jsonl"), time.monotonic() + (limit or float("inf"))
-    done = True
-    with make_engine(model, threads, gpu_layers) as engine:
-        terminal.start(engine.cache_device, engine.n_threads)
-        for part, work in zip(PARTS, (_fidelity, _retrieval, _speed)):
-            if only and part not in only or not done or time.monotonic() > end:
+    with make_engine() as engine:
+        terminal.say_device(engine.cache_device, engine.n_threads)
+        for name, part in PARTS.items():
+            if (only and name not in only) or time.monotonic() > end:
                 continue
-            with terminal.bar(part) as progress:
-                done = terminal.collect(_until(work(engine, SIZES[size], store, progress), end), store, store.path)
-    command = shlex.join(["capkv-bench", *sys.argv[1:]])
-    terminal.finish(store.rows(), "md", folder, command)
-    if document is not None:
-        from .report.results import write
-
-        write(document, store.rows(), folder)
-    return 0 if done else 130
+            with terminal.bar(name) as progress:
+                if not terminal.collect(_until(part(engine, SIZES[size], store, progress), end), store, store.path):
+                    return False
+    return True

@@ -1,37 +1,97 @@
-"""The options that the commands of capkv-bench share, each declared once, and what their lists mean."""
+"""The options that several commands of capkv-bench have, each declared once, and how their lists are read."""
 
+import functools
+import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import typer
 
 from ..config import CACHE_TYPES, policies
+from .report.output import FORMATS
 from .run.setups import SHIFT, Setup
 
-FORMATS = ("md", "csv", "json", "jsonl")
 
-
-def _option(names: str, metavar: str, text: str, **more):
+def option(names: str, metavar: str, text: str, **more):
+    """A typer option; `names` has slashes between its spellings."""
     return typer.Option(*names.split("/"), metavar=metavar, help=text, **more)
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)]
-Policies = Annotated[str, _option("--policy", "P,..", f"policies, {SHIFT} (llama.cpp's context shift), or all")]
-Budgets = Annotated[str, _option("--budget", "N,..", "tokens kept per KV head; each policy runs at each")]
-Types = Annotated[str, _option("--type", "T,..", "cache types that the budgets run in")]
-Setups = Annotated[
-    str, _option("--setup", "S;..", "more to compare, by short name: q8_0, capkv@512:q8_0, capkv@=q4_0, capkv@512,novelty=0")
-]
-Texts = Annotated[str, _option("--text", "T,..", "python-docs, essays, files or folders")]
-Contexts = Annotated[str, _option("--ctx", "N,..", "contexts in tokens; the last half of each is scored")]
-Rows = Annotated[Path | None, _option("--rows", "FILE", "keep rows there as JSON lines, and skip what it has already")]
-Output = Annotated[str, _option("-o/--output", "FORMAT", "what is printed: " + ", ".join(FORMATS))]
-Plot = Annotated[Path | None, _option("--plot", "FOLDER", "write PNGs and a page there")]
-Threads = Annotated[int | None, _option("-t/--threads", "N", "CPU threads", min=1, max=512, show_default="the cores that it may use")]
-GpuLayers = Annotated[
-    int | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", min=-1, show_default="all in a build with a GPU")
-]
-Seed = Annotated[int, _option("--seed", "N", "of texts and tasks", min=0, max=2**32 - 1)]
+Docs = Annotated[int, option("--docs", "N", "documents of each text", min=1)]
+Stride = Annotated[int, option("--stride", "N", "score every N-th token", min=1)]
+Mode = Annotated[str, option("--mode", "M,..", "blind: evict before the question is known; aware: evict after it")]
+
+#: name: (declaration, default) of the options that shared() can add
+SHARED = {
+    "policy": (
+        Annotated[str, option("--policy", "P,..", f"policies, {SHIFT} (llama.cpp's context shift), or all")],
+        "capkv,streaming,shift",
+    ),
+    "budget": (Annotated[str, option("--budget", "N,..", "tokens kept per KV head; each policy runs at each")], "512,1024"),
+    "type": (Annotated[str, option("--type", "T,..", "types of the cache at those budgets")], "f16"),
+    "setup": (
+        Annotated[
+            str,
+            option("--setup", "S;..", "more setups, by short name: q8_0, capkv@512:q8_0, capkv@=q4_0, capkv@512,novelty=0"),
+        ],
+        "q8_0;q4_0",
+    ),
+    "rows": (
+        Annotated[Path | None, option("--rows", "FILE", "keep rows in it as JSON lines; do not measure again what it has")],
+        None,
+    ),
+    "output": (Annotated[str, option("-o/--output", "FORMAT", "format to print: " + ", ".join(FORMATS))], "md"),
+    "plot": (Annotated[Path | None, option("--plot", "FOLDER", "write PNGs and a page there")], None),
+    "threads": (
+        Annotated[
+            int | None, option("-t/--threads", "N", "CPU threads", min=1, max=512, show_default="the cores that it may use")
+        ],
+        None,
+    ),
+    "gpu_layers": (
+        Annotated[
+            int | None,
+            option("--gpu-layers", "N", "layers on the GPU, -1 = all", min=-1, show_default="all in a build with a GPU"),
+        ],
+        None,
+    ),
+    "seed": (Annotated[int, option("--seed", "N", "seed of texts and tasks", min=0, max=2**32 - 1)], 1),
+}
+COMPARED = ("policy", "budget", "type", "setup")
+SHOWN = ("output", "plot")
+MACHINE = ("threads", "gpu_layers")
+#: of a command that measures setups
+MEASURED = (*COMPARED, "rows", *SHOWN, *MACHINE, "seed")
+
+
+def shared(*names: str, **defaults):
+    """A decorator: add these options of SHARED to a command, behind its own; their values are its first argument, `given`.
+
+    defaults: by name, where they are not those of SHARED.
+    """
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, SHARED[name][1]), annotation=SHARED[name][0]
+        )
+        for name in names
+    ]
+
+    def decorate(command):
+        @functools.wraps(command)
+        def run(**values):
+            given = SimpleNamespace(**{name: values.pop(name) for name in names})
+            return command(given, **values)
+
+        own = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in list(inspect.signature(command).parameters.values())[1:]
+        ]
+        run.__signature__ = inspect.Signature([*own, *added])
+        run.__annotations__ = {one.name: one.annotation for one in (*own, *added)}
+        return run
+
+    return decorate
 
 
 def split(text: str, mark: str = ",") -> list:
@@ -39,7 +99,7 @@ def split(text: str, mark: str = ",") -> list:
     return [part.strip() for part in text.split(mark) if part.strip()]
 
 
-def numbers(option: str, text: str, kind=int, least=0, most=2**31 - 1) -> list:
+def numbers(name: str, text: str, kind=int, least=0, most=2**31 - 1) -> list:
     """The numbers of a list, each once, in its order. Raises ValueError naming option, value and range."""
     out = []
     for part in split(text):
@@ -48,10 +108,10 @@ def numbers(option: str, text: str, kind=int, least=0, most=2**31 - 1) -> list:
         except ValueError:
             value = None
         if value is None or not least <= value <= most:
-            raise ValueError(f"{option} = {part}: allowed are numbers, {least} to {most}, with commas between them")
+            raise ValueError(f"{name} = {part}: allowed are numbers, {least} to {most}, with commas between them")
         out.append(value)
     if not out:
-        raise ValueError(f"{option} is empty: allowed are numbers, {least} to {most}, with commas between them")
+        raise ValueError(f"{name} is empty: allowed are numbers, {least} to {most}, with commas between them")
     return list(dict.fromkeys(out))
 
 
@@ -65,20 +125,25 @@ def policy_names(text: str) -> list:
     return list(dict.fromkeys(names))
 
 
-def setups(policy: str, budget: str, kind: str, more: str) -> list:
-    """The Setups of the options: the full cache first, then each policy at each budget in each type, then those by short name.
+def setups(policy: str, budget: str, type: str, setup: str) -> list:
+    """The Setups of the options in COMPARED: the full cache, each policy at each budget in each type, then those of `setup`.
 
     Raises:
         ValueError: a part that is wrong, with what is allowed.
     """
-    kinds = split(kind)
-    for name in kinds:
+    types = split(type)
+    for name in types:
         if name not in CACHE_TYPES:
             raise ValueError(f"--type = {name}: allowed are {', '.join(CACHE_TYPES)}")
     out = [Setup()]
     for name in policy_names(policy):
         for tokens in numbers("--budget", budget, least=1):
-            for one in kinds:
+            for one in types:
                 out.append(Setup.parse(f"{name}@{tokens}" + ("" if one == "f16" else f":{one}")))
-    out += [Setup.parse(text) for text in split(more, ";")]
+    out += [Setup.parse(text) for text in split(setup, ";")]
     return list(dict.fromkeys(out))
+
+
+def setups_of(given: SimpleNamespace) -> list:
+    """setups() of a command's shared options."""
+    return setups(*(getattr(given, name) for name in COMPARED))

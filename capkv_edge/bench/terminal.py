@@ -1,20 +1,22 @@
-"""Work in progress, and what is left when it is done: bars on stderr, the table on stdout, plots in a folder."""
+"""What a user sees of a run: progress on stderr, then the tables on stdout, and plots in a folder."""
 
 import sys
 import time
 from contextlib import contextmanager, nullcontext
 
-from .options import FORMATS
+from .report import output, page
+from .report.plots import draw, style
 
-EVERY_S = 60
+EVERY_S = 60  #: between two lines of progress, where stderr is no terminal
 
 nothing = nullcontext
 
 
 @contextmanager
 def bar(what: str):
-    """A progress bar on stderr with an estimate of the time left; gives the callback (done, total, label). Where stderr is no
-    terminal, a line every minute."""
+    """A progress bar on stderr with an estimate of the time left; gives the callback (done, total, label) that moves it.
+
+    Where stderr is no terminal, it is a line every minute."""
     if not sys.stderr.isatty():
         yield _lines(what)
         return
@@ -53,36 +55,31 @@ def _lines(what: str):
     return say
 
 
-def start(device: str, n_threads: int) -> None:
-    """Say on stderr what the measurements run on: the devices of the cache, and how many CPU threads."""
+def say_device(device: str, n_threads: int) -> None:
+    """Say on stderr which devices hold the cache, and how many CPU threads there are."""
     print(f"capkv-bench: the cache is on {device}; CPU threads: {n_threads}", file=sys.stderr, flush=True)
 
 
 def check(form: str, plot) -> None:
-    """See that what is asked for at the end can be had, before hours of work. Raises ValueError or ImportError."""
-    if form not in FORMATS:
-        raise ValueError(f"--output = {form}: allowed is one of {', '.join(FORMATS)}")
+    """Check, before hours of work, that the output format exists and that plots can be drawn. Raises ValueError or ImportError."""
+    output.check_format(form)
     if plot is not None:
-        from .report.plot_style import matplotlib
-
-        matplotlib()
+        style.matplotlib()
 
 
 def finish(rows: list, form: str, plot, command: str = "") -> None:
-    """Print rows in a format; write the plots and the page of them into the folder `plot`, if one is given."""
-    from .report.output import render
+    """Print rows in a format; write the plots and the page of them into the folder `plot`, if one is given.
 
-    sys.stdout.write(render(rows, form))
+    command: the command line, for the page.
+    """
+    sys.stdout.write(output.render(rows, form))
     if plot is not None:
-        from .report.page import write
-        from .report.plots import save
-
-        for path in [*save(rows, plot), write(rows, plot, command)]:
+        for path in [*draw.save(rows, plot), page.write(rows, plot, command)]:
             print(path, file=sys.stderr)
 
 
 def collect(work, store, rows_file) -> bool:
-    """Run a generator of rows to its end; False when it was interrupted: what was measured by then is in the store."""
+    """Run a generator of rows to its end; False when it was interrupted. What was measured by then is in the store."""
     try:
         for row in work:
             if row["kind"] == "skipped":

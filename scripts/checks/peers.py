@@ -15,8 +15,8 @@ import json
 
 import numpy as np
 
+from capkv_edge.bench import intervals
 from capkv_edge.bench.measure import divergence
-from capkv_edge.bench.report import bootstrap
 from capkv_edge.bench.tasks import corpora
 from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.setups import Setup
@@ -105,7 +105,7 @@ def main():
     print(f"{'policy':10} {'ours':>24} {'kvpress':>24} {'ours - kvpress':>26}")
     for policy, found in losses.items():
         both = np.array(found).T
-        columns = bootstrap.intervals(np.c_[both, both[:, 0] - both[:, 1]])
+        columns = intervals.intervals(np.c_[both, both[:, 0] - both[:, 1]])
         print(f"{policy:10} " + " ".join(f"{one.mean:9.4f} [{one.lo:.4f}, {one.hi:.4f}]" for one in columns))
     print(json.dumps(dict(losses=losses, full=agree, **vars(args))))
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capkv_edge.bench.report import output, results, summary, tables, verdicts
+from capkv_edge.bench.intervals import Interval
+from capkv_edge.bench.report import output, results, rounds, summary, tables, verdicts
 
 NAMES = ("full", "q4_0", "capkv@512", "snapkv@512", "streaming@512", "capkv@1024", "snapkv@1024", "streaming@1024")
 
@@ -88,7 +89,7 @@ def test_an_unknown_format_is_an_error_that_names_those_there_are():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=5))
 def test_markdown_is_aligned_and_no_text_ends_a_cell(lines):
-    table = tables.Table("t", "", [("name", False), ("figure", True)], [list(line) for line in lines])
+    table = tables.Table("", [("name", False), ("figure", True)], [list(line) for line in lines])
     found = output.markdown(table).splitlines()
     assert len(found) == len(lines) + 2
     assert len({len(line) for line in found}) == 1
@@ -121,7 +122,6 @@ def test_columns_that_say_nothing_are_left_out(rows):
 
 
 def test_an_interval_has_as_many_decimals_as_it_is_sharp():
-    Interval = summary.Interval
     assert tables.interval(Interval(0.12345, 0.11345, 0.13345, 9)) == "0.123 [0.113, 0.133]"
     assert tables.interval(Interval(12.3456, 9.9, 14.9, 9)) == "12.3 [9.9, 14.9]"
     assert tables.interval(Interval(-0.00012, -0.00015, -0.00009, 9), sign=True) == "-0.000120 [-0.000150, -0.000090]"
@@ -138,7 +138,7 @@ def said(policy_effect, names=("capkv@512", "snapkv@512")):
     for row in rows:
         if row["policy"] == "capkv":
             row["kl_mean"] *= policy_effect
-    return " ".join(verdicts.sentences(summary.comparisons(summary.cells(rows, "fidelity"))))
+    return " ".join(verdicts.sentences(summary.comparisons(summary.summaries(rows, "fidelity"))))
 
 
 def test_sentences_follow_from_the_rows_alone():
@@ -149,7 +149,7 @@ def test_sentences_follow_from_the_rows_alone():
 
 
 def test_sentences_count_what_the_verdicts_say(rows):
-    found = summary.comparisons(summary.cells(rows, "fidelity"))
+    found = summary.comparisons(summary.summaries(rows, "fidelity"))
     text = " ".join(verdicts.sentences(found))
     for equal in ("budget", "bytes"):
         members = [one.verdict for one in found if one.equal == equal]
@@ -160,7 +160,7 @@ def test_sentences_count_what_the_verdicts_say(rows):
 
 def test_too_few_documents_are_said_to_be_too_few():
     rows = bench_rows.fidelity(3, names=("capkv@512", "snapkv@512"), corpora=("novel",), lengths=(4096,))
-    assert verdicts.sentences(summary.comparisons(summary.cells(rows, "fidelity"))) == [
+    assert verdicts.sentences(summary.comparisons(summary.summaries(rows, "fidelity"))) == [
         "At equal budget: 1 without a verdict, for want of documents or of figures."
     ]
 
@@ -230,15 +230,15 @@ def test_speed_is_told_as_a_multiple_of_the_full_cache():
 def test_a_headroom_that_all_have_is_no_part_of_a_name():
     rows = bench_rows.speed(names=("full", "capkv@1024"), depths=(4096,))
     named = [row | dict(setup="capkv@1024,headroom=512") if row["policy"] else row for row in rows]
-    assert tables.rounds_merged(named) == rows
+    assert rounds.tests(named, "speed") == rows
     assert "`capkv@1024` reads" in results.results(named)
     two = [*named, *(row for row in rows if row["policy"])]
-    assert {row["setup"] for row in tables.rounds_merged(two)} == {"full", "capkv@1024", "capkv@1024,headroom=512"}
+    assert {row["setup"] for row in rounds.tests(two, "speed")} == {"full", "capkv@1024", "capkv@1024,headroom=512"}
 
 
 def test_rounds_of_one_test_are_one_line():
     rows = [
         row | dict(round=i, avg_ts=10.0 * i, samples_ts=[10.0 * i]) for row in bench_rows.speed(names=("full",)) for i in (1, 2)
     ]
-    found = tables.rounds_merged(rows)
+    found = rounds.tests(rows, "speed")
     assert len(found) == len(rows) // 2 and {row["avg_ts"] for row in found} == {15.0}

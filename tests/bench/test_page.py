@@ -8,7 +8,7 @@ import bench_rows
 import pytest
 
 from capkv_edge.bench.report import page
-from capkv_edge.bench.report.plot_style import series_class
+from capkv_edge.bench.report.plots.style import series_class
 
 VOID = {"meta", "input", "br", "link", "img"}
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>&amp;\u2028.gguf"

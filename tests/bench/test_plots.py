@@ -7,7 +7,9 @@ import bench_rows
 import matplotlib
 import pytest
 
-from capkv_edge.bench.report import plot_style, plots
+from capkv_edge.bench.kinds import KINDS
+from capkv_edge.bench.report.plots import draw, style
+from capkv_edge.bench.report.summary import summaries
 
 NAMES = ("full", "q4_0", "streaming@256", "capkv@256", "snapkv@256", "streaming@512", "capkv@512", "snapkv@512")
 
@@ -21,7 +23,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def saved(rows, tmp_path_factory):
-    return plots.save(rows, tmp_path_factory.mktemp("plots"))
+    return draw.save(rows, tmp_path_factory.mktemp("plots"))
 
 
 def pixels(data):
@@ -32,7 +34,7 @@ def pixels(data):
 
 def test_every_kind_of_plot_is_written_1200_pixels_wide_and_not_blank(saved):
     assert [path.name for path in saved] == ["quality.png", "retrieval.png", "heat-1.png", "heat-2.png", "speed.png"]
-    vermilion = matplotlib.colors.to_rgb(plot_style.VERMILION)
+    vermilion = matplotlib.colors.to_rgb(style.VERMILION)
     for path in saved:
         image = pixels(path.read_bytes())[..., :3]
         assert image.shape[1] == 1200
@@ -43,7 +45,7 @@ def test_every_kind_of_plot_is_written_1200_pixels_wide_and_not_blank(saved):
 
 def test_the_same_rows_give_the_same_bytes_whatever_the_users_settings(rows, saved):
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 50}):
-        again = plots.plots([row for row in rows if row["kind"] != "retrieval"])
+        again = draw.plots([row for row in rows if row["kind"] != "retrieval"])
         found = {plot.name: plot.png() for plot in again}
         assert matplotlib.rcParams["font.size"] == 20
     for name, data in found.items():
@@ -56,16 +58,16 @@ def test_without_matplotlib_the_error_has_the_command_that_installs_it(rows, mon
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'capkv-edge\[bench\]'"):
-        plots.save(rows, tmp_path / "folder")
+        draw.save(rows, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
-def drawn(rows, name, **options):
+def drawn(rows, name, default="capkv", floor=draw.FLOOR):
     """The plot of that name; the others are not drawn. None where there is none."""
-    with plot_style.drawing():
-        if name == "quality":
-            return plots.quality([row for row in rows if row["kind"] == "fidelity"], **{"default": "capkv"} | options)
-        return plots.retrieval([row for row in rows if row["kind"] == "retrieval"], "capkv", **options)
+    kind, drawing = next((kind, one) for kind in KINDS.values() for one in kind.plots if one.name == name)
+    own = [row for row in rows if row["kind"] == kind.name]
+    with style.drawing():
+        return next(iter(draw.DRAW[drawing.how](own, kind, drawing, default, floor)), None)
 
 
 def test_the_default_policy_is_drawn_on_top_and_widest(rows):
@@ -76,17 +78,15 @@ def test_the_default_policy_is_drawn_on_top_and_widest(rows):
             assert len(others) == 2
             for get in ("get_zorder", "get_linewidth"):
                 assert getattr(lines[default], get)() > max(getattr(line, get)() for line in others)
-            assert lines[default].get_color() == plot_style.VERMILION
-            assert all(line.get_color() != plot_style.VERMILION for line in others)
+            assert lines[default].get_color() == style.VERMILION
+            assert all(line.get_color() != style.VERMILION for line in others)
 
 
-def test_the_points_of_a_line_are_the_means_of_the_cells(rows):
-    from capkv_edge.bench.report.summary import cells
-
-    found = [cell for cell in cells(rows, "fidelity") if cell.series == "snapkv" and cell.group["n_ctx"] == 4096]
+def test_the_points_of_a_line_are_the_means_of_the_summaries(rows):
+    found = [one for one in summaries(rows, "fidelity") if one.series == "snapkv" and one.group["n_ctx"] == 4096]
     ax = drawn(rows, "quality").figure.axes[1]
     (line,) = [line for line in ax.lines if line.get_label() == "snapkv"]
-    assert list(zip(*line.get_data())) == [(cell.share, cell.figures["kl_mean"].mean) for cell in found]
+    assert list(zip(*line.get_data())) == [(one.share, one.figures["kl_mean"].mean) for one in found]
 
 
 def test_no_two_policies_look_the_same():
@@ -104,9 +104,9 @@ def test_no_two_policies_look_the_same():
         "random",
         "shift",
     ]
-    looks = plot_style.styles([*names, "mine", "yours"], "capkv")
+    looks = style.styles([*names, "mine", "yours"], "capkv")
     assert len({(style.color, style.marker, str(style.dash)) for style in looks.values()}) == len(names) + 2
-    assert plot_style.styles(names, "capkv")["h2o"] == plot_style.styles(["h2o", "tova"], "capkv")["h2o"]
+    assert style.styles(names, "capkv")["h2o"] == style.styles(["h2o", "tova"], "capkv")["h2o"]
 
 
 def test_retrieval_is_shown_only_where_the_full_cache_can_do_it(rows):
@@ -120,7 +120,7 @@ def test_retrieval_is_shown_only_where_the_full_cache_can_do_it(rows):
 
 def test_the_legend_covers_no_data(rows):
     figure = drawn(rows, "quality").figure
-    with plot_style.drawing():
+    with style.drawing():
         figure.savefig(io.BytesIO(), format="png")
         box = figure.legends[0].get_window_extent()
         assert not any(box.overlaps(ax.get_window_extent()) for ax in figure.axes)
@@ -129,12 +129,12 @@ def test_the_legend_covers_no_data(rows):
 def test_models_have_plots_of_their_own(rows):
     other = [row | dict(model="other.gguf", model_hash="e" * 32) for row in rows if row["kind"] == "fidelity"]
     both = [*other, *(row for row in rows if row["kind"] == "fidelity")]
-    assert [plot.name for plot in plots.plots(both)] == ["quality-01234567", "quality-eeeeeeee"]
+    assert [plot.name for plot in draw.plots(both)] == ["quality-01234567", "quality-eeeeeeee"]
 
 
 def test_no_rows_and_tests_without_figures_give_no_plots(tmp_path):
     failed = [row | dict(avg_ts=None, error="killed") for row in bench_rows.speed(names=("full",))]
-    assert plots.save(failed, tmp_path / "none") == [] == plots.plots([])
+    assert draw.save(failed, tmp_path / "none") == [] == draw.plots([])
     assert not (tmp_path / "none").exists()
 
 

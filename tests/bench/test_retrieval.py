@@ -7,11 +7,11 @@ import pytest
 from fake_engine import BOS, FakeEngine, solve
 
 from capkv_edge.bench.measure import divergence, retrieval
-from capkv_edge.bench.tasks import registry
-from capkv_edge.bench.tasks.questions import Item, Text
 from capkv_edge.bench.measure.retrieval import Plan, Reader, run
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
+from capkv_edge.bench.tasks import registry
+from capkv_edge.bench.tasks.questions import Item, Text
 
 FULL, SMALL = Setup(), Setup.parse("streaming@128")
 
@@ -66,8 +66,8 @@ def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
 
 
 def test_tasks_and_modes_of_one_question_have_one():
-    cells = plan(["vt", "cwe", "recall"], share=20, modes=["blind", "aware"]).cells
-    assert [(cell.task, cell.mode, cell.share) for cell in cells] == [
+    conditions = plan(["vt", "cwe", "recall"], share=20, modes=["blind", "aware"]).conditions
+    assert [(one.task, one.mode, one.share) for one in conditions] == [
         ("vt", "blind", 20),
         ("vt", "aware", 1),
         ("cwe", "blind", 1),

@@ -1,4 +1,4 @@
-"""capkv_edge.bench.measure.speed: every cell gets its rows, counts are right, and what could not be measured says so. No times."""
+"""capkv_edge.bench.measure.speed: each case gets its rows, counts are right, and rows without a figure say why. No times."""
 
 import json
 import statistics
@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capkv_edge.bench.measure import speed, speed_worker
-from capkv_edge.bench.run.engine import Engine
+from capkv_edge.bench.measure.speed import Plan, run
 from capkv_edge.bench.report.output import render
+from capkv_edge.bench.report.rounds import merge_rounds
+from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
-from capkv_edge.bench.measure.speed import Plan, run, summary
 
 CAPKV, SHIFT = Setup.parse("capkv@64,headroom=192"), Setup.parse("shift@128,headroom=128")
 SETUPS = [Setup(), Setup.parse("q8_0"), CAPKV, SHIFT]
@@ -23,7 +24,7 @@ def plan(setups=SETUPS, depths=(0, 740), **given):
 
 
 def expected_evictions(n_before, n, step, budget=64, n_cells=256, shift=False, batch=192):
-    """Evictions while n tokens are read behind n_before, and the cells in use in the end: when the next batch does not fit."""
+    """Evictions while n tokens are read behind n_before, which come when the next batch does not fit into the cells."""
     used = done = count = 0
     for length, size in ((n_before, batch), (n, step)):
         count = done = 0
@@ -53,7 +54,7 @@ def test_every_setup_depth_and_test_has_a_row(measured):
     assert [row["setup"] for row in rows[::2]] == [s.name for s in SETUPS] * 2, "the setups take turns at each depth"
 
 
-def test_rows_have_the_sizes_and_settings_of_their_cell(measured):
+def test_rows_have_the_sizes_and_settings_of_their_case(measured):
     for row in measured[1]:
         setup = Setup.parse(row["setup"])
         assert (row["n_prompt"], row["n_gen"]) == ((96, 0) if row["test"].startswith("pp") else (0, 40))
@@ -106,7 +107,7 @@ def test_decoding_starts_from_the_same_state_whether_or_not_a_prompt_was_measure
     assert both["pp"]["n_evictions"] == expected_evictions(576, 150, 150) and "pp" not in alone
 
 
-def test_cells_over_the_time_limit_are_recorded_and_deeper_ones_not_tried(tiny_llama, tmp_path, monkeypatch):
+def test_cases_over_the_time_limit_are_recorded_and_deeper_ones_not_tried(tiny_llama, tmp_path, monkeypatch):
     store = Store(tmp_path / "rows.jsonl")
     late = plan([CAPKV], (0, 740, 900), limit_s=1e-9)
     rows = list(run(tiny_llama, late, store))
@@ -119,7 +120,7 @@ def test_cells_over_the_time_limit_are_recorded_and_deeper_ones_not_tried(tiny_l
     real = speed._ask
     monkeypatch.setattr(speed, "_ask", lambda job, *rest: asked.append(job["what"]) or real(job, *rest))
     assert len(list(run(tiny_llama, late, store))) == 6 and asked == ["describe"], "known from the store: not tried"
-    merged = summary(store.rows())
+    merged = merge_rounds(store.rows())
     assert len(merged) == 6 and all(row["n_rounds"] == 0 and row["n_failed"] == 2 and row["error"] for row in merged)
 
 
@@ -171,7 +172,7 @@ def test_a_batch_that_is_asked_for_makes_room_for_itself_and_the_name_says_so(ti
 def test_the_table_shows_what_failed_and_why(measured):
     late = {**measured[1][0], "samples_ts": [], "avg_ts": None, "error": "over the time limit of 3 s: read none"}
     dead = {**measured[1][1], "samples_ts": [], "avg_ts": None, "error": "no memory", "setup": "q4_0"}
-    text = render(summary([measured[1][2], {**late, "over_limit": True}, dead]), "md")
+    text = render(merge_rounds([measured[1][2], {**late, "over_limit": True}, dead]), "md")
     assert "| over the limit |" in " ".join(text.split()) and "| failed |" in " ".join(text.split())
     assert "note: speed: full pp96: over the time limit of 3 s: read none" in text
     assert "note: speed: q4_0 tg40: no memory" in text
@@ -202,14 +203,14 @@ RATES = st.lists(st.one_of(st.none(), st.floats(0.1, 1e5)), min_size=1, max_size
 
 @settings(max_examples=60)
 @given(RATES, st.integers(1, 100))
-def test_a_summary_joins_the_rounds_of_a_test(rates, n_evictions):
+def test_the_rounds_of_a_test_are_joined(rates, n_evictions):
     def row(i, rate):
         figures = dict(samples_ts=[] if rate is None else [rate], avg_ts=rate, error="late" if rate is None else None)
         return dict(kind="speed", setup="full", test="pp1", round=i, bytes_peak=i, n_evictions=n_evictions, **figures)
 
     rows = [row(i, rate) for i, rate in enumerate(rates)]
     other = [{**row(0, 1.0), "test": "tg1"}]
-    merged, second = summary(rows + other)
+    merged, second = merge_rounds(rows + other)
     good = [rate for rate in rates if rate is not None]
     assert second["test"] == "tg1" and "round" not in merged
     assert merged["n_rounds"] == len(good) and merged["n_failed"] == len(rates) - len(good)

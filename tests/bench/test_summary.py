@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capkv_edge.bench.report import heat, summary
-from capkv_edge.bench.report.bootstrap import MIN_UNITS, intervals
-from capkv_edge.bench.report.caveats import notes
+from capkv_edge.bench.intervals import MIN_UNITS, intervals
+from capkv_edge.bench.report import summary
+from capkv_edge.bench.report.caveats import find_caveats
+from capkv_edge.bench.report.plots import heat
 
 PAIR = ("capkv@512", "snapkv@512")
 
 
 def compared(rows, kind="fidelity"):
-    return summary.comparisons(summary.cells(rows, kind))
+    return summary.comparisons(summary.summaries(rows, kind))
 
 
 def one_group(n_docs=12, seed=0, names=PAIR):
@@ -74,7 +75,7 @@ def test_a_verdict_is_that_of_the_paired_difference(better, verdict):
         rows.append(bench_rows.fidelity_row("snapkv@512", f"d{i}", hard[i]))
     (found,) = compared(rows)
     assert found.verdict == verdict
-    own = found.cell.figures["kl_mean"]
+    own = found.own.figures["kl_mean"]
     assert own.lo <= found.other.figures["kl_mean"].mean <= own.hi  # unpaired, nothing would be seen
 
 
@@ -89,50 +90,50 @@ def test_pairs_are_the_units_that_both_have():
     missing = {(PAIR[0], "doc-00"), (PAIR[0], "doc-01"), (PAIR[1], "doc-05")}
     rows = [row for row in rows if (row["setup"], row["doc"]) not in missing]
     (found,) = compared(rows)
-    assert (found.cell.n, found.other.n, found.difference.n) == (10, 11, 9)
-    assert any("some groups have more docs for other setups than for capkv@512" in note for note in notes(rows))
+    assert (found.own.n, found.other.n, found.difference.n) == (10, 11, 9)
+    assert any("some groups have more docs for other setups than for capkv@512" in note for note in find_caveats(rows))
 
 
 def test_batches_of_different_size_do_not_keep_setups_apart():
     rows = [row | dict(n_batch=128 if row["policy"] == "capkv" else 512) for row in one_group()]
     assert [one.difference.n for one in compared(rows)] == [12]
-    assert notes(rows) == []
+    assert find_caveats(rows) == []
 
 
 def test_the_order_of_rows_changes_nothing():
     rows = one_group(8, names=("capkv@512", "snapkv@512", "q4_0"))
     mixed = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
-    first, second = summary.cells(rows, "fidelity"), summary.cells(mixed, "fidelity")
-    assert [(cell.setup, cell.figures) for cell in first] == [(cell.setup, cell.figures) for cell in second]
+    first, second = summary.summaries(rows, "fidelity"), summary.summaries(mixed, "fidelity")
+    assert [(one.setup, one.figures) for one in first] == [(one.setup, one.figures) for one in second]
 
 
 def test_seeds_of_one_document_count_as_one_document():
     rows = one_group(8)
     again = [row | dict(seed=2, kl_mean=row["kl_mean"] * 3) for row in rows]
-    one, both = summary.cells(rows, "fidelity")[0], summary.cells(rows + again, "fidelity")[0]
+    one, both = summary.summaries(rows, "fidelity")[0], summary.summaries(rows + again, "fidelity")[0]
     assert both.n == 8 and both.figures["kl_mean"].mean == pytest.approx(2 * one.figures["kl_mean"].mean)
 
 
 def test_rows_of_two_models_are_never_merged():
     rows = one_group(6)
     other = [row | dict(model_hash="f" * 32, kl_mean=row["kl_mean"] + 1) for row in rows]
-    found = summary.cells(rows + other, "fidelity")
-    assert [cell.n for cell in found] == [6] * 4 and len({cell.model_hash for cell in found}) == 2
-    assert all(one.cell.model_hash == one.other.model_hash for one in summary.comparisons(found))
-    assert any("2 models, kept apart" in note for note in notes(rows + other))
+    found = summary.summaries(rows + other, "fidelity")
+    assert [one.n for one in found] == [6] * 4 and len({one.model_hash for one in found}) == 2
+    assert all(one.own.model_hash == one.other.model_hash for one in summary.comparisons(found))
+    assert any("2 models, kept apart" in note for note in find_caveats(rows + other))
 
 
 def test_what_is_of_another_group_is_not_averaged_with_it():
     rows = bench_rows.retrieval(6, names=PAIR, tasks=("needle",), lengths=(2048,))
     other = [row | dict(depths=[0.5]) for row in rows] + [row | dict(mode="aware") for row in rows]
-    assert [cell.n for cell in summary.cells(rows + other, "retrieval")] == [6] * 6
+    assert [one.n for one in summary.summaries(rows + other, "retrieval")] == [6] * 6
 
 
 def test_rows_of_two_commits_are_told():
     rows = one_group(6)
     mixed = [row | dict(commit="fffffff" if row["doc"] == "doc-03" else "a1b2c3d") for row in rows]
-    assert notes(rows) == []
-    found = notes(mixed)
+    assert find_caveats(rows) == []
+    found = find_caveats(mixed)
     assert any("commit is not the same in all rows: a1b2c3d (10 rows), fffffff (2 rows)" in note for note in found)
     assert any("differ in commit are averaged together in capkv@512, snapkv@512" in note for note in found)
 
@@ -140,26 +141,26 @@ def test_rows_of_two_commits_are_told():
 def test_of_rows_measured_again_the_later_ones_count_and_that_is_told():
     rows = one_group(6)
     again = [rows[0] | dict(kl_mean=rows[0]["kl_mean"] + 6.0)]
-    before, after = (summary.cells(some, "fidelity")[0].figures["kl_mean"].mean for some in (rows, rows + again))
+    before, after = (summary.summaries(some, "fidelity")[0].figures["kl_mean"].mean for some in (rows, rows + again))
     assert after == pytest.approx(before + 1)
-    assert "fidelity: 1 rows were measured again; the later ones count" in notes(rows + again)
+    assert "fidelity: 1 rows were measured again; the later ones count" in find_caveats(rows + again)
 
 
 @pytest.mark.parametrize("bad", [None, float("nan"), float("inf")])
 def test_a_figure_that_is_no_number_gives_no_mean_and_no_verdict(bad):
     rows = one_group(8)
     rows[3] = rows[3] | dict(kl_mean=bad)
-    found = summary.cells(rows, "fidelity")
+    found = summary.summaries(rows, "fidelity")
     assert found[0].figures["kl_mean"].mean != found[0].figures["kl_mean"].mean
     assert found[0].figures["same_top"].known and found[1].figures["kl_mean"].known
     assert [one.verdict for one in summary.comparisons(found)] == ["no figure"]
-    assert any("kl_mean is not a number in rows of capkv@512" in note for note in notes(rows))
+    assert any("kl_mean is not a number in rows of capkv@512" in note for note in find_caveats(rows))
 
 
 def test_setups_are_compared_at_equal_budget_at_equal_bytes_and_with_the_full_cache():
     names = ("full", "q4_0", "capkv@256", "capkv@512", "capkv@512:q8_0", "snapkv@512", "snapkv@256:q8_0", "capkv@1092")
     fidelity = compared(one_group(6, names=names))
-    assert {(one.cell.setup, one.other.setup, one.equal) for one in fidelity} == {
+    assert {(one.own.setup, one.other.setup, one.equal) for one in fidelity} == {
         ("capkv@512", "snapkv@512", "budget"),
         ("capkv@1092", "q4_0", "bytes"),
     }
@@ -182,10 +183,10 @@ def test_a_series_is_a_setup_without_its_budget(setup, series):
     assert summary.series_of(setup) == series
 
 
-def test_cells_come_with_the_full_cache_first_and_the_default_before_other_policies():
+def test_summaries_come_with_the_full_cache_first_and_the_default_before_other_policies():
     rows = one_group(5, names=("streaming@512", "capkv@1024", "h2o@512", "q4_0", "capkv@256", "q8_0", "full"))
     order = ["full", "q8_0", "q4_0", "capkv@256", "capkv@1024", "h2o@512", "streaming@512"]
-    assert [cell.setup for cell in summary.cells(rows, "fidelity")] == order
+    assert [one.setup for one in summary.summaries(rows, "fidelity")] == order
 
 
 def test_a_heat_map_has_the_mean_score_of_each_depth_and_length():
@@ -193,7 +194,7 @@ def test_a_heat_map_has_the_mean_score_of_each_depth_and_length():
     for row, scores in zip(rows, ([1, 0, 1, 1], [0, 0, 0, 1])):
         depths = (0.0, 0.1, 0.5, 1.0)
         row["items"] = [dict(depth=depth, score=score) for depth, score in zip(depths, scores)]
-    (found,) = heat.heat_maps(rows, n_bins=2)
+    (found,) = heat.heat_maps(rows, "retrieval", n_bins=2)
     assert found.lengths == [1024, 2048]
     np.testing.assert_array_equal(found.counts, [[2, 2], [2, 2]])
     np.testing.assert_array_equal(found.scores, [[0.5, 0.0], [1.0, 0.5]])

@@ -1,1 +1,1 @@
-"""What is measured: each module turns an engine, setups and texts into rows."""
+"""The measurements: each module turns an engine, setups and texts into rows."""

@@ -1,19 +1,20 @@
-"""What a distribution over the next token lost against another: the measures of llama-perplexity's --kl-divergence."""
+"""How far a distribution over the next token is from another one: the measures of llama-perplexity's --kl-divergence."""
 
 import numpy as np
 
 
 def log_softmax(rows: np.ndarray) -> np.ndarray:
-    """Log probabilities of logits, float32 [n, n_vocab]; the sums are taken in float64."""
+    """Log probabilities of logits, float32 [n, n_vocab]; sums are in float64."""
     shifted = rows - rows.max(axis=1, keepdims=True)
     total = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
     return shifted - np.log(total).astype(np.float32)
 
 
 def compare(base: np.ndarray, rows: np.ndarray, targets: np.ndarray) -> dict:
-    """Per token, float64 [n] each: what log probabilities `rows` lose against `base`, both float32 [n, n_vocab].
+    """Per token, float64 [n] each: how far log probabilities `rows` are from `base`.
 
     Args:
+        base, rows: float32 [n, n_vocab].
         targets: the tokens that came next, int [n].
 
     Returns:
@@ -32,7 +33,7 @@ def compare(base: np.ndarray, rows: np.ndarray, targets: np.ndarray) -> dict:
 
 
 def figures(tokens: dict) -> dict:
-    """The figures of a row from the per-token ones of compare()."""
+    """The figures of a row: those of compare() over all its tokens."""
     kl = tokens["kl"]
     return dict(
         n_scored=len(kl),

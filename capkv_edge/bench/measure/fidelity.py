@@ -1,8 +1,7 @@
-"""Fidelity: how far the next-token distribution with an evicted cache is from the full cache's, token by token, while real text
-streams in (teacher-forced).
+"""Fidelity: how far the next token's distribution is from the full cache's, while a real text streams in (teacher-forced).
 
-A document is read once by each setup. Scored are the tokens whose logits come after the cap was reached, in the last half of each
-context: [max(n_ctx / 2, cap), n_ctx), so that the contexts of one document share one reading and no token counts twice.
+Each setup reads a document once. In each context, the tokens of its last half are scored, as far as they come after the first
+eviction: [max(n_ctx / 2, cells), n_ctx). So the contexts of one document share one reading, and no token counts twice.
 """
 
 import tempfile
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..run.provenance import about, about_setup
+from ..run.provenance import engine_fields, setup_fields
 from ..run.setups import Setup
 from ..tasks.corpora import Document
 from . import divergence
@@ -33,15 +32,16 @@ class Plan:
         return max(self.contexts)
 
     def window(self, setup: Setup, n_ctx: int) -> tuple:
-        """(first, end) of the scored tokens of a context: the last half, after the first eviction; empty if there is none."""
+        """(first, end) of the scored tokens of a context; empty where no token of its last half comes after the first eviction."""
         first = max(n_ctx // 2, setup.n_cells)
         first += -first % self.stride
         return first, max(first, n_ctx - 1)
 
 
 class Base:
-    """Log probabilities of the full cache for one document: float32 [n, n_vocab] in a temporary file, since at 32k tokens and a
-    vocabulary of 150k they take 20 GB."""
+    """Log probabilities of the full cache for one document: float32 [n, n_vocab].
+
+    They are in a temporary file, since at 32k tokens and a vocabulary of 150k they take 20 GB."""
 
     def __init__(self, engine, plan: Plan, document: Document):
         self.indices = np.arange(min(plan.contexts) // 2 // plan.stride * plan.stride, plan.n_ctx - 1, plan.stride)
@@ -72,7 +72,7 @@ def bases():
 
 
 def measure(engine, plan: Plan, document: Document, setup: Setup, base: Base) -> dict:
-    """{n_ctx: per-token figures} of one setup on one document, and the memory that it held at the end."""
+    """{n_ctx: per-token figures} of one setup on one document, and Stream.memory() at the end."""
     setup = setup.for_context(plan.n_ctx, engine.bytes_per_token)
     found = []
 
@@ -107,26 +107,29 @@ def _row(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> di
         stride=plan.stride,
         n_read=plan.n_ctx,
         seed=plan.seed,
-        **about_setup(engine, setup, plan.n_ctx),
+        **setup_fields(engine, setup, plan.n_ctx),
     )
 
 
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bases=None):
     """Measure what is not in the store yet and yield its rows, one per (document, setup, context); document after document.
 
-    progress is called with (units done, all units, what is being measured), a unit being a document read by a setup. `bases` keeps
-    the full cache's figures of each document for further runs, whose contexts lie within those of the first.
+    Args:
+        progress: called with (readings done, all readings, what is being measured); a reading is a document read by a setup.
+        bases: as bases() gives it: keeps the full cache's log probabilities of each document for further runs, whose contexts
+            have to lie within those of the first run.
 
     Raises:
-        ValueError, RuntimeError: a setup that the model cannot have, or whose decoding failed.
+        ValueError: a setup that the model cannot have.
+        RuntimeError: llama.cpp could not decode a batch.
     """
     setups = [setup for setup in plan.setups if setup != Setup()]
     total, n = len(plan.documents) * (len(setups) + 1), 0
-    common = about(engine)
+    common = engine_fields(engine)
     for document in plan.documents:
         todo = []
         for setup in setups:
-            contexts = [plan.n_ctx] if isinstance(setup.budget, str) else plan.contexts  # "=TYPE" is of the whole text
+            contexts = [plan.n_ctx] if isinstance(setup.budget, str) else plan.contexts  # bytes of a full cache of the whole text
             rows = [_row(engine, plan, document, setup, n_ctx) for n_ctx in contexts]
             rows = [row for row in rows if row["score_from"] < row["n_ctx"] - 1 and not store.done(row)]
             todo += [(setup, rows)] if rows else []
@@ -157,7 +160,7 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bas
 
 def _memory(engine, setup: Setup, memory: dict, n_ctx: int) -> dict:
     full = round(engine.bytes_per_token("f16") * n_ctx)
-    if setup.policy is None:  # grows with the text
+    if setup.policy is None:  # a full cache grows with the text, so its bytes are those at n_ctx
         held = round(engine.bytes_per_token(setup.type) * n_ctx)
         return dict(bytes_kv=held, bytes_obs=0, bytes_total=held, bytes_full=full, n_cells=n_ctx)
     return {**{name: memory[name] for name in ("bytes_kv", "bytes_obs", "bytes_total", "n_cells")}, "bytes_full": full}

@@ -1,11 +1,11 @@
 """LongBench on the benchmark's own files: whole prompts are read through each setup, then answered greedily and scored.
 
-What is as in the benchmark's evaluation: prompts that do not fit are cut in the middle, sets of examples and of code go without
-the chat template, of an answer after examples the first line counts, and of several answers the best one.
+As in the benchmark's evaluation: prompts that do not fit are cut in the middle; prompts of examples and of code do not go through
+the chat template; of an answer to a prompt of examples the first line counts; the score is the best over an item's answers.
 
-Modes: "aware" reads the whole prompt and then evicts down to the budget; "blind" evicts where the question would begin, so
-before it is known (where there is none, at the end of the text). Either way the last token of the prompt is read after the
-eviction, so that all of the answer comes out of what was kept.
+Mode "aware" reads the whole prompt and then evicts down to the budget. Mode "blind" evicts where the question begins, before it
+is known, or at the end of the text where there is no question. In both the last token of the prompt is read after the eviction,
+so that the whole answer is computed from what was kept.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from ...template import around_last
-from ..run.provenance import about, about_setup
+from ..run.provenance import engine_fields, setup_fields
 from ..tasks.longbench import TASKS, Task
 from . import longbench_metrics as metrics
 
 MODES = ("blind", "aware")
 _PROMPTS, _MAX = "dataset2prompt.json", "dataset2maxlen.json"
-_N_STEP = 16  # tokens that are generated before looking whether the first line is over
+_N_STEP = 16  # tokens generated between two looks at whether the first line is complete
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A file of items. `prompts` says whose prompt it is: "built-in", or "dataset2prompt.json" with a digest of it."""
+    """A file of items. `prompts` says where the prompt is from: "built-in", or "dataset2prompt.json" and a digest of the prompt."""
 
     name: str
     path: Path
@@ -38,7 +38,7 @@ class Dataset:
         """The items, or a seeded sample of n of them, in the order of the file.
 
         Raises:
-            ValueError: a line that is no item; names file and line.
+            ValueError: a line is not an item; names file and line.
         """
         found = []
         with self.path.open(encoding="utf-8") as file:
@@ -84,7 +84,7 @@ def load(folder, names: list | None = None) -> list:
 
     Raises:
         OSError: no such folder, or no file of a data set that was named.
-        ValueError: a name that LongBench does not have, no data set in the folder, or a config file that is none.
+        ValueError: a name that LongBench does not have, a folder without data sets, or a file that is not a table.
         ImportError: a metric needs a package that is not installed; the message has the command.
     """
     folder = Path(folder).expanduser()
@@ -117,7 +117,7 @@ def load(folder, names: list | None = None) -> list:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids; `n_context` is where the question begins, `n_cut` how many were cut out of the middle."""
+    """Token ids. `n_context` of them come before the question; `n_cut` more were cut out of the middle."""
 
     tokens: list
     n_context: int
@@ -146,10 +146,10 @@ def _n_same(a: list, b: list) -> int:
 
 
 def make_prompt(engine, dataset: Dataset, item: dict, n_ctx: int) -> Prompt:
-    """The prompt of an item, so that it and the answer fit in n_ctx.
+    """The prompt of an item, cut so that it and its answer fit in n_ctx tokens.
 
     Raises:
-        ValueError: n_ctx leaves no room for a prompt, or the prompt's template is wrong.
+        ValueError: n_ctx leaves no room for a prompt, or the template is wrong.
     """
     whole, before = _texts(dataset, item)
     head, tail = [], []
@@ -158,7 +158,7 @@ def make_prompt(engine, dataset: Dataset, item: dict, n_ctx: int) -> Prompt:
     if engine.bos is not None and head[:1] != [engine.bos]:
         head = [engine.bos, *head]
     tokens = engine.tokenize(whole)
-    n_before = _n_same(tokens, engine.tokenize(before))  # tokens that hold nothing of the question
+    n_before = _n_same(tokens, engine.tokenize(before))  # tokens without any of the question
     n_room = n_ctx - len(head) - len(tail) - dataset.task.n_max
     if n_room < 2:
         raise ValueError(f"n_ctx = {n_ctx}: allowed is {n_ctx - n_room + 2} or more for {dataset.name}")
@@ -187,7 +187,7 @@ def _generate(engine, stream, task: Task) -> str:
 
 
 def _answer(engine, task: Task, setup, prompt: Prompt, mode: str, n_ctx: int) -> tuple:
-    """The answer's text and what the cache held."""
+    """(the answer's text, Stream.memory() at its end)."""
     last = len(prompt.tokens) - 1
     at = min(prompt.n_context, last) if mode == "blind" else last
     with engine.open(setup, n_ctx) as stream:
@@ -199,7 +199,7 @@ def _answer(engine, task: Task, setup, prompt: Prompt, mode: str, n_ctx: int) ->
 
 @dataclass
 class Plan:
-    """What to measure. n_items: of each data set (None: all), a sample by `seed`."""
+    """What to measure. n_items: a sample of so many of each data set, drawn with `seed`; None: all."""
 
     datasets: list
     setups: list
@@ -221,24 +221,27 @@ def _row(engine, plan: Plan, dataset: Dataset, item: dict, setup, mode: str) -> 
         n_max=dataset.task.n_max,
         n_ctx=plan.n_ctx,
         seed=plan.seed,
-        **about_setup(engine, setup, plan.n_ctx),
+        **setup_fields(engine, setup, plan.n_ctx),
     )
 
 
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
     """Answer what is not in the store yet and yield its rows, one per (item, setup, mode); item after item, all setups in turn.
 
-    Without a policy nothing is evicted before or after the question, so both modes share one answer.
-    progress is called with (units done, all units, what is being answered).
+    Where nothing is evicted on demand (a full cache, a context shift), both modes share one answer.
+
+    Args:
+        progress: called with (answers done, all answers, what is being answered).
 
     Raises:
-        ValueError, RuntimeError: a data set or setup that cannot be, or whose decoding failed.
+        ValueError: an unknown mode, a wrong item or prompt, or a setup that the model cannot have.
+        RuntimeError: llama.cpp could not decode a batch.
     """
     for mode in plan.modes:
         if mode not in MODES:
             raise ValueError(f"mode = {mode}: allowed are {', '.join(MODES)}")
     work = [(dataset, item) for dataset in plan.datasets for item in dataset.items(plan.n_items, plan.seed)]
-    total, done, common = len(work) * len(plan.setups) * len(plan.modes), 0, about(engine)
+    total, done, common = len(work) * len(plan.setups) * len(plan.modes), 0, engine_fields(engine)
     for dataset, item in work:
         prompt = None
         for setup in plan.setups:

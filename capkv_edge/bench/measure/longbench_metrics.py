@@ -1,7 +1,7 @@
-"""LongBench's metrics (arXiv 2308.14508), so that scores are those that its own evaluation gives.
+"""LongBench's metrics (arXiv 2308.14508), with the scores that its own evaluation gives.
 
-Each is a function (prediction, truth, classes) -> score in [0, 1], truth being one of an item's answers. Oddities of the
-official evaluation are kept where they change scores, and said where they are.
+Each is a function (prediction, truth, classes) -> score in [0, 1]; truth is one of an item's answers. Oddities of the official
+evaluation are kept where they change scores, with a comment.
 """
 
 import re
@@ -14,7 +14,7 @@ INSTALL = "pip install 'capkv-edge[longbench]'"
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = set(string.punctuation)
-# Chinese and typographic punctuation, without the opening angle brackets, which the official set does not have
+# Chinese and typographic punctuation; the opening angle brackets are missing in the official set too
 _RANGES = (
     *((0x2013, 0x2014), (0x2018, 0x2019), (0x201B, 0x201F), (0x2026, 0x2027), (0x3001, 0x3003), (0x300B, 0x3011)),
     *((0x3014, 0x301F), (0x3030, 0x3030), (0x303E, 0x303F), (0xFE4F, 0xFE4F), (0xFF01, 0xFF0D), (0xFF0F, 0xFF0F)),
@@ -40,7 +40,7 @@ def _rouge():
 def _jieba():
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its regular expressions and its use of pkg_resources
+            warnings.simplefilter("ignore")  # its own: on regular expressions and pkg_resources
             import jieba
     except ImportError:
         raise _missing("jieba") from None
@@ -62,13 +62,13 @@ def _words_zh(text: str) -> list:
 
 
 def normalize(text: str) -> str:
-    """Lower case, without punctuation, articles and superfluous white space."""
+    """The text in lower case, without punctuation and articles, with single blanks."""
     text = "".join(c for c in text.lower() if c not in _PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def normalize_zh(text: str) -> str:
-    """Lower case, without punctuation and any white space."""
+    """The text in lower case, without punctuation and white space."""
     return "".join("".join(c for c in text.lower() if c not in _PUNCTUATION_ZH).split())
 
 
@@ -86,13 +86,13 @@ def qa_f1(prediction: str, truth: str, classes=None) -> float:
 
 
 def qa_f1_zh(prediction: str, truth: str, classes=None) -> float:
-    """The same over the words that jieba finds."""
+    """qa_f1 over the words that jieba finds."""
     ours, theirs = ([word for word in map(normalize_zh, _words_zh(text)) if word] for text in (prediction, truth))
     return _f1(ours, theirs)
 
 
 def rouge(prediction: str, truth: str, classes=None) -> float:
-    """ROUGE-L's F of the package rouge; 0 where it refuses, as it does texts without words."""
+    """ROUGE-L's F of the package rouge; 0 where it raises, as it does for texts without words."""
     try:
         return float(_rouge().get_scores(prediction, truth)[0]["rouge-l"]["f"])
     except (ValueError, RecursionError):
@@ -100,19 +100,20 @@ def rouge(prediction: str, truth: str, classes=None) -> float:
 
 
 def rouge_zh(prediction: str, truth: str, classes=None) -> float:
-    """The same over the words that jieba finds."""
+    """rouge over the words that jieba finds."""
     return rouge(*(" ".join(_words_zh(text)) for text in (prediction, truth)))
 
 
 def classification(prediction: str, truth: str, classes=None) -> float:
-    """One over the number of classes that the prediction names, if the true one is among them. A class whose name is a part of
-    the true one's does not count, unless the class before it in the list was left out for the same reason."""
+    """1 / (number of classes that the prediction names), or 0 if the true class is not among them.
+
+    A class whose name is a part of the true one's is not counted, unless the class before it was left out for that reason."""
     named = [name for name in classes or () if name in prediction]
     i = 0
     while i < len(named):
         if named[i] in truth and named[i] != truth:
             del named[i]
-        i += 1  # also after a deletion: the official loop deletes from the list that it walks
+        i += 1  # also after a deletion, as the official loop does, which deletes from the list that it walks
     return 1 / len(named) if truth in named else 0.0
 
 
@@ -137,8 +138,9 @@ def retrieval_zh(prediction: str, truth: str, classes=None) -> float:
 
 
 def code_sim(prediction: str, truth: str, classes=None) -> float:
-    """Similarity of the truth and the prediction's first line that is neither a comment nor a fence, in hundredths: insertions
-    and deletions that turn one into the other, over the length of both (fuzzywuzzy's ratio with python-Levenshtein)."""
+    """Similarity of the truth and the prediction's first line that is neither a comment nor a fence, rounded to hundredths.
+
+    1 - (insertions and deletions that turn one into the other) / (length of both): fuzzywuzzy's ratio with python-Levenshtein."""
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if not any(mark in line for mark in ("`", "#", "//"))), "")
     n = len(line) + len(truth)
@@ -151,16 +153,16 @@ _NEEDS = {"qa_f1_zh": (_jieba,), "rouge": (_rouge,), "rouge_zh": (_rouge, _jieba
 
 
 def check(metric: str) -> None:
-    """See that the packages that a metric needs are there. Raises ImportError that says which is not, and the command."""
+    """Raises ImportError where a package that the metric needs is missing; the message has the command that installs it."""
     for load in _NEEDS.get(metric, ()):
         load()
 
 
 def first_line(prediction: str) -> str:
-    """What counts of an answer after examples: its first line that is not empty."""
+    """The first line that is not empty: what counts of an answer to a prompt of examples."""
     return prediction.lstrip("\n").split("\n")[0]
 
 
 def score(metric: str, prediction: str, answers: list, classes=None) -> float:
-    """The best score over the answers; 0 without any."""
+    """The best score over the answers; 0 where there are none."""
     return max((METRICS[metric](prediction, answer, classes) for answer in answers), default=0.0)

@@ -1,6 +1,6 @@
-"""Retrieval: what can still be found in a text after most of the cache was evicted, before the question is known or after.
+"""Retrieval: what can still be found in a text after most of its entries were evicted.
 
-Each text is read once per setup. Mode "blind": the text is read and the cache brought down to its budget, then each question is
+Each setup reads a text once. Mode "blind": the text is read, the cache is evicted down to its budget, and then each question is
 asked alone, from that same state. Mode "aware": the question is read with the text, and the eviction comes before the answer.
 """
 
@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from ...template import around_last, fold_system, message
-from ..run.provenance import about, about_setup
+from ..run.provenance import engine_fields, setup_fields
 from ..run.rows import key_of
 from ..run.setups import Setup
 from ..tasks import haystacks, registry
@@ -21,13 +21,13 @@ from . import divergence
 
 MODES = ("blind", "aware")
 
-_N_LOOK = 8  # tokens after which an answer is looked at: one that has all that is expected is not continued
-_N_PAD = 256  # a dialogue gets a multiple of it as context
+_N_LOOK = 8  # tokens generated between two looks at an answer: one that has all that is expected is not continued
+_N_PAD = 256  # the context of a dialogue is a multiple of it
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Texts that are measured alike. `length` is in tokens, of a dialogue in turns."""
+class Condition:
+    """What the texts of one comparison share. `length` is in tokens; of a dialogue in turns."""
 
     task: str
     haystack: str
@@ -46,15 +46,15 @@ class Plan:
 
     tasks: list  #: names in registry.TASKS
     setups: list  #: of Setup
-    lengths: list = field(default_factory=lambda: [4096])  #: tokens of the texts, all included
+    lengths: list = field(default_factory=lambda: [4096])  #: tokens of a text with question and answer
     n_turns: int = 20  #: turns of the dialogues
     modes: list = field(default_factory=lambda: ["blind"])
     n_texts: int = 10
-    haystack: str | None = None  #: instead of those of the tasks
-    share: int = 1  #: questions per text, or as many as a task can have; in mode "aware" always one
-    depths: tuple = ()  #: of the needles, one after another; empty is an even spread
+    haystack: str | None = None  #: instead of each task's own
+    share: int = 1  #: questions per text, at most those that a task can have; in mode "aware" it is 1
+    depths: tuple = ()  #: of the needles, in turn from text to text; empty: spread evenly
     seed: int = 1
-    min_base: float = 0.0  #: mean score of the full cache below which the other setups are left out
+    min_base: float = 0.0  #: where the full cache's mean score is below it, the other setups are not measured
 
     def __post_init__(self):
         for name in self.tasks:
@@ -71,23 +71,16 @@ class Plan:
             self.setups = [Setup(), *self.setups]
 
     @property
-    def cells(self) -> list:
-        """Each (task, length, mode) once."""
+    def conditions(self) -> list:
+        """The Condition of each task, length and mode."""
         out = {}
         for name in self.tasks:
             task = registry.find(name)
             haystack = task.haystack if task.own or not self.haystack else self.haystack
             for length in [self.n_turns] if task.turns else self.lengths:
                 for mode in self.modes:
-                    out[
-                        Cell(
-                            name,
-                            haystack,
-                            length,
-                            mode,
-                            1 if mode == "aware" else min(self.share, task.max_share or self.share),
-                        )
-                    ] = None
+                    share = 1 if mode == "aware" else min(self.share, task.max_share or self.share)
+                    out[Condition(name, haystack, length, mode, share)] = None
         return list(out)
 
 
@@ -95,7 +88,7 @@ class Plan:
 
 
 class Reader:
-    """Puts texts into the model's chat template, and counts them."""
+    """Puts texts into the model's chat template, and counts their tokens."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -131,17 +124,17 @@ class Reader:
         return len(self.prefix(text)) + max(asked)
 
 
-def make_text(reader: Reader, plan: Plan, cell: Cell, index: int) -> Text:
-    """Text number `index` of a cell."""
+def make_text(reader: Reader, plan: Plan, condition: Condition, index: int) -> Text:
+    """Text number `index` of a condition."""
     return registry.make_text(
-        cell.task,
+        condition.task,
         index,
-        cell.length,
+        condition.length,
         reader.count,
         reader.size,
-        haystack=cell.haystack,
+        haystack=condition.haystack,
         seed=plan.seed,
-        share=cell.share,
+        share=condition.share,
         depths=plan.depths,
     )
 
@@ -150,7 +143,7 @@ def make_text(reader: Reader, plan: Plan, cell: Cell, index: int) -> Text:
 
 
 def answer(stream, item: Item) -> str:
-    """The greedy answer after what was read, ended early where its score is settled."""
+    """The greedy answer after what was read. It ends early where no further word can change its score."""
     engine, out = stream.engine, []
     while len(out) < item.n_predict:
         n = min(_N_LOOK, item.n_predict - len(out))
@@ -163,8 +156,9 @@ def answer(stream, item: Item) -> str:
 
 
 def nll_of(stream, opening: list, expected: list) -> float:
-    """Mean negative log probability of the expected tokens after the opening, in nats: what a score of right or wrong does not
-    see where an answer is nearly right, or far from it."""
+    """Mean negative log probability of the expected tokens after the opening, in nats.
+
+    It tells nearly right answers from those that are far off, which a score of right or wrong does not."""
     first, found = stream.n_tokens + len(opening) - 1, []
 
     def use(indices, rows):
@@ -175,9 +169,9 @@ def nll_of(stream, opening: list, expected: list) -> float:
 
 
 def ask(stream, reader: Reader, text: Text, mode: str) -> tuple:
-    """([{depth, question, expected, answer, score, nll}], what memory() said after the eviction) of a text and an empty stream.
+    """Read a text into an empty stream and ask its questions: ([{depth, question, expected, answer, score, nll}], memory).
 
-    nll is None where the answer is not one string that is known beforehand.
+    nll is None where more than one string is right. memory is Stream.memory() after the eviction.
     """
     stream.read(reader.prefix(text))
     if mode == "aware":
@@ -203,36 +197,36 @@ def ask(stream, reader: Reader, text: Text, mode: str) -> tuple:
 # --- the run ---
 
 
-class _Unit:
-    """A text of a cell and a setup: what is measured at once."""
+class _Reading:
+    """A text of a condition, read by a setup: what one row is of."""
 
-    def __init__(self, engine, reader, plan, cell, index, setup):
+    def __init__(self, engine, reader, plan, condition, index, setup):
         self.engine, self.reader, self.plan = engine, reader, plan
-        self.cell, self.index, self.setup = cell, index, setup
-        task = registry.find(cell.task)
+        self.condition, self.index, self.setup = condition, index, setup
+        task = registry.find(condition.task)
         turns = task.turns
-        self._text = make_text(reader, plan, cell, index) if turns else None
-        self.n_ctx = -(-reader.size(self._text) // _N_PAD) * _N_PAD if turns else cell.length
+        self._text = make_text(reader, plan, condition, index) if turns else None
+        self.n_ctx = -(-reader.size(self._text) // _N_PAD) * _N_PAD if turns else condition.length
         self.row = dict(
             kind="retrieval",
-            task=cell.task,
-            haystack=cell.haystack if task.own else haystacks.load(cell.haystack).name,
-            length=cell.length,
-            mode=cell.mode,
-            share=cell.share,
+            task=condition.task,
+            haystack=condition.haystack if task.own else haystacks.load(condition.haystack).name,
+            length=condition.length,
+            mode=condition.mode,
+            share=condition.share,
             depths=list(plan.depths),
-            n_turns=cell.length if turns else None,
+            n_turns=condition.length if turns else None,
             wording=registry.WORDING,
             seed=plan.seed,
             text=index,
             n_ctx=self.n_ctx,
-            **about_setup(engine, setup, self.n_ctx),
+            **setup_fields(engine, setup, self.n_ctx),
         )
 
     def measure(self) -> dict:
-        text = self._text or make_text(self.reader, self.plan, self.cell, self.index)
+        text = self._text or make_text(self.reader, self.plan, self.condition, self.index)
         with self.engine.open(self.setup, self.n_ctx) as stream:
-            items, memory = ask(stream, self.reader, text, self.cell.mode)
+            items, memory = ask(stream, self.reader, text, self.condition.mode)
         means = {}
         for name in ("score", "nll"):
             found = [item[name] for item in items]
@@ -241,48 +235,50 @@ class _Unit:
 
 
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
-    """Measure what is not in the store yet and yield its rows, one per (text, cell, setup): all of the first texts come first.
+    """Measure what is not in the store yet and yield its rows, one per (text, condition, setup).
 
-    With min_base the full cache comes first on all texts, and for each cell that is left out a dict of kind "skipped" is
-    yielded (the fields of the cell, score, min_base), which is not stored.
+    The first text of all conditions comes before the second of any. With min_base the full cache reads all texts first, and for
+    each condition that is left out a dict of kind "skipped" is yielded (the condition's fields, score, min_base) and not stored.
 
-    progress is called with (units done, all units, what is being measured), a unit being a text read by a setup.
+    Args:
+        progress: called with (readings done, all readings, what is being measured); a reading is a text read by a setup.
 
     Raises:
-        ValueError, RuntimeError: a text that does not fit its length, a setup that the model cannot have, a failed decode.
+        ValueError: a text that does not fit its length, or a setup that the model cannot have.
+        RuntimeError: llama.cpp could not decode a batch.
     """
-    reader, common = Reader(engine), about(engine)
-    done, total = 0, len(plan.cells) * plan.n_texts * len(plan.setups)
+    reader, common = Reader(engine), engine_fields(engine)
+    done, total = 0, len(plan.conditions) * plan.n_texts * len(plan.setups)
 
-    def measure(cells, setups):
+    def measure(conditions, setups):
         nonlocal done
-        for index, cell, setup in product(range(plan.n_texts), cells, setups):
-            progress(done, total, f"{cell.task} {cell.length} {cell.mode}, text {index + 1}: {setup.name}")
-            unit = _Unit(engine, reader, plan, cell, index, setup)
-            if store.done(unit.row):
+        for index, one, setup in product(range(plan.n_texts), conditions, setups):
+            progress(done, total, f"{one.task} {one.length} {one.mode}, text {index + 1}: {setup.name}")
+            reading = _Reading(engine, reader, plan, one, index, setup)
+            if store.done(reading.row):
                 row = None
             else:
-                row = {**unit.measure(), **common}
+                row = {**reading.measure(), **common}
                 store.add(row)
             done += 1
-            yield cell, key_of(unit.row), row
+            yield one, key_of(reading.row), row
 
-    cells, setups = plan.cells, plan.setups
+    conditions, setups = plan.conditions, plan.setups
     if plan.min_base:
-        keys = {cell: [] for cell in cells}
-        for cell, key, row in measure(cells, [Setup()]):
-            keys[cell].append(key)
+        keys = {one: [] for one in conditions}
+        for one, key, row in measure(conditions, [Setup()]):
+            keys[one].append(key)
             if row:
                 yield row
         scores = {key_of(row): row["score"] for row in store.rows("retrieval") if row["setup"] == Setup().name}
         setups = [setup for setup in setups if setup != Setup()]
-        for cell in plan.cells:
-            base = sum(scores[key] for key in keys[cell]) / plan.n_texts
+        for one in plan.conditions:
+            base = sum(scores[key] for key in keys[one]) / plan.n_texts
             if base < plan.min_base:
-                cells.remove(cell)
+                conditions.remove(one)
                 done += plan.n_texts * len(setups)
-                yield {"kind": "skipped", **dataclasses.asdict(cell), "score": base, "min_base": plan.min_base}
-    for _, _, row in measure(cells, setups):
+                yield {"kind": "skipped", **dataclasses.asdict(one), "score": base, "min_base": plan.min_base}
+    for _, _, row in measure(conditions, setups):
         if row:
             yield row
     progress(total, total, "")

@@ -1,8 +1,8 @@
-"""One cell of a speed measurement, in a process of its own so that its peak memory is its own: a job in JSON on stdin, what was
-found in JSON as the last line of stdout. Started by speed.py.
+"""One case of a speed measurement, in a process of its own so that the peak of its memory is not another case's. speed.py starts
+it; the job is JSON on stdin, and the last line of stdout is the result in JSON.
 
-A cell is a setup at a depth: the depth is filled by reading, then n_prompt tokens are read and, from the same state, n_gen
-tokens are decoded one by one, as llama-bench's -p, -n and -d mean it.
+A case is a setup at a depth: the depth is filled by reading; then n_prompt tokens are read, and from the same state n_gen tokens
+are decoded one by one, as with llama-bench's -p, -n and -d.
 """
 
 import ctypes
@@ -15,20 +15,20 @@ import numpy as np
 
 from ..._upstream import library
 from ..run.engine import Engine
-from ..run.provenance import about
+from ..run.provenance import engine_fields
 from ..run.setups import Setup
 
 RANDOM, DOCS = "random", "python-docs"
 
 
 class OverLimit(Exception):
-    """The cell's time is over; says what was done until then."""
+    """The time of the case is over; the message says what was done until then."""
 
 
 def peak_memory() -> int | None:
-    """Resident memory of this process at its peak, in bytes; None where the system does not tell.
+    """The peak of this process's resident memory in bytes; None where the system does not tell.
 
-    Linux's own figure first: ru_maxrss begins with what the parent had when it started this process."""
+    Linux's VmHWM comes first, since ru_maxrss starts with the memory that the parent had when it started this process."""
     status = Path("/proc/self/status")
     if status.exists():
         found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
@@ -43,7 +43,7 @@ def peak_memory() -> int | None:
 
 
 def free_on_devices() -> int | None:
-    """Free memory of all GPUs in bytes, None without one."""
+    """Free memory of all GPUs in bytes; None where there is no GPU."""
     lib = library()
     try:
         lib.ggml_backend_dev_get.restype = ctypes.c_void_p
@@ -55,13 +55,13 @@ def free_on_devices() -> int | None:
                 free, total = ctypes.c_size_t(), ctypes.c_size_t()
                 lib.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
                 sizes.append(free.value)
-    except AttributeError:  # ggml's functions cannot be reached through libllama everywhere
+    except AttributeError:  # on some systems libllama does not pass on ggml's functions
         return None
     return sum(sizes) if sizes else None
 
 
 def tokens_of(engine, text: str, n: int, seed: int) -> np.ndarray:
-    """int32 [n] of a built-in text or a file, again from its start where it ends; text "random": random tokens."""
+    """Tokens int32 [n] of a built-in text or a file, which starts again where it ends; text "random": random tokens."""
     if text == RANDOM:
         return np.random.default_rng(seed).integers(0, engine.n_vocab, n, dtype=np.int32)
     if text == DOCS:
@@ -70,7 +70,7 @@ def tokens_of(engine, text: str, n: int, seed: int) -> np.ndarray:
         words = "\n\n".join(topics[key] for key in sorted(topics))
     else:
         words = Path(text).expanduser().read_text(encoding="utf-8")
-    # a token is about 2 to 5 characters, of a vocabulary of bytes 1: no more is read than is needed
+    # no more text than is needed: a token is about 2 to 5 characters, or 1 where the vocabulary is bytes
     found = engine.tokenize((words * (8 * n // max(len(words), 1) + 1))[: 8 * n])
     if not found:
         raise ValueError(f"text = {text}: there is no text in it")
@@ -78,21 +78,25 @@ def tokens_of(engine, text: str, n: int, seed: int) -> np.ndarray:
     return np.resize(np.array(head + found, dtype=np.int32), n)
 
 
-class Cell:
-    """A stream with a clock."""
+class Timed:
+    """A stream whose reading is timed. deadline: of time.perf_counter(), or None."""
 
     def __init__(self, stream, tokens, deadline: float | None):
         self.stream, self.tokens, self.deadline = stream, tokens, deadline
 
-    def go(self, first: int, n: int, step: int, what: str) -> dict:
-        """Read n tokens from `first` on, `step` at a time: seconds, and what evictions took of them."""
+    def read(self, first: int, n: int, step: int, what: str) -> dict:
+        """Read n tokens from `first` on, `step` at a time. Returns seconds, those of them that evictions took, and how many these were.
+
+        Raises:
+            OverLimit: the deadline has passed.
+        """
         stream, before = self.stream, self.stream.memory()
         started = time.perf_counter()
         for i in range(first, first + n, step):
             if self.deadline is not None and time.perf_counter() > self.deadline:
                 raise OverLimit(f"{i - first} of {n} tokens {what}")
             stream.read(self.tokens[i : min(i + step, first + n)])
-            stream.last()  # waits for the device
+            stream.last()  # waits until the device is done
         seconds, after = time.perf_counter() - started, stream.memory()
         return dict(
             n=n,
@@ -103,30 +107,30 @@ class Cell:
 
 
 def measure(engine, job: dict, free: int | None = None) -> dict:
-    """{"fill": ..., "pp": ..., "tg": ..., "memory": ...} of a cell; those that the time did not allow for are missing, and
-    "over" says how far it came. free: what free_on_devices() gave before the model was loaded."""
+    """{"fill": ..., "pp": ..., "tg": ..., "memory": ...} of a case. Where its time was over, parts are missing and "over" says how
+    far it came. free: what free_on_devices() gave before the model was loaded."""
     setup, depth, sizes = Setup.parse(job["setup"]), job["depth"], job["sizes"]
     tokens = tokens_of(engine, job["text"], depth + max(sizes.values()), job["seed"])
-    engine.bytes_per_token("f16"), engine.bytes_per_token(setup.type)  # opens contexts: not within the measurement
-    with engine.open(Setup(), 256, 128) as stream:  # the weights come in from the disk
+    engine.bytes_per_token("f16"), engine.bytes_per_token(setup.type)  # these open contexts, which is not to be measured
+    with engine.open(Setup(), 256, 128) as stream:  # reads the weights from the disk
         stream.read(tokens[:129])
     found = {}
     with engine.open(setup, len(tokens), job["n_batch"]) as stream:
         limit = job["limit_s"]
-        cell = Cell(stream, tokens, limit and time.perf_counter() + limit)
+        timed = Timed(stream, tokens, limit and time.perf_counter() + limit)
         try:
-            found["fill"] = cell.go(0, depth, stream.n_batch, "of the depth read")
-            found["peak"] = peak_memory()  # before mark() makes its copy
+            found["fill"] = timed.read(0, depth, stream.n_batch, "of the depth read")
+            found["peak"] = peak_memory()  # before mark() copies the cache
             mark = stream.mark() if len(sizes) > 1 else None
             if "pp" in sizes:
-                found["pp"] = cell.go(depth, sizes["pp"], stream.n_batch, "read")
+                found["pp"] = timed.read(depth, sizes["pp"], stream.n_batch, "read")
             if mark is not None:
                 stream.back(mark)
             if "tg" in sizes:
-                found["tg"] = cell.go(depth, sizes["tg"], 1, "decoded")
+                found["tg"] = timed.read(depth, sizes["tg"], 1, "decoded")
         except OverLimit as over:
             found["over"] = str(over)
-        # without a depth, all that was allocated is touched by the tests only
+        # without a depth, only the tests touch the memory that was allocated
         found["peak"] = peak_memory() if not depth or "peak" not in found else found["peak"]
         found["device"] = None if free is None else free - free_on_devices()
         found["memory"] = stream.memory()
@@ -134,8 +138,8 @@ def measure(engine, job: dict, free: int | None = None) -> dict:
 
 
 def describe(engine, job: dict) -> dict:
-    """What the rows of all cells have in common, and of each setup at each depth what it comes to, or why it cannot be."""
-    cells = {}
+    """The fields that all rows share, the cache's device, and for each case its batch and budget, or why it cannot be."""
+    cases = {}
     for name in job["setups"]:
         setup = Setup.parse(name)
         for depth in job["depths"]:
@@ -143,13 +147,13 @@ def describe(engine, job: dict) -> dict:
             try:
                 resolved = setup.for_context(n_ctx, engine.bytes_per_token)
             except ValueError as err:
-                cells[f"{name} {depth}"] = dict(error=str(err))
+                cases[f"{name} {depth}"] = dict(error=str(err))
                 continue
             n_batch = job["n_batch"] or resolved.n_batch
             if resolved.policy:
                 n_batch = min(n_batch, resolved.n_batch)  # the headroom
-            cells[f"{name} {depth}"] = dict(n_batch=n_batch, n_ubatch=min(n_batch, 512), budget=resolved.budget or None)
-    return dict(about=about(engine), cells=cells, cache_device=engine.cache_device)
+            cases[f"{name} {depth}"] = dict(n_batch=n_batch, n_ubatch=min(n_batch, 512), budget=resolved.budget or None)
+    return dict(common=engine_fields(engine), cases=cases, cache_device=engine.cache_device)
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""The smallest budget that keeps the loss under a limit on a user's own text, for each policy."""
+"""For each policy, the smallest budget that keeps the loss under a limit on a user's own text."""
 
 import shlex
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..report.bootstrap import Interval, intervals
+from ..intervals import Interval, intervals
 from ..run.setups import Setup
 from . import fidelity
 
@@ -15,22 +15,22 @@ LEAST = 4 * STEP
 
 @dataclass(frozen=True)
 class Found:
-    """What the bisection found for one policy. `budget` is None where no budget that leaves text to score keeps the limit."""
+    """What was found for one policy. `budget` is None where none of Plan.budgets keeps the limit."""
 
     policy: str
     budget: int | None
     kl: Interval  #: mean KL in nats over the documents, at that budget or at the largest one that was tried
     setup: Setup
-    share: float  #: bytes held, of those of the full f16 cache
-    tried: list = field(default_factory=list)  #: (budget, mean KL), in the order of trial
+    share: float  #: bytes held, as a share of the full f16 cache
+    tried: list = field(default_factory=list)  #: (budget, mean KL), in the order of the trials
 
 
 @dataclass
 class Plan:
-    """What to look for. `documents` are texts.Document of n_ctx tokens.
+    """What to look for. `documents` are corpora.Document of n_ctx tokens; `max_kl` is in nats.
 
     Raises:
-        ValueError: n_ctx is too short for the smallest budget, or a limit that is not above 0.
+        ValueError: n_ctx is too short for the smallest budget, or max_kl is not above 0.
     """
 
     documents: list
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def budgets(self) -> range:
-        """Candidates: budgets whose cap is reached in the first three quarters of the text."""
+        """Candidates: budgets whose first eviction comes in the first three quarters of the text, so that text is left to score."""
         top = LEAST - STEP
         while Setup("streaming", top + STEP, self.type).n_cells <= self.n_ctx * 3 // 4:
             top += STEP
@@ -77,9 +77,10 @@ def _loss(engine, plan: Plan, setup: Setup, store, bases: dict, say) -> tuple:
 
 
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
-    """Bisect for each policy; yields Found. The rows of all that was tried go into the store, and those there are not repeated.
+    """Bisect for each policy; yields Found. Rows of all trials go into the store, and what it has is not measured again.
 
-    progress is called with (trials done, all trials at most, what is tried).
+    Args:
+        progress: called with (trials done, largest number of trials, what is tried).
     """
     n_trials = len(plan.budgets).bit_length() + 1
     total = n_trials * len(plan.policies)
@@ -97,7 +98,7 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
 
             budgets = plan.budgets
             fits = kl(budgets[-1]) <= plan.max_kl
-            low, high = 0, len(budgets) - 1  # the smallest that fits is in [low, high]
+            low, high = 0, len(budgets) - 1  # the smallest budget that keeps the limit is in [low, high]
             while fits and low < high:
                 middle = (low + high) // 2
                 low, high = (low, middle) if kl(budgets[middle]) <= plan.max_kl else (middle + 1, high)
@@ -109,7 +110,7 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
 
 
 def report(found: list, plan: Plan, model: str) -> list:
-    """Lines for a terminal: a table of what was found, what it means, and the command line to use."""
+    """Lines for the terminal: a table of what was found, what it means, and the command line to use."""
     lines = [f"{'policy':<11} {'budget':>7} {'mean KL, nats':>14} {'95 % interval':>17} {'of the full bytes':>18}"]
     for one in found:
         budget = f"> {plan.budgets[-1]}" if one.budget is None else str(one.budget)
@@ -125,7 +126,7 @@ def report(found: list, plan: Plan, model: str) -> list:
     best = min(good, key=lambda one: (one.share, one.kl.mean))
     if best.kl.known and best.kl.hi > plan.max_kl:
         lines.append(
-            "The interval reaches over the limit: other text like this may lose more. More documents make it narrower."
+            "The interval reaches above the limit: other text like this may lose more. More documents make the interval narrower."
         )
     kind = f" --cache-type-k {plan.type} --cache-type-v {plan.type}" if plan.type != "f16" else ""
     policy = "" if best.policy == "capkv" else f" --policy {best.policy}"

@@ -1,1 +1,1 @@
-"""From rows to tables, sentences, plots and pages. Reads rows and measures nothing."""
+"""From rows to tables, sentences, plots and pages. Knows rows and the records in kinds.py, and measures nothing."""

@@ -1,7 +1,7 @@
 """What capkv-bench prints: -o md, csv, json or jsonl.
 
 md is for reading: summaries with intervals, and for speed a line per test as llama-bench prints it. The others are for
-programs and carry the full rows.
+programs and have the rows with all fields.
 """
 
 import csv
@@ -9,16 +9,23 @@ import io
 import json
 from math import isfinite
 
-from .caveats import notes
+from ..kinds import KINDS
+from .caveats import find_caveats
 from .summary import DEFAULT
 from .tables import Table, tables
 
 FORMATS = ("md", "csv", "json", "jsonl")
 
 
+def check_format(form: str) -> None:
+    """Raises ValueError where `form` is not one of FORMATS."""
+    if form not in FORMATS:
+        raise ValueError(f"--output = {form}: allowed is one of {', '.join(FORMATS)}")
+
+
 def markdown(table: Table, title: bool = False) -> str:
     """The table as aligned Markdown."""
-    texts = [[_cell(name) for name, _ in table.columns], *([_cell(text) for text in line] for line in table.lines)]
+    texts = [[_escaped(name) for name, _ in table.columns], *([_escaped(text) for text in line] for line in table.lines)]
     widths = [max(map(len, column)) for column in zip(*texts)]
     rights = [right for _, right in table.columns]
     lines = [
@@ -30,21 +37,26 @@ def markdown(table: Table, title: bool = False) -> str:
     return "\n".join([*head, lines[0], rule, *lines[1:]]) + "\n"
 
 
-def _cell(text: str) -> str:
-    """One line, in which no character ends the cell."""
+def _escaped(text: str) -> str:
+    """One line, in which no character ends the field of a Markdown table."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _md(rows: list, default: str) -> str:
-    found = tables(rows, default)
-    alone = len(found) == 1 and found[0].name == "speed"  # as llama-bench: the table and the build
+    if not rows:
+        return "no rows\n"
+    found, measured = tables(rows, default), {row.get("kind") for row in rows}
+    alone = len(found) == 1 and not any(kind.unit for kind in KINDS.values() if kind.name in measured)  # as llama-bench prints it
     parts = [markdown(table, title=not alone) for table in found]
-    parts += ["".join(f"note: {_cell(note)}\n" for note in notes(rows))] if notes(rows) else []
+    caveats = find_caveats(rows)
+    parts += ["".join(f"note: {_escaped(one)}\n" for one in caveats)] if caveats else []
     builds = sorted({f"{row.get('commit')} with llama.cpp of {row.get('pin')}" for row in rows})
-    return "\n".join([*parts, f"build: {', '.join(builds)}\n"]) if rows else "no rows\n"
+    return "\n".join([*parts, f"build: {', '.join(builds)}\n"])
 
 
 def _csv(rows: list) -> str:
+    if not rows:
+        return ""
     fields = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -55,7 +67,7 @@ def _csv(rows: list) -> str:
 
 
 def _csv_value(value):
-    """Lists, objects and truth values as JSON; numbers so that they read back as the same; nothing as nothing."""
+    """Lists, objects and truth values as JSON, numbers as they are, None as an empty field."""
     return json.dumps(_strict(value), ensure_ascii=False) if isinstance(value, (bool, dict, list)) else value
 
 
@@ -65,12 +77,11 @@ def render(rows: list[dict], form: str, default: str = DEFAULT) -> str:
     Raises:
         ValueError: another format.
     """
-    if form not in FORMATS:
-        raise ValueError(f"--output = {form}: allowed is one of {', '.join(FORMATS)}")
+    check_format(form)
     if form == "md":
         return _md(rows, default)
     if form == "csv":
-        return _csv(rows) if rows else ""
+        return _csv(rows)
     rows = [_strict(row) for row in rows]
     if form == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
@@ -78,7 +89,7 @@ def render(rows: list[dict], form: str, default: str = DEFAULT) -> str:
 
 
 def _strict(value):
-    """JSON has no NaN and no infinity: null."""
+    """The value with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _strict(one) for name, one in value.items()}
     if isinstance(value, list):

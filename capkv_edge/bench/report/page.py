@@ -3,11 +3,13 @@
 import html
 from pathlib import Path
 
-from .caveats import notes
-from .plot_style import series_class
-from .plots import FLOOR, plots
-from .summary import DEFAULT, KINDS, all_comparisons, cells, series_of, text_of
-from .tables import TITLES, Table, rounds_merged, tables
+from ..kinds import KINDS, text_of
+from .caveats import find_caveats
+from .plots.draw import FLOOR, plots
+from .plots.style import series_class
+from .rounds import tests
+from .summary import DEFAULT, all_comparisons, series_of, summaries
+from .tables import Table, tables
 from .verdicts import sentences
 
 NAME = "index.html"
@@ -54,7 +56,7 @@ def render(rows: list[dict], command: str = "", default: str = DEFAULT, floor: f
         *_plots(rows, default, floor),
         "<h2>Tables</h2>" if found else "",
         *(_table(table, default) for table in found),
-        _notes(rows),
+        _caveats(rows),
     ]
     body = "\n".join(part for part in parts if part)
     return (
@@ -98,15 +100,21 @@ def _ran(rows: list, command: str) -> str:
 
 def _verdicts(rows: list, default: str) -> list[str]:
     out = []
-    for kind in KINDS:
-        said = [text for found in all_comparisons(cells(rows, kind), default) for text in sentences(found, code="")]
+    for kind in KINDS.values():
+        found = summaries(rows, kind.name) if kind.unit else []
+        said = [text for paired in all_comparisons(found, default) for text in sentences(paired, code="")]
         if said:
-            out.append(f"<h3>{TITLES[kind]}</h3>\n<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in said) + "</ul>")
+            out.append(f"<h3>{kind.title}</h3>\n{_list(said)}")
     return [f"<h2>Where {_text(default)} wins, ties and loses</h2>", *out] if out else []
 
 
 def _boxes(rows: list, default: str) -> str:
-    shown = [row for row in rows if row.get("kind") in KINDS] + rounds_merged(rows)
+    shown = [
+        row
+        for kind in KINDS.values()
+        for row in (tests(rows, kind.name) if not kind.unit else rows)
+        if row.get("kind") == kind.name
+    ]
     names = sorted({series_of(row["setup"]) for row in shown}, key=lambda name: (name != default, name))
     if not names:
         return ""
@@ -150,6 +158,10 @@ def _right(right: bool, text: str = "") -> str:
     return ' class="r"' if right else f' class="{text}"' if text in ("wins", "loses") else ""
 
 
-def _notes(rows: list) -> str:
-    found = notes(rows)
-    return "<h2>Notes</h2>\n<ul>\n" + "".join(f"<li>{_text(note)}</li>\n" for note in found) + "</ul>" if found else ""
+def _list(texts: list) -> str:
+    return "<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in texts) + "</ul>"
+
+
+def _caveats(rows: list) -> str:
+    found = find_caveats(rows)
+    return f"<h2>Notes</h2>\n{_list(found)}" if found else ""

@@ -1,7 +1,7 @@
-"""From rows to cells: means over documents or texts with their intervals, paired differences, verdicts.
+"""From rows to summaries: means over units with their intervals, paired differences, verdicts.
 
-The unit is a document (fidelity), a text (retrieval) or an item (longbench), never a token: tokens of one text are not
-independent. Rows of the same unit under several seeds or builds are averaged first. Nothing here opens a model.
+The unit is a document, a text or an item, never a token: the tokens of one text are not independent of each other.
+Rows of one unit under several seeds or builds are averaged first. Nothing here opens a model.
 """
 
 import json
@@ -11,53 +11,18 @@ from math import nan
 
 import numpy as np
 
-from .bootstrap import MIN_UNITS, Interval, intervals
+from ..intervals import MIN_UNITS, Interval, intervals
+from ..kinds import KINDS, Kind, text_of
 
 DEFAULT = "capkv"  #: the series that the others are compared with
-EQUAL_BYTES = 0.05  #: caches whose sizes differ by no more than this share count as of equal bytes
+EQUAL_BYTES = 0.05  #: caches whose sizes differ by at most this share are compared as caches of equal bytes
 
 
 @dataclass(frozen=True)
-class Kind:
-    group: tuple  #: fields that a cell shares with those it is compared with, beside the model; all tables show them
-    also: tuple  #: more of those, which tables show where they differ
-    unit: str  #: the field that names what is resampled
-    figures: dict  #: figure -> 1 where more is better, -1 where less is
-    main: str  #: the figure that verdicts are about
-    pair: tuple = ("seed",)  #: what else has to be equal in a pair of rows
-    more: tuple = ()  #: further figures with verdicts, where rows have them
-
-    @property
-    def fields(self) -> tuple:
-        return self.group + self.also
-
-
-KINDS = {
-    "fidelity": Kind(
-        ("corpus", "n_ctx"),
-        ("stride",),
-        "doc",
-        dict(kl_mean=-1, kl_median=-1, kl_p99=-1, dloglik=1, same_top=1, rms_dp=-1),
-        "kl_mean",
-        ("doc_hash", "seed"),
-    ),
-    "retrieval": Kind(
-        ("task", "haystack", "length", "mode"),
-        ("n_turns", "share", "depths", "wording"),
-        "text",
-        dict(score=1, nll=-1),
-        "score",
-        more=("nll",),
-    ),
-    "longbench": Kind(("dataset", "metric", "mode"), ("n_ctx", "prompts"), "item", dict(score=1), "score"),
-}
-
-
-@dataclass(frozen=True)
-class Cell:
+class Summary:
     """All rows of one setup in one group. `values` maps (unit, seed, ...) to one array of figures per build."""
 
-    kind: str
+    kind: Kind
     model: str
     model_hash: str
     group: dict  #: field of the kind -> value
@@ -69,11 +34,11 @@ class Cell:
     bytes_full: float
     n_items: int
     values: dict = field(repr=False)
-    figures: dict = field(repr=False)  #: figure -> Interval
+    figures: dict = field(repr=False)  #: name of a figure -> Interval
 
     @property
     def n(self) -> int:
-        """Units."""
+        """Number of units."""
         return len({key[0] for key in self.values})
 
     @property
@@ -89,39 +54,42 @@ class Cell:
     @property
     def where(self) -> str:
         """Its group in words, without the fields that tables show only where they differ."""
-        group = self.group
-        if self.kind == "fidelity":
-            return f"{group['corpus']}, {group['n_ctx']} tokens"
-        if self.kind == "retrieval":
-            length = f"{group['length']} {'turns' if group['n_turns'] else 'tokens'}"
-            return f"{group['task']} in {group['haystack']}, {length}, {group['mode']}"
-        return ", ".join(text_of(group[name]) for name in KINDS[self.kind].group)
+        return self.kind.where_of(self.group)
 
     @property
     def place(self) -> tuple:
-        """What tells its group from others; sortable."""
+        """What tells its group from others; can be sorted."""
         return (self.model, self.model_hash, *(_sortable(value) for value in self.group.values()))
+
+    def has(self, figure: str) -> bool:
+        """Whether the figure has a mean."""
+        return self.figures[figure].mean == self.figures[figure].mean
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setup against another one over the same units. The verdict is the setup's, on the figure of the kind."""
+    """A setup against another one over the same units. The verdict is about `own`."""
 
-    cell: Cell
-    other: Cell
+    own: Summary
+    other: Summary
     figure: str
-    equal: str  #: "budget", "bytes" or "" (against the full cache)
-    difference: Interval  #: the setup's figure minus the other's
+    equal: str  #: what both have equal: "budget", "bytes", or "" where the other is the full cache
+    difference: Interval  #: own figure minus the other's
 
     @property
     def verdict(self) -> str:
-        """wins, ties, loses; or "too few", where there are not enough units in common for an interval."""
+        """wins, ties or loses; without an interval "too few" (units in common) or "no figure" (a value is not a number)."""
         d = self.difference
         if not d.known:
             return "too few" if d.n < MIN_UNITS else "no figure"
         if d.lo <= 0 <= d.hi:
             return "ties"
-        return "wins" if (d.lo > 0) == (KINDS[self.cell.kind].figures[self.figure] > 0) else "loses"
+        return "wins" if (d.lo > 0) == (figure_of(self.own.kind, self.figure).better > 0) else "loses"
+
+
+def figure_of(kind: Kind, name: str):
+    """The Figure of a kind by its name."""
+    return next(figure for figure in kind.figures if figure.name == name)
 
 
 def series_of(setup: str) -> str:
@@ -129,21 +97,23 @@ def series_of(setup: str) -> str:
     return re.sub(r"@[^:,]*", "", setup, count=1)
 
 
-def text_of(value) -> str:
-    """A field's value as a word: for tables, and where it has to be hashable."""
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
 def _sortable(value) -> tuple:
     return (0, value, "") if isinstance(value, (int, float)) else (1, 0, text_of(value))
 
 
 def group_of(row: dict) -> tuple:
-    """What a row's cell shares with those it is compared with."""
+    """What a row must share with another one so that their setups can be compared."""
     return (str(row.get("model_hash", "")), *(text_of(row.get(name)) for name in KINDS[row["kind"]].fields))
 
 
+def build_of(row: dict) -> str:
+    """What a row was measured with: rows of one unit with different builds are averaged, of the same build the later one counts."""
+    names = ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device")
+    return json.dumps([row.get(name) for name in names], sort_keys=True)
+
+
 def number(value) -> float:
+    """The value as a float; nan where it is no number."""
     return float(value) if isinstance(value, (int, float)) else nan
 
 
@@ -152,36 +122,35 @@ def _mean(rows: list, name: str) -> float:
 
 
 def _by_unit(values: dict, keys) -> np.ndarray:
-    """Figures of each unit, averaged over what else is in the keys and over builds: [n_units, n_figures]."""
+    """Figures of each unit, averaged over seeds and builds: [n_units, n_figures]."""
     units = {}
     for key in keys:
         units.setdefault(key[0], []).append(np.mean(list(values[key].values()), axis=0))
     return np.array([np.mean(found, axis=0) for _, found in sorted(units.items(), key=lambda item: str(item[0]))])
 
 
-def _order(cell: Cell) -> tuple:
+def _order(one: Summary) -> tuple:
     """The full cache first, quantized ones next, then the default policy, then the others by name; budgets ascending."""
-    rank = 0 if cell.policy is None else 1 if cell.series == DEFAULT else 2
-    return (cell.place, rank, -cell.share if rank == 0 else 0, cell.series, cell.budget or 0, cell.setup)
+    rank = 0 if one.policy is None else 1 if one.series == DEFAULT else 2
+    return (one.place, rank, -one.share if rank == 0 else 0, one.series, one.budget or 0, one.setup)
 
 
-def cells(rows: list[dict], kind: str) -> list[Cell]:
-    """The cells of one kind, sorted. Rows of different models (model_hash) never share one."""
-    spec = KINDS[kind]
-    found: dict = {}
+def summaries(rows: list[dict], kind: str) -> list[Summary]:
+    """The summaries of a kind that is averaged, sorted. Rows of different models (model_hash) are never averaged together."""
+    spec, found = KINDS[kind], {}
     for row in rows:
         if row.get("kind") == kind:
             found.setdefault((*group_of(row), row["setup"]), []).append(row)
     out = []
     for members in found.values():
         values: dict = {}
-        for row in members:  # of two rows alike in all of this the later one counts
+        for row in members:
             key = (row[spec.unit], *(text_of(row.get(name)) for name in spec.pair))
-            values.setdefault(key, {})[build_of(row)] = np.array([number(row.get(name)) for name in spec.figures])
+            values.setdefault(key, {})[build_of(row)] = np.array([number(row.get(one.name)) for one in spec.figures])
         row = members[-1]
         out.append(
-            Cell(
-                kind=kind,
+            Summary(
+                kind=spec,
                 model=str(row.get("model", "")),
                 model_hash=str(row.get("model_hash", "")),
                 group={name: row.get(name) for name in spec.fields},
@@ -193,61 +162,56 @@ def cells(rows: list[dict], kind: str) -> list[Cell]:
                 bytes_full=_mean(members, "bytes_full"),
                 n_items=sum(len(row.get("items") or ()) for row in members),
                 values=values,
-                figures=dict(zip(spec.figures, intervals(_by_unit(values, values)))),
+                figures=dict(zip((one.name for one in spec.figures), intervals(_by_unit(values, values)))),
             )
         )
     return sorted(out, key=_order)
 
 
-def build_of(row: dict) -> str:
-    return json.dumps(
-        [row.get(name) for name in ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device")], sort_keys=True
-    )
-
-
-def compare(cell: Cell, other: Cell, figure: str | None = None, equal: str = "") -> Comparison:
-    """The paired difference over the units (and seeds) that both cells have."""
-    spec = KINDS[cell.kind]
-    figure = figure or spec.main
-    column = list(spec.figures).index(figure)
-    common = [key for key in cell.values if key in other.values]
+def compare(own: Summary, other: Summary, figure: str, equal: str = "") -> Comparison:
+    """The paired difference over the units (and seeds) that both have."""
+    column = list(own.figures).index(figure)
+    common = [key for key in own.values if key in other.values]
     if common:
-        pairs = _by_unit(cell.values, common)[:, column] - _by_unit(other.values, common)[:, column]
+        pairs = _by_unit(own.values, common)[:, column] - _by_unit(other.values, common)[:, column]
     else:
         pairs = np.zeros(0)
-    return Comparison(cell, other, figure, equal, intervals(pairs[:, None])[0])
+    return Comparison(own, other, figure, equal, intervals(pairs[:, None])[0])
 
 
-def _equal(cell: Cell, other: Cell) -> str | None:
-    """What makes two setups comparable; None where nothing does."""
+def _equal(own: Summary, other: Summary) -> str | None:
+    """What makes two setups comparable (as Comparison.equal); None where nothing does."""
     if other.policy is None and other.type_k == "f16":
-        return "" if cell.kind != "fidelity" else None  # fidelity is measured against the full cache already
-    if other.series == cell.series:
+        return None if own.kind.base_is_full else ""
+    if other.series == own.series:
         return None
-    if other.policy is not None and other.budget == cell.budget and other.type_k == cell.type_k:
+    if other.policy is not None and other.budget == own.budget and other.type_k == own.type_k:
         return "budget"
-    sizes = sorted((cell.bytes_total, other.bytes_total))
+    sizes = sorted((own.bytes_total, other.bytes_total))
     if sizes[0] > 0 and sizes[1] / sizes[0] <= 1 + EQUAL_BYTES:
         return "bytes"
     return None
 
 
-def all_comparisons(found: list[Cell], default: str = DEFAULT) -> list[list[Comparison]]:
-    """comparisons() of each figure of the kind that has verdicts, the main one first."""
-    out = []
-    for figure in (KINDS[found[0].kind].main, *KINDS[found[0].kind].more) if found else ():
-        known = [cell for cell in found if not out or cell.figures[figure].mean == cell.figures[figure].mean]
-        out.append(comparisons(known, default, figure))
-    return [paired for paired in out if paired]
+def comparisons(found: list[Summary], default: str = DEFAULT, figure: str | None = None) -> list[Comparison]:
+    """The default policy at each budget against all setups of the same group with an equal budget or equal bytes.
 
-
-def comparisons(found: list[Cell], default: str = DEFAULT, figure: str | None = None) -> list[Comparison]:
-    """The default policy at each budget against all setups of the same group with as large a budget or as many bytes."""
+    figure: a name; None is the first figure of the kind that gets verdicts.
+    """
     out = []
-    for cell in found:
-        if cell.series.partition(":")[0] == default:
+    for own in found:
+        if own.series.partition(":")[0] == default:
             for other in found:
-                equal = _equal(cell, other) if other.place == cell.place else None
+                equal = _equal(own, other) if other.place == own.place else None
                 if equal is not None:
-                    out.append(compare(cell, other, figure, equal))
+                    out.append(compare(own, other, figure or own.kind.judged[0].name, equal))
     return out
+
+
+def all_comparisons(found: list[Summary], default: str = DEFAULT) -> list[list[Comparison]]:
+    """comparisons() of each figure that gets verdicts, one list for each; of a figure that is optional, where it is known."""
+    out = []
+    for figure in found[0].kind.judged if found else ():
+        known = [one for one in found if not figure.optional or one.has(figure.name)]
+        out.append(comparisons(known, default, figure.name))
+    return [paired for paired in out if paired]

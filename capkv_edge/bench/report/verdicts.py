@@ -2,11 +2,10 @@
 
 from collections import Counter
 
-from .summary import Comparison, series_of
+from .summary import Comparison, figure_of, series_of
 
 HOW = {"budget": "At equal budget", "bytes": "At equal bytes (within 5 %)", "": "Against the full cache"}
-WHAT = {"kl_mean": "mean KL divergence", "score": "score", "nll": "nats per token of the expected answer"}
-UNITS = {"fidelity": "documents", "retrieval": "texts", "longbench": "items"}
+JUDGED = ("wins", "ties", "loses")
 MOST = 12  #: places that a sentence names
 
 
@@ -24,31 +23,31 @@ def sentences(found: list[Comparison], code: str = "`") -> list[str]:
 
 
 def _sentences(members: list[Comparison], how: str, code: str) -> list[str]:
-    count = Counter(one.verdict for one in members)
-    what, units = WHAT[members[0].figure], UNITS[members[0].cell.kind]
-    name = f"{code}{series_of(members[0].cell.setup).partition(':')[0]}{code}"
-    judged = sum(count[verdict] for verdict in ("wins", "ties", "loses"))
+    count, kind = Counter(one.verdict for one in members), members[0].own.kind
+    what = figure_of(kind, members[0].figure).called
+    name = f"{code}{series_of(members[0].own.setup).partition(':')[0]}{code}"
+    n_judged = sum(count[verdict] for verdict in JUDGED)
     out = []
-    if judged:
-        text = f"{how}, {what} over the same {units}: of {judged} {'comparison' if judged == 1 else 'comparisons'} "
+    if n_judged:
+        text = f"{how}, {what} over the same {kind.units}: of {n_judged} {'comparison' if n_judged == 1 else 'comparisons'} "
         out.append(f"{text}{name} wins {count['wins']}, ties {count['ties']} and loses {count['loses']}.")
-    if len(members) > judged:
-        more = "more " if judged else ""
-        out.append(f"{how}: {len(members) - judged} {more}without a verdict, for want of {units} or of figures.")
+    if len(members) > n_judged:
+        more = "more " if n_judged else ""
+        out.append(f"{how}: {len(members) - n_judged} {more}without a verdict, for want of {kind.units} or of figures.")
     others: dict = {}
     for one in members:
-        if one.verdict in ("wins", "ties", "loses"):
+        if one.verdict in JUDGED:
             others.setdefault(one.other.series, []).append(one)
-    kinds: dict = {}
-    for other, against in others.items():
-        kinds.setdefault(_record(against), []).append(f"{code}{other}{code}")
     if len(others) > 1:
-        out += [f"It {record} {_list(names)}." for record, names in sorted(kinds.items(), key=lambda item: _rank(item[0]))]
+        records: dict = {}
+        for other, against in others.items():
+            records.setdefault(_record(against), []).append(f"{code}{other}{code}")
+        out += [f"It {record} {_list(names)}." for record, names in sorted(records.items(), key=lambda item: _rank(item[0]))]
     for other, against in sorted(others.items()):
         lost: dict = {}
         for one in against:
             if one.verdict == "loses":
-                lost.setdefault(one.cell.where, []).append(f"{code}{one.cell.setup}{code}")
+                lost.setdefault(one.own.where, []).append(f"{code}{one.own.setup}{code}")
         if lost:
             places = [f"{where} ({', '.join(setups)})" for where, setups in lost.items()]
             more = f"; and in {len(places) - MOST} more places" if len(places) > MOST else ""

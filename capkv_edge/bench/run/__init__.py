@@ -1,1 +1,1 @@
-"""What all measurements stand on: setups, contexts, rows. Knows nothing of tasks, measures or reports."""
+"""What all measurements stand on: setups, contexts on a model, rows. Knows nothing of tasks, measures or reports."""

@@ -1,4 +1,4 @@
-"""What a row needs besides its figures so that it can be repeated: model, libraries, machine."""
+"""What a row says about model, libraries and machine, so that its measurement can be repeated."""
 
 import hashlib
 import platform
@@ -17,17 +17,18 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout that this package is in, "-dirty" behind it if files differ; None outside of one."""
+    """The commit of the checkout that this package is in, with "-dirty" if files differ from it; None outside a checkout."""
     command = ["git", "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True)
-    except OSError:  # no git
+    except OSError:  # git is not installed
         return None
     return found.stdout.strip() or None
 
 
 @cache
 def _build() -> tuple:
+    """(digest of the libraries, what llama.cpp says of its build)."""
     lib = library_path()
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(lib.parent.glob("lib*")):
@@ -50,8 +51,8 @@ def _devices() -> tuple:
     return tuple(ffi.string(lib.capkv_get_device(i)).decode() for i in range(lib.capkv_n_devices()))
 
 
-def about(engine) -> dict:
-    """Fields of every row that an engine's measurements have in common."""
+def engine_fields(engine) -> dict:
+    """The fields that all rows measured with an engine share."""
     lib, build = _build()
     return dict(
         model=engine.path.name,
@@ -70,7 +71,7 @@ def about(engine) -> dict:
     )
 
 
-def about_setup(engine, setup, n_ctx: int) -> dict:
-    """Fields of a row on what it measured: the setup with its budget in tokens for a context of n_ctx, and the model."""
+def setup_fields(engine, setup, n_ctx: int) -> dict:
+    """The fields of a row that say what was measured: the setup, with its budget in tokens for a context of n_ctx, and the model."""
     resolved = setup.for_context(n_ctx, engine.bytes_per_token)
     return dict(setup.fields, budget=resolved.budget or None, n_batch=resolved.n_batch, model_hash=engine.hash)

@@ -1,31 +1,21 @@
-"""The file of results: one JSON object per line, one line per unit of work, so that a run can be left and taken up again."""
+"""The file of rows: one JSON object per line and one line per measurement, so that a run that was interrupted can go on."""
 
 import json
 from pathlib import Path
 
-#: the fields that say which unit a row is of; a unit whose fields are all in the file is not measured again
-KEY_FIELDS = {
-    "fidelity": ("model_hash", "corpus", "doc", "doc_hash", "n_ctx", "score_from", "stride", "setup", "n_batch"),
-    "retrieval": (
-        *("model_hash", "task", "haystack", "length", "mode", "share", "depths", "n_turns", "wording"),
-        *("seed", "text", "setup", "n_batch"),
-    ),
-    "longbench": ("model_hash", "dataset", "item", "prompts", "mode", "n_ctx", "setup", "n_batch"),
-    "speed": ("model_hash", "setup", "test", "n_threads", "n_gpu_layers", "n_batch", "n_ubatch", "round"),
-}
+from ..kinds import KINDS
 
 
 def key_of(row: dict) -> tuple:
-    """What identifies the unit of a row."""
-    names = KEY_FIELDS[row["kind"]]
-    return (row["kind"], *(json.dumps(row.get(name), sort_keys=True) for name in names))
+    """What tells the measurement of a row from all others: the fields in `key` of its kind."""
+    return (row["kind"], *(json.dumps(row.get(name), sort_keys=True) for name in KINDS[row["kind"]].key))
 
 
 class Store:
     """Rows in a file, or in memory alone where path is None.
 
     Raises:
-        ValueError: a file that holds something else than rows; names the line.
+        ValueError: a line of the file is not a row of a known kind; names the line.
     """
 
     def __init__(self, path=None):
@@ -43,7 +33,7 @@ class Store:
             try:
                 self._take(json.loads(line))
             except (ValueError, TypeError, KeyError):
-                if i + 1 == len(lines):  # the last line has no end: the run was cut while it was written
+                if i + 1 == len(lines):  # no line end: the run was killed while it wrote this line
                     self.path.write_text(text[: len(text) - len(line)], encoding="utf-8")
                     break
                 raise ValueError(f"{self.path}, line {i + 1}: not a row of capkv-bench") from None
@@ -52,9 +42,9 @@ class Store:
         self._keys.add(key_of(row))
         self._rows.append(row)
 
-    def done(self, key: dict) -> bool:
-        """Whether a row with the key fields of `key` (a row, or the start of one) is there."""
-        return key_of(key) in self._keys
+    def done(self, row: dict) -> bool:
+        """Whether a row of the same measurement is there; `row` needs only the fields of its key."""
+        return key_of(row) in self._keys
 
     def add(self, row: dict) -> None:
         """Append a row; it is in the file when this returns."""

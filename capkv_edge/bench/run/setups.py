@@ -1,13 +1,4 @@
-"""What is compared: a full cache, a quantized one, llama.cpp's context shift, or a policy at a budget; each has a short name.
-
-full                 the full cache in f16: the base of every comparison
-q8_0                 the full cache, K and V stored in that type
-capkv@512            a policy that keeps 512 tokens
-capkv@512:q8_0       the same with a quantized cache
-capkv@=q4_0          as many tokens as fit in the bytes of a full cache in that type
-shift@512            llama.cpp's context shift, in as many cells
-capkv@512,novelty=0  an option of the KV table beside it
-"""
+"""Setups, which is what the bench compares: a full cache, a quantized one, a context shift, or a policy at a budget."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,22 +7,37 @@ from ...config import CACHE_TYPES, CapkvConfig, options, policies
 
 SHIFT = "shift"
 
-#: a cache has a multiple of N_PAD cells; those beyond the budget, a quarter of it at least, take the next batch
+#: the forms of short names, and what each stands for
+NAMES = {
+    "full": "the full cache in f16: always measured, the base of every comparison",
+    "q8_0": "the full cache with K and V stored in that type",
+    "capkv@512": "a policy with a budget of 512 tokens",
+    "capkv@512:q8_0": "the same with a quantized cache",
+    "capkv@=q4_0": "a policy with a budget in bytes: those of a full cache in that type",
+    "shift@512": "llama.cpp's context shift in as many cells as a budget of 512 has: when they are full, half of what comes after "
+    "the first four tokens is removed",
+    "capkv@512,novelty=0": "a policy with one of its options",
+}
+
+#: llama.cpp pads a cache to a multiple of N_PAD cells; cells beyond the budget are the headroom, which takes the next batch
 N_PAD, N_BATCH_MIN, N_BATCH_MAX = 256, 32, 512
 
 
 @dataclass(frozen=True)
 class Setup:
-    """One way to hold the text. `budget` counts tokens; "=TYPE" until for_context() has made it a number; 0 is none."""
+    """One way to hold a text in the cache; it has a short name, as in NAMES.
+
+    `budget` is in tokens, or "=TYPE" until for_context() makes it a number; 0 is none.
+    """
 
     policy: str | None = None  #: None: a full cache; "shift": context shift
     budget: int | str = 0
     type: str = "f16"  #: of K and V
-    options: tuple = ()  #: (name, text of the value) of the KV table, as given
+    options: tuple = ()  #: (name, text of the value) of policy options, as given
 
     @classmethod
     def parse(cls, text: str) -> "Setup":
-        """From the short name. Raises ValueError that says which part of it is wrong and what is allowed."""
+        """The setup of a short name. Raises ValueError that says which part of it is wrong and what is allowed."""
         head, *pairs = text.split(",")
         head, _, kind = head.partition(":")
         policy, at, budget = head.partition("@")
@@ -71,12 +77,14 @@ class Setup:
 
     @property
     def on(self) -> bool:
-        """Whether a policy evicts."""
+        """Whether a policy of capkv-edge evicts; a context shift is none."""
         return self.policy not in (None, SHIFT)
 
     @property
     def n_batch(self) -> int:
-        """Tokens that are read at once, and cells beyond the budget: small, so that tokens see little more than the budget."""
+        """Tokens read at once; with a budget also its headroom, which is a quarter of it and more where the padding gives more.
+
+        It is kept small, so that what tokens attend to is little more than the budget."""
         if self.policy is None:
             return N_BATCH_MAX
         n_cells = self.budget + max(N_BATCH_MIN, self.budget // 4)
@@ -85,23 +93,30 @@ class Setup:
 
     @property
     def n_cells(self) -> int:
-        """Cells that a budget or a shift may use; 0 for a full cache."""
+        """Cells that a budget or a context shift may use; 0 for a full cache."""
         return self.budget + self.n_batch if self.policy else 0
 
     @property
     def fields(self) -> dict:
-        """What a row says of it."""
+        """The fields of a row that say which setup it is of."""
         kinds = dict(type_k=self.type, type_v=self.type)
         return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options))
 
     def config(self) -> CapkvConfig:
-        """The options of the KV table. Raises ValueError where they clash."""
+        """The policy's options. Raises ValueError where they clash."""
         given = {"headroom": self.n_batch, **dict(self.options)}
         return CapkvConfig(policy=self.policy, budget=self.budget, **given)
 
     def for_context(self, n_ctx: int, bytes_per_token) -> "Setup":
-        """With the budget as a number: for "=TYPE", as many tokens as make budget and headroom fit in the bytes of a full cache
-        of n_ctx tokens in TYPE. bytes_per_token is a function of a cache type."""
+        """The setup with its budget as a number: for "=TYPE", the largest whose cells fit in the bytes of a full cache of n_ctx
+        tokens in TYPE.
+
+        Args:
+            bytes_per_token: a function from a cache type to the bytes of one token in it.
+
+        Raises:
+            ValueError: the bytes are less than those of N_PAD cells.
+        """
         if not isinstance(self.budget, str):
             return self
         n_cells = int(n_ctx * bytes_per_token(self.budget[1:]) / bytes_per_token(self.type)) // N_PAD * N_PAD

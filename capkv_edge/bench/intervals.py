@@ -1,4 +1,4 @@
-"""Intervals for means over documents or texts: a seeded percentile bootstrap, corrected for small samples."""
+"""Intervals of means over documents or texts: a percentile bootstrap with a fixed seed, corrected for small samples."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ import numpy as np
 N_RESAMPLES = 2000
 SEED = 1
 LEVEL = 0.95
-MIN_UNITS = 5  #: below it no interval that a bootstrap can give covers the mean 95 % of the time, so none is given
+MIN_UNITS = 5  #: with fewer units a bootstrap's interval covers the mean less than 95 % of the time, so none is given
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,19 @@ class Interval:
 
 @lru_cache(maxsize=256)
 def _weights(n: int) -> np.ndarray:
-    """How often each resample draws each unit, over n: [N_RESAMPLES, n]. The same for all figures of n units."""
+    """Share of each unit in each resample: [N_RESAMPLES, n]. The same for all figures of n units."""
     return np.random.default_rng((SEED, n)).multinomial(n, [1 / n] * n, size=N_RESAMPLES) / n
 
 
 def _tail(n: int) -> float:
     """Which quantile of the resampled means is the lower bound.
 
-    The plain 2.5 % one is too narrow for few units, by the factor sqrt((n - 1) / n) and for want of Student's t: so take the
-    quantile that is as far out as the t interval would be (the expanded percentile interval, Hesterberg, arXiv 1411.5279).
+    The plain 2.5 % quantile is too narrow for few units: by the factor sqrt((n - 1) / n), and because it takes the normal
+    distribution where Student's t belongs. So this is the quantile that lies as far out as the t interval would (the expanded
+    percentile interval, Hesterberg, arXiv 1411.5279).
     """
     z, v = NormalDist().inv_cdf((1 + LEVEL) / 2), n - 1
-    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)  # Student's t by its expansion in 1/v
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)  # Student's t, by its expansion in powers of 1/v
     return NormalDist().cdf(-sqrt(n / v) * t)
 
 
@@ -54,11 +55,11 @@ def intervals(values: np.ndarray) -> list[Interval]:
     means = np.where(finite, np.where(finite, values, 0).mean(axis=0), nan)
     if n < MIN_UNITS:
         return [Interval(float(mean), nan, nan, n) for mean in means]
-    # around the mean: resamples of equal values are then equal exactly, and so is their interval
+    # differences from the mean: of equal values they are exactly 0, and so is the width of the interval
     centre = np.where(finite, means, 0)
     moved = _weights(n) @ (np.where(finite, values, 0) - centre)
     bounds = centre + np.quantile(moved, [_tail(n), 1 - _tail(n)], axis=0)
-    # what is zero but for rounding is zero: verdicts ask on which side of it a bound is
+    # set bounds that rounding moved away from zero to zero, since a verdict depends on their sign
     bounds[np.abs(bounds) < 1e-12 * np.abs(np.where(finite, values, 0)).max(axis=0)] = 0
     return [
         Interval(float(mean), float(lo), float(hi), n) if ok else Interval(nan, nan, nan, n)

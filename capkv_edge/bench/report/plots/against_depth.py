@@ -1,16 +1,18 @@
-"""Speed against depth: reading and decoding after so many tokens, one line per setup."""
+"""Rates against depth, which is the number of tokens read before: a panel each for reading and decoding, a line per setup."""
 
 from dataclasses import replace
 
-from .plot_style import FULL, Plot, add_legend, label_axes, new_figure, series_class, styles
-from .summary import series_of
-from .tables import rounds_merged
+from ...kinds import Drawing, Kind
+from ..rounds import tests
+from ..summary import series_of
+from .style import FULL, Plot, add_legend, label_axes, new_figure, series_class, styles
 
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 1.5, 1.2, 1.5)))  # budgets of one policy, ascending
 
 
-def speed(rows: list[dict], default: str) -> Plot | None:
-    rows = [row for row in rounds_merged(rows) if row.get("avg_ts") is not None]
+def draw(rows: list[dict], kind: Kind, drawing: Drawing, default: str, floor: float) -> list[Plot]:
+    """One plot, or none where no test has a rate."""
+    rows = [row for row in tests(rows, kind.name) if row.get("avg_ts") is not None]
     panels: dict = {}
     for row in rows:
         for is_reading, n_name, what in ((True, "n_prompt", "reading"), (False, "n_gen", "decoding")):
@@ -18,7 +20,7 @@ def speed(rows: list[dict], default: str) -> Plot | None:
                 place = (not is_reading, str(row.get("device")), row.get("n_threads") or 0, row[n_name])
                 panels.setdefault(place, (what, []))[1].append(row)
     if not panels:
-        return None
+        return []
     looks = _looks(rows, default)
     devices = {place[1:3] for place in panels}
     figure, axes = new_figure(-(-len(panels) // 2), min(2, len(panels)), 3.3)
@@ -27,14 +29,14 @@ def speed(rows: list[dict], default: str) -> Plot | None:
     used = []
     for ax, (place, (what, members)) in zip(axes.flat, sorted(panels.items(), key=lambda item: (item[0][1:3], item[0]))):
         ax.set_axis_on()
-        _draw(ax, members, looks)
+        _draw_lines(ax, members, looks)
         title = f"{what}, {place[3]} tokens"
         ax.set_title(f"{title}; {place[1]}, {place[2]} threads" if len(devices) > 1 else title)
         used.append(ax)
-    label_axes(figure, axes, "tokens read before", "tokens per second")
+    label_axes(figure, axes, "tokens read before", drawing.axis)
     add_legend(figure, used, sorted(looks, key=lambda name: series_of(name) != default), bold=False)
     caption = "Higher is better. Bands are one standard deviation of the repetitions."
-    return Plot("speed", "Speed against depth", caption, figure)
+    return [Plot(drawing.name, drawing.title, caption, figure)]
 
 
 def _looks(rows: list[dict], default: str) -> dict:
@@ -52,7 +54,7 @@ def _looks(rows: list[dict], default: str) -> dict:
     return out
 
 
-def _draw(ax, members: list[dict], looks: dict) -> None:
+def _draw_lines(ax, members: list[dict], looks: dict) -> None:
     depths = sorted({row.get("n_depth") or 0 for row in members})
     for name in dict.fromkeys(row["setup"] for row in members):
         points = sorted(

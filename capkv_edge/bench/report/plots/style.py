@@ -215,8 +215,8 @@ def share_axis(ax, shares) -> None:
     ax.set_xlim(low * 0.8, max(1.15, *(1.1 * share for share in shares)))
 
 
-def divergence_axis(ax) -> None:
-    """A logarithmic axis with its numbers written out."""
+def log_axis(ax) -> None:
+    """Make the y axis logarithmic, with its numbers written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ax.set_yscale("log")

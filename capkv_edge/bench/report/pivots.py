@@ -1,0 +1,179 @@
+"""The tables of docs/results.md: small ones with setups downwards, and budgets, tasks or depths to the right."""
+
+from ..kinds import Figure, text_of
+from .output import markdown
+from .summary import DEFAULT, Summary, series_of
+from .tables import NOTHING, Table, interval, percent
+
+
+def pivots(found: list[Summary]) -> list[str]:
+    """The Markdown of all tables of one kind, each below a line that says which group it is of."""
+    return _by_field(found) if found[0].kind.across else _by_budget(found)
+
+
+def _grouped(found: list[Summary], key) -> list[tuple]:
+    """[(line that names the group, its members)]; the model is in the line where there are several."""
+    groups, kind = {}, found[0].kind
+    for one in found:
+        groups.setdefault((one.model, one.model_hash, key(one)), []).append(one)
+    many = len({group[:2] for group in groups}) > 1
+    lines = [
+        f"{f'{members[0].model}, ' if many else ''}{kind.heading_of(members[0].group)}, {max(one.n for one in members)} {kind.units}:\n"
+        for members in groups.values()
+    ]
+    return list(zip(lines, groups.values()))
+
+
+def _text(one: Summary | None, figure: Figure) -> str:
+    return interval(one.figures[figure.name], scale=figure.scale, decimals=figure.decimals_brief) if one else NOTHING
+
+
+def _bold_best(texts: list[str], column: list, figure: Figure) -> list[str]:
+    """The texts of a column with the best policy's mean in bold, and every other policy's that reads the same."""
+    known = [i for i, one in enumerate(column) if one and one.policy and one.has(figure.name)]
+    if len(known) < 2:
+        return texts
+    best = texts[max(known, key=lambda i: figure.better * column[i].figures[figure.name].mean)].partition(" ")[0]
+    out = list(texts)
+    for i in known:
+        mean, space, rest = texts[i].partition(" ")
+        if mean == best:
+            out[i] = f"**{mean}**{space}{rest}"
+    return out
+
+
+def _heading(figure: Figure) -> str:
+    """What stands above the table of a figure that is not the first of its kind."""
+    return f"{figure.heading or figure.called} ({'more' if figure.better > 0 else 'less'} is better):\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# budgets to the right
+
+
+def _by_budget(found: list[Summary]) -> list[str]:
+    """A table of policies downwards for each group and figure, the bytes that they held, and the quantized full caches."""
+    out, judged = [], found[0].kind.judged
+    for line, members in _grouped(found, lambda one: one.place):
+        out.append(line)
+        at: dict = {}
+        for one in members:
+            if one.policy is not None and one.budget:
+                at.setdefault(one.series, {}).setdefault(one.budget, one)  # the first where "=TYPE" came to the same budget
+        budgets = sorted({budget for row in at.values() for budget in row})
+        if budgets:
+            for i, figure in enumerate(judged):
+                out += [_heading(figure)] if i else []
+                out.append(_budget_table(at, budgets, figure))
+            shares = [f"{_shares([row[b] for row in at.values() if b in row])} at {b}" for b in budgets]
+            out.append(f"Bytes held, of the full f16 cache: {', '.join(shares)}.\n")
+        whole = [one for one in members if one.policy is None and one.type_k != "f16"]
+        if whole:
+            texts = [f"`{one.setup}` {_text(one, judged[0])} in {percent(one.share)}" for one in whole]
+            out.append(f"Quantized full caches: {', '.join(texts)} of the bytes.\n")
+    return out
+
+
+def _budget_table(at: dict, budgets: list, figure: Figure) -> str:
+    columns = [[f"`{series}`" for series in at]]
+    for budget in budgets:
+        column = [row.get(budget) for row in at.values()]
+        columns.append(_bold_best([_text(one, figure) for one in column], column, figure))
+    head = [("policy", False), *((f"budget {budget}", True) for budget in budgets)]
+    return markdown(Table("", head, list(zip(*columns))))
+
+
+def _shares(members: list[Summary]) -> str:
+    shares = sorted(one.share for one in members)
+    low, high = percent(shares[0]), percent(shares[-1])
+    return low if low == high else f"{low[:-2]} to {high}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the values of a field to the right
+
+
+def _by_field(found: list[Summary]) -> list[str]:
+    """A table of setups downwards for each group and figure, the tasks or data sets to the right."""
+    kind, out = found[0].kind, []
+
+    def rest(one: Summary) -> tuple:
+        return tuple((name, text_of(value)) for name, value in one.group.items() if name not in kind.across)
+
+    for line, members in _grouped(found, rest):
+        out.append(line)
+        for i, figure in enumerate(kind.judged):
+            known = [one for one in members if not figure.optional or one.has(figure.name)]
+            if known:
+                out += [_heading(figure)] if i else []
+                out.append(_field_table(known, figure))
+    return out
+
+
+def _field_table(members: list[Summary], figure: Figure) -> str:
+    name, *more = members[0].kind.across
+    values = list(dict.fromkeys(one.group[name] for one in members))
+    at = {(one.setup, one.group[name]): one for one in members}
+    budgets = {one.setup: one.budget or 0 for one in members}
+    setups = sorted(budgets, key=budgets.get)
+    columns = [[f"`{setup}`" for setup in setups]]
+    for value in values:
+        column = [at.get((setup, value)) for setup in setups]
+        texts = [_text(one, figure) for one in column]
+        for budget in sorted({one.budget for one in column if one and one.budget}):
+            texts = _bold_best(texts, [one if one and one.budget == budget else None for one in column], figure)
+        columns.append(texts)
+    also = {one.group[name]: "".join(f" ({text_of(one.group[field])})" for field in more) for one in members}
+    head = [("setup", False), *((text_of(value) + also[value], True) for value in values)]
+    return markdown(Table("", head, list(zip(*columns))))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# depths to the right: rates of tests
+
+_TESTS = (("reading", "reads", "n_prompt", "n_gen"), ("decoding", "decodes", "n_gen", "n_prompt"))
+
+
+def _by_test(rows: list[dict]):
+    """(what, verb, (tokens, threads, device, model, its hash) of a test, its rows by setup and depth)."""
+    for what, verb, own, other in _TESTS:
+        places: dict = {}
+        for row in rows:
+            if row.get(own) and not row.get(other):
+                machine = (row.get("n_threads") or 0, *(str(row.get(name)) for name in ("device", "model", "model_hash")))
+                places.setdefault((row[own], *machine), {})[row["setup"], row.get("n_depth") or 0] = row
+        for place, found in sorted(places.items()):
+            yield what, verb, place, found
+
+
+def rate_pivots(rows: list[dict]) -> list[str]:
+    """The Markdown of a table for each test, out of rows that have a rate."""
+    out, tests = [], list(_by_test(rows))
+    many = len({place[1:] for _, _, place, _ in tests}) > 1
+    for what, _, (n, n_threads, device, model, _), found in tests:
+        setups, depths = list(dict.fromkeys(setup for setup, _ in found)), sorted({depth for _, depth in found})
+        lines = []
+        for setup in setups:
+            at = [found.get((setup, depth)) for depth in depths]
+            texts = [f"{row['avg_ts']:.1f} ± {row.get('stddev_ts') or 0:.1f}" if row else NOTHING for row in at]
+            lines.append([f"`{setup}`", *texts])
+        where = f"; {model}, {n_threads} threads, {device}" if many else ""
+        head = [("setup", False), *((f"depth {depth}", True) for depth in depths)]
+        out += [f"{what.capitalize()}, {n} tokens{where}:\n", markdown(Table("", head, lines))]
+    return out
+
+
+def rate_sentences(rows: list[dict], default: str = DEFAULT) -> list[str]:
+    """How many times as fast as the full cache the default policy is, at the largest depth that both have."""
+    parts: dict = {}
+    for _, verb, _, found in _by_test(rows):
+        for setup in dict.fromkeys(setup for setup, _ in found if series_of(setup) == default):
+            depths = [depth for name, depth in found if name == setup and ("full", depth) in found]
+            if depths:
+                depth = max(depths)
+                ratio = found[setup, depth]["avg_ts"] / found["full", depth]["avg_ts"]
+                parts.setdefault((setup, depth), []).append(f"{verb} {ratio:.2f}")
+    return [
+        f"After {depth} tokens `{setup}` {' and '.join(said)} times as fast as the full cache."
+        for (setup, depth), said in parts.items()
+    ]
