@@ -1,0 +1,39 @@
+"""docs/bench.md and docs/results.md say what the code and the rows say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from capkv_edge.bench import reference
+from capkv_edge.bench.report import results
+from capkv_edge.bench.run.rows import Store
+from capkv_edge.bench.run.setups import NAMES, Setup
+from capkv_edge.bench.tasks.registry import TASKS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_tables_of_bench_md_are_those_that_the_code_gives():
+    text = (DOCS / "bench.md").read_text(encoding="utf-8")
+    assert text == reference.written(text), "python -m capkv_edge.bench.reference docs/bench.md writes them"
+    assert set(re.findall(r"<!-- ([\w ]+): begin -->", text)) >= {"commands", "kinds", "setups", "tasks", "shared options"}
+
+
+def test_a_table_has_all_that_it_is_of():
+    made = reference.tables()
+    assert all(f"| `{name}`" in made["tasks"] for name in TASKS)
+    assert all(f"| `{name}`" in made["setups"] and Setup.parse(name).name == name for name in NAMES)
+    assert "capkv,expected,snapkv,streaming" in made["options of tune"] and "ROWS.jsonl" in made["options of report"]
+
+
+def test_a_document_that_asks_for_a_table_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="table = songs: allowed are commands, setups"):
+        reference.written("<!-- songs: begin -->\n<!-- songs: end -->\n")
+
+
+def test_results_md_has_what_its_rows_give():
+    """If this fails after a change of the report: capkv-bench results or report.results.write() writes the part anew."""
+    text, rows = (DOCS / "results.md").read_text(encoding="utf-8"), Store(DOCS / "results" / "rows.jsonl").rows()
+    images = {path.stem: f"results/{path.name}" for path in sorted((DOCS / "results").glob("*.png"))}
+    assert text == results.replace_part(text, results.results(rows, images=images))
