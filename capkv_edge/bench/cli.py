@@ -36,18 +36,23 @@ def _engine(model, threads, gpu_layers):
     return Engine(model, n_threads=threads, n_gpu_layers=gpu_layers)
 
 
-def _measure(kind: str, given, make_work, engine=None) -> int:
-    """Measure with a progress bar, then print and draw. make_work(store, progress) gives the rows; the engine is closed."""
+def _measure(kind: str, given, make_work) -> int:
+    """Measure with a progress bar, then print and draw. make_work(store, progress) gives the rows."""
     from .run.rows import Store
 
     store = Store(given.rows)
-    with engine or terminal.nothing():
-        if engine:
-            terminal.say_device(engine.cache_device, engine.n_threads)
-        with terminal.bar(kind) as progress:
-            done = terminal.collect(make_work(store, progress), store, given.rows)
+    with terminal.bar(kind) as progress:
+        done = terminal.collect(make_work(store, progress), store, given.rows)
     terminal.finish(store.rows(kind), given.output, given.plot, _command_line())
     return 0 if done else 130
+
+
+def _measure_quality(kind: str, given, model: str, run, make_plan) -> int:
+    """_measure() on an engine: run(engine, plan, store, progress) gives the rows, make_plan(engine) the plan."""
+    with _engine(model, given.threads, given.gpu_layers) as engine:
+        plan = make_plan(engine)
+        terminal.say_device(engine.cache_device, engine.n_threads)
+        return _measure(kind, given, lambda store, progress: run(engine, plan, store, progress))
 
 
 @app.command()
@@ -66,10 +71,12 @@ def fidelity(
 
     terminal.check(given.output, given.plot)
     contexts, setups = sorted(o.numbers("--ctx", ctx, least=256)), o.setups_of(given)
-    engine = _engine(model, given.threads, given.gpu_layers)
-    documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
-    plan = fidelity.Plan(documents, setups, contexts, stride, given.seed)
-    return _measure("fidelity", given, lambda store, progress: fidelity.run(engine, plan, store, progress), engine)
+
+    def make_plan(engine):
+        documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
+        return fidelity.Plan(documents, setups, contexts, stride, given.seed)
+
+    return _measure_quality("fidelity", given, model, fidelity.run, make_plan)
 
 
 @app.command()
@@ -120,8 +127,7 @@ def retrieval(
         seed=given.seed,
         min_base=min_base,
     )
-    engine = _engine(model, given.threads, given.gpu_layers)
-    return _measure("retrieval", given, lambda store, progress: retrieval.run(engine, plan, store, progress), engine)
+    return _measure_quality("retrieval", given, model, retrieval.run, lambda engine: plan)
 
 
 @app.command()
@@ -141,8 +147,7 @@ def longbench(
     terminal.check(given.output, given.plot)
     datasets = longbench.load(folder, o.split(dataset) or None)
     plan = longbench.Plan(datasets, o.setups_of(given), ctx, tuple(o.split(mode)), items, given.seed)
-    engine = _engine(model, given.threads, given.gpu_layers)
-    return _measure("longbench", given, lambda store, progress: longbench.run(engine, plan, store, progress), engine)
+    return _measure_quality("longbench", given, model, longbench.run, lambda engine: plan)
 
 
 @app.command()

@@ -2,14 +2,12 @@
 
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from .report import output, page
 from .report.plots import draw, style
 
 EVERY_S = 60  #: between two lines of progress, where stderr is no terminal
-
-nothing = nullcontext
 
 
 @contextmanager

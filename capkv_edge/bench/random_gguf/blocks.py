@@ -1,9 +1,9 @@
-"""Random matrices in any of ggml's common types, in the time that it takes to write them.
+"""Random matrices in any of ggml's common types, made about as fast as they are written to a file.
 
-A pool of values is made once for each spread; a row of a matrix is put together from runs of 256 of them, each from a random
-place in the pool, so no two rows are alike and nothing is of low rank.
-Types that gguf can quantize are quantized from normal deviates. The k-quants, which it cannot, are blocks of random bytes:
-all bytes are valid there, only the block's scales have to be sane, so those are set to give the mean 0 and the spread.
+For each standard deviation a pool of values is made once. A row of a matrix is runs of 256 values, each from a random place in
+the pool, so that no two rows are alike and no matrix has a low rank.
+Types that gguf can quantize are quantized from normal deviates. It cannot quantize k-quants; these are blocks of random bytes, of
+which all are valid, with the blocks' scales set so that the mean is 0 and the standard deviation is the one asked for.
 """
 
 import gguf
@@ -12,7 +12,7 @@ from gguf import quants
 
 QUANTIZED = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": None}
-# type: (place of the scale in a block, place of the scale of the minimum, type for rows that are no multiple of 256)
+# type: (byte of the scale in a block, byte of the minimum's scale, type for rows whose length is not a multiple of 256)
 K_QUANTS = {
     "Q2_K": (80, 82, "Q4_0"),
     "Q3_K": (108, None, "Q4_0"),
@@ -26,10 +26,10 @@ N_CHUNK = 1 << 24  # bytes written at once
 
 
 def type_for(name: str, n_columns: int) -> str:
-    """The type of a matrix whose rows are so long: the one that was asked for, or one whose blocks fit.
+    """The type of a matrix with rows of n_columns: the given one, or for k-quants a type with smaller blocks where theirs do not fit.
 
     Raises:
-        ValueError: no block fits.
+        ValueError: the blocks of no type fit.
     """
     if name in K_QUANTS and n_columns % 256:
         name = K_QUANTS[name][2]
@@ -53,7 +53,7 @@ def _random_k(name: str, std: float, rng) -> np.ndarray:
         put(at_min, scale_min)
         return quants.dequantize(blocks[:512], kind)
 
-    # a value is scale * a - scale_min * b: both means and the spread are measured, not derived
+    # a value is scale * a - scale_min * b; means and standard deviation are measured, which needs no formula of the type
     ratio = 0.0 if at_min is None else values(1, 0).mean() / -values(0, 1).mean()
     scale = std / values(1, ratio).std()
     values(scale, ratio * scale)
@@ -77,14 +77,14 @@ def n_bytes_of_row(name: str, n_columns: int) -> int:
 
 
 class Matrices:
-    """Makes matrices, one after the other: the same seed and the same calls give the same bytes."""
+    """Makes matrices. The same seed and the same calls give the same bytes."""
 
     def __init__(self, seed: int):
         self._rng = np.random.default_rng(seed)
         self._pools = {}
 
     def rows(self, name: str, shape: tuple, std: float):
-        """Yields uint8 [some rows, bytes of a row] until all rows of the matrix have been given."""
+        """Yields the matrix in parts, uint8 [some rows, bytes of a row]."""
         if (name, std) not in self._pools:
             self._pools[name, std] = make_pool(name, std, self._rng)
         pool = self._pools[name, std]

@@ -1,4 +1,4 @@
-"""Shapes of well-known models, one line each: what make_random_gguf.py fills with random weights."""
+"""Shapes of well-known models, which make_random_gguf.py fills with random weights."""
 
 from dataclasses import dataclass
 
@@ -19,12 +19,12 @@ class Shape:
     n_ctx: int
     rope_base: float
     tied: bool = False  #: the output matrix is the embedding
-    window: int = 0  #: sliding window of all layers but each sixth (gemma3)
-    n_rot: int = 0  #: rotated part of a head; 0: all of it
+    window: int = 0  #: sliding window of all layers but every sixth (gemma3); 0: none
+    n_rot: int = 0  #: rotated dimensions of a head; 0: all
 
     @property
     def qk_norm(self) -> bool:
-        """Queries and keys are normalised per head."""
+        """Whether queries and keys are normalised per head."""
         return self.arch in ("qwen3", "gemma3")
 
 

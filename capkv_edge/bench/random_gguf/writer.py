@@ -1,9 +1,8 @@
-"""GGUF models with random weights in the shapes of well-known ones: for speed and memory, where words do not matter.
+"""GGUF models with random weights in the shapes of well-known ones, to measure speed and memory, for which words do not matter.
 
-All matrices are of the one type (k-quants: of a type of smaller blocks where a row is no multiple of 256), norms and biases
-are F32. Spreads are such that queries and keys give logits of standard deviation 2, the next token those of 2, and that no
-layer drowns the ones before. The vocabulary is the 256 bytes and fillers. Needs gguf and numpy alone, and little memory; the
-same options give the same file.
+All matrices have one type; norms and biases are F32. Standard deviations are such that the logits of the attention and those of
+the next token have a standard deviation of 2, and that no layer outweighs those before it. The vocabulary is the 256 bytes and
+fillers. Only gguf and numpy are needed, and little memory. The same options give the same file.
 """
 
 from dataclasses import replace
@@ -22,10 +21,10 @@ _LOGIT_STD = 2.0
 
 
 def override(shape: Shape, n_layer: int = None, n_vocab: int = None, n_ctx: int = None) -> Shape:
-    """The shape with other sizes where they are given.
+    """The shape with the sizes that are given.
 
     Raises:
-        ValueError: a size that cannot be; names the option and what is allowed.
+        ValueError: a size out of range; names the option and what is allowed.
     """
     layers = 6 if shape.window else 1  # the first five have sliding windows
     for option, value, least in (("layers", n_layer, layers), ("vocab", n_vocab, N_BYTES_VOCAB), ("ctx", n_ctx, 1)):
@@ -36,7 +35,7 @@ def override(shape: Shape, n_layer: int = None, n_vocab: int = None, n_ctx: int 
 
 
 def _add_keys(writer, shape: Shape, kind: str, seed: int) -> None:
-    # with underscores: a name with phi-3 in it makes llama.cpp look for tokens that are not there
+    # with underscores, since llama.cpp looks for tokens that are not here where a name has phi-3 in it
     writer.add_name(f"random {shape.name.replace('-', '_')} {kind} seed {seed}")
     writer.add_context_length(shape.n_ctx)
     writer.add_embedding_length(shape.n_embd)
@@ -76,7 +75,7 @@ def _embd_std(shape: Shape) -> float:
 
 
 def matrices(shape: Shape) -> dict:
-    """{name: (shape, standard deviation)} of all matrices. Inputs are normalised, so 1 / sqrt(columns) keeps a spread of 1."""
+    """{name: (shape, standard deviation)} of all matrices. Inputs are normalised, so 1 / sqrt(columns) keeps outputs at 1."""
     ends = ("token_embd.weight",) if shape.tied else ("token_embd.weight", "output.weight")
     out = {name: ((shape.n_vocab, shape.n_embd), _embd_std(shape)) for name in ends}
     for i in range(shape.n_layer):
@@ -89,7 +88,7 @@ def matrices(shape: Shape) -> dict:
 def _vectors(shape: Shape, seed: int) -> dict:
     """{name: float32 values} of norms and biases."""
     rng = np.random.default_rng([seed, 1])
-    # signs: else a tied output would answer with the token that was just read
+    # random signs, since otherwise a tied output would give the token that was just read
     signs = rng.choice([-1.0, 1.0], shape.n_embd)
     out = {"output_norm.weight": signs * _LOGIT_STD / (_embd_std(shape) * np.sqrt(shape.n_embd))}
     for i in range(shape.n_layer):
@@ -100,10 +99,10 @@ def _vectors(shape: Shape, seed: int) -> dict:
 
 
 def write(path, shape: Shape, kind: str = "Q4_0", seed: int = 0) -> None:
-    """Write the model; in memory is never more than a part of a matrix.
+    """Write the model, with no more than a part of a matrix in memory.
 
     Raises:
-        ValueError: a type that is not in TYPES, or whose blocks do not fit.
+        ValueError: the type is not in TYPES, or its blocks do not fit.
     """
     if kind not in TYPES:
         raise ValueError(f"--type {kind}: allowed are {', '.join(TYPES)}")

@@ -1,5 +1,5 @@
 "use strict";
-// a click on a column's name sorts by it: numbers by value, words by letters, what is missing last
+// a click on a column's name sorts by the column: numbers by value, words by letters, missing values last
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement, table = head.closest("table"), body = table.tBodies[0];
@@ -18,7 +18,7 @@ for (const button of document.querySelectorAll("thead button")) {
     body.append(...rows.map(([, row]) => row));
   });
 }
-// a box hides a policy everywhere: in tables and in plots
+// a box hides its series in all tables and plots
 const boxes = [...document.querySelectorAll("nav input")];
 const show = box => {
   for (const part of document.querySelectorAll("." + box.value)) part.classList.toggle("off", !box.checked);

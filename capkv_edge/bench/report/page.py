@@ -1,4 +1,4 @@
-"""One HTML page of all that was measured: no other file is needed, nothing is loaded from elsewhere."""
+"""One HTML page of all that was measured. It needs no other file and loads nothing."""
 
 import html
 from pathlib import Path
@@ -15,11 +15,11 @@ from .verdicts import sentences
 NAME = "index.html"
 EVICTION = (
     "What was evicted is gone.",
-    "A budget bounds memory and keeps speed up at any length; it does not make recall longer. Each KV head keeps the first "
-    "tokens, the last ones and those that the policy scores highest. A question about anything else finds nothing to attend "
-    "to, and the answer may be wrong without a sign of it.",
+    "A budget bounds memory and keeps the speed at any length; it does not make recall longer. Each KV head keeps the first "
+    "tokens, the last ones and those that the policy scores highest. A question about any other token finds nothing to attend "
+    "to, and the answer may be wrong without any sign of it.",
 )
-RAN = {  # a row's field -> what it is called
+RAN = {  # field of a row -> label
     "model": "model",
     "model_type": "type",
     "model_hash": "model's hash",

@@ -1,7 +1,7 @@
-"""How the plots look: one colour, marker and dash per policy in all of them, made for colour-blind eyes, as PNG or as SVG.
+"""How the plots look: each policy has one colour, marker and dash in all of them, and colour-blind eyes can tell them apart.
 
-The hues are Okabe and Ito's. Policies that look at queries have solid lines, those that look at keys alone dashed ones, those
-that look at neither dotted grey ones; the default policy has vermilion for itself. matplotlib is imported when first used.
+The hues are Okabe and Ito's. Policies that score by queries have solid lines, those that score by keys alone dashed ones, those
+that use neither dotted grey ones; vermilion is for the default policy alone. matplotlib is imported when it is first used.
 """
 
 import io
@@ -29,7 +29,7 @@ class Style:
 
     @property
     def line(self) -> dict:
-        """Keywords of a line."""
+        """The keywords of ax.plot()."""
         return dict(
             color=self.color,
             marker=self.marker,
@@ -47,7 +47,7 @@ class Style:
 
 
 POLICIES = {
-    "capkv": Style(ORANGE, "D"),  # as long as it is not the default
+    "capkv": Style(ORANGE, "D"),  # where another policy is the default
     "capkv-ref": Style(ORANGE, "D"),
     "expected": Style(BLUE, "s"),
     "snapkv": Style(GREEN, "^"),
@@ -65,7 +65,7 @@ FULL = Style(INK, "D", _DASHED, 1.2)
 
 
 def styles(names, default: str) -> dict:
-    """A Style for each series. What a name gets does not depend on the other names, for the policies known here."""
+    """A Style for each series. For the policies in POLICIES it does not depend on the other names."""
     out, spare = {}, 0
     for name in sorted(set(names)):
         policy = re.split("[:,]", name)[0]
@@ -79,7 +79,7 @@ def styles(names, default: str) -> dict:
 
 
 def series_class(series: str) -> str:
-    """A name for a series that is safe in HTML and in CSS, whatever the series is called."""
+    """A class name for a series that is valid in HTML and CSS, whatever the series is called."""
     return "s-" + blake2b(series.encode(), digest_size=5).hexdigest()
 
 
@@ -88,7 +88,7 @@ def series_class(series: str) -> str:
 
 
 def matplotlib():
-    """The module, or an error that says how to get it."""
+    """The module. Raises ImportError with the command that installs it."""
     try:
         import matplotlib as module
     except ImportError as err:
@@ -98,7 +98,7 @@ def matplotlib():
 
 @contextmanager
 def drawing():
-    """matplotlib as it is without anyone's settings, with ours."""
+    """matplotlib with our settings and without the user's; they are restored at the end."""
     module = matplotlib()
     with module.rc_context():
         module.rcdefaults()
@@ -141,7 +141,7 @@ class Plot:
         return out.getvalue()
 
     def svg(self, prefix: str) -> str:
-        """For a page: text and axes have the page's colour, what belongs to a series its class. Ids begin with the prefix."""
+        """For the page: text and axes have the page's colour, the parts of a series have its class, and ids begin with the prefix."""
         out = io.StringIO()
         with drawing():
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -158,7 +158,7 @@ class Plot:
 
 
 def new_figure(rows: int, columns: int, height: float, **options):
-    """A Figure with rows x columns axes (a 2-d array), each row so many inches high."""
+    """(Figure, its axes [rows, columns]); each row is `height` inches high."""
     matplotlib()
     from matplotlib.figure import Figure
 
@@ -168,7 +168,7 @@ def new_figure(rows: int, columns: int, height: float, **options):
 
 
 def label_axes(figure, axes, x: str, y: str) -> None:
-    """One label for the y axes of all panels; one for x below each column of panels (axes: all of them, also empty ones)."""
+    """One label for the y axes of all panels, and one for x below each column of panels. axes: all of them, also empty ones."""
     for column in axes.T:
         shown = [ax for ax in column if ax.axison]
         if shown:
@@ -177,7 +177,7 @@ def label_axes(figure, axes, x: str, y: str) -> None:
 
 
 def add_legend(figure, axes, order, bold: bool = True) -> None:
-    """One legend for all axes, below them: names in the given order, each once."""
+    """One legend below all axes, with each name once, in the given order; the first one is bold."""
     found = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels()):
@@ -203,7 +203,7 @@ def add_legend(figure, axes, order, bold: bool = True) -> None:
 
 
 def share_axis(ax, shares) -> None:
-    """Bytes held as a share of the full cache, on an axis of powers of two."""
+    """Make the x axis one of bytes held, as a share of the full cache, with ticks at powers of two."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     low = min([share for share in shares if share > 0], default=0.5)
