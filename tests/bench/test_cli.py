@@ -34,7 +34,7 @@ def test_more_budget_loses_less_and_no_budget_least(found):
     assert 1 >= same["q8_0"] > same["capkv@512"] > same["capkv@128"] > 0.5
 
 
-def test_all_parts_were_measured_and_say_how(found):
+def test_all_parts_are_measured_and_rows_say_how(found):
     assert {row["kind"] for row in found} == set(full_run.PARTS)
     for row in found:
         assert row["model_hash"] and row["pin"] and row["lib"] and row["build"] and row["setup"]
@@ -100,7 +100,7 @@ def test_the_same_command_gives_the_same_figures(tiny_llama, tmp_path):
         (["results", "demo", "--size", "tiny"], "--size = tiny: allowed is full, short"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(capsys, command, says):
+def test_an_error_is_one_line(capsys, command, says):
     assert main(command) == 2
     err = capsys.readouterr().err
     assert says in err and err.startswith("capkv-bench: error: ") and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Long conversations: what is asked was told once and early, and a program can tell whether a rule was kept."""
+"""Long conversations: facts are told once and early, and a program can tell whether a rule was kept."""
 
 import pytest
 from fake_engine import FakeEngine, solve

@@ -20,14 +20,14 @@ def test_the_tables_of_bench_md_are_those_that_the_code_gives():
     assert set(re.findall(r"<!-- ([\w ]+): begin -->", text)) >= {"commands", "kinds", "setups", "tasks", "shared options"}
 
 
-def test_a_table_has_all_that_it_is_of():
+def test_tables_have_all_tasks_setups_and_arguments():
     made = reference.tables()
     assert all(f"| `{name}`" in made["tasks"] for name in TASKS)
     assert all(f"| `{name}`" in made["setups"] and Setup.parse(name).name == name for name in NAMES)
     assert "capkv,expected,snapkv,streaming" in made["options of tune"] and "ROWS.jsonl" in made["options of report"]
 
 
-def test_a_document_that_asks_for_a_table_that_there_is_not_is_refused():
+def test_an_unknown_table_is_refused():
     with pytest.raises(ValueError, match="table = songs: allowed are commands, setups"):
         reference.written("<!-- songs: begin -->\n<!-- songs: end -->\n")
 

@@ -1,4 +1,4 @@
-"""Divergence from the full cache: its measures, what is scored, and that a run can be taken up again."""
+"""Divergence from the full cache: its measures, what is scored, and interrupted runs that go on."""
 
 import json
 
@@ -58,18 +58,18 @@ def test_scored_is_the_last_half_after_the_first_eviction(engine):
         assert row["n_scored"] == len(range(first, end, 4)) and row["score_from"] == first
 
 
-def test_contexts_of_one_reading_are_those_of_readings_of_their_own(engine):
+def test_contexts_that_share_a_reading_have_the_figures_of_separate_readings(engine):
     both = list(fidelity.run(engine, plan_of(engine, ["capkv@100"], 1), Store()))
     alone = plan_of(engine, ["capkv@100"], 1)
     alone.documents = [corpora.Document("python-docs", "", alone.documents[0].tokens[:512], "")]
     alone.contexts = [512]
     row = next(fidelity.run(engine, alone, Store()))
     for name in ("kl_mean", "kl_p99", "dloglik", "same_top", "n_scored"):
-        # the last batch is shorter alone, and ggml's flash attention rounds otherwise then
+        # the last batch of the separate reading is shorter, and ggml's flash attention rounds differently then
         assert row[name] == pytest.approx(both[0][name], rel=2e-2, abs=1e-3)
 
 
-def test_a_run_that_was_left_goes_on_where_it_was_and_gives_the_same_figures(engine, tmp_path):
+def test_an_interrupted_run_goes_on_where_it_was_and_gives_the_same_figures(engine, tmp_path):
     def figures(store):
         return [{k: v for k, v in row.items() if k != "date"} for row in store.rows()]
 
@@ -82,7 +82,7 @@ def test_a_run_that_was_left_goes_on_where_it_was_and_gives_the_same_figures(eng
         next(work)
     work.close()
     with open(part.path, "a") as file:
-        file.write('{"kind": "fidelity", "cor')  # as a power cut leaves it
+        file.write('{"kind": "fidelity", "cor')  # a line that was cut off while it was written
     again = Store(part.path)
     assert len(again.rows()) == 3
     assert len(list(fidelity.run(engine, plan_of(engine, setups), again))) == n - 3
@@ -110,7 +110,7 @@ def test_a_row_has_what_is_needed_to_repeat_it(engine):
         assert name in row
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
+def test_a_file_without_rows_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"kind": "fidelity"}\nhello\n{"kind": "fidelity"}\n')
     with pytest.raises(ValueError, match="line 2: not a row"):
@@ -138,7 +138,7 @@ def test_documents_do_not_overlap_and_a_corpus_that_is_too_short_says_how_many_i
         corpora.documents(engine, str(path), 4, 300)
 
 
-def test_texts_that_are_not_there_or_are_none_are_refused(tmp_path):
+def test_missing_texts_and_files_that_are_no_text_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="allowed is a file, a folder, or one of python-docs, essays"):
         corpora.load("nowhere")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
@@ -191,7 +191,7 @@ def test_tuning_measures_and_keeps_its_rows(engine):
     assert len(store.rows()) == n
 
 
-def test_limits_and_contexts_that_cannot_be_are_refused(engine):
+def test_limits_and_contexts_out_of_range_are_refused(engine):
     documents = corpora.documents(engine, "python-docs", 1, 512)
     with pytest.raises(ValueError, match="max-kl = 0"):
         tune.Plan(documents, ["capkv"], 512, 0)

@@ -4,6 +4,8 @@ import ast
 import csv
 import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import bench_rows
@@ -116,13 +118,14 @@ def test_its_caveats_are_told():
     assert "weather: rain is not a number in rows of full: no mean is given there" in caveats.find_caveats(dry)
 
 
-def test_it_has_a_part_of_the_document_with_its_picture():
+def test_it_has_a_part_of_the_document_with_its_picture(monkeypatch):
     text = results.results(weather(sun=0.5), images={"clouds": "clouds.png"})
     assert "### Sun and rain\n\nRain in millimetres; less is better.\n" in text
     assert text.index("![clouds](clouds.png)") < text.index("the city of Bergen, 8 months:")
     assert "| policy   |" in text and "sunshine (more is better):" in text
-    across = results.results([row | dict(mode="wet") for row in weather()])
-    assert "budget 512" in across
+    assert "budget 512" in text and "| Bergen" not in text
+    monkeypatch.setitem(kinds.KINDS, "weather", replace(WEATHER, across=("city",), where=None))
+    assert re.search(r"\| setup +\| +Bergen \|", results.results(weather()))
 
 
 def test_its_plot_is_drawn_and_shown_on_the_page():

@@ -199,7 +199,7 @@ def test_a_line_that_is_no_item_is_named(line, message, tmp_path):
         load(tmp_path)[0].items()
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_file_or_data_set_is_named(tmp_path):
     with pytest.raises(NotADirectoryError, match="data = .*nowhere: not a folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="there is no data set of LongBench in it"):

@@ -1,4 +1,4 @@
-"""capkv_edge.bench.measure.longbench.run: what is read before and after an eviction, rows, and taking a run up again."""
+"""capkv_edge.bench.measure.longbench.run: what is read before and after an eviction, its rows, and interrupted runs that go on."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_a_long_first_line_is_generated_to_its_end(folder):
     assert next(run(engine, plan(folder, ["triviaqa"], modes=("aware",)), Store()))["answer"] == "x" * 16
 
 
-def test_a_run_that_was_left_is_taken_up_where_it_was(folder, tmp_path):
+def test_an_interrupted_run_goes_on_where_it_was(folder, tmp_path):
     path = tmp_path / "rows.jsonl"
     work = plan(folder, ["hotpotqa", "triviaqa"], [FULL, CAPKV])
     first = run(engine_that_says("yes"), work, Store(path))

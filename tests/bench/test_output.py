@@ -1,4 +1,4 @@
-"""What capkv-bench prints, and what it writes into the documentation."""
+"""What capkv-bench prints, and what it writes into docs/results.md."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ def test_jsonl_and_json_read_back_as_the_same_rows(rows):
 
 
 def read_csv(text):
-    """Rows of a CSV, each field as the type that it had: told by what it looks like in the first place."""
+    """The rows of a CSV; all fields are text."""
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -81,14 +81,14 @@ def test_no_rows_give_no_rows(form):
     assert output.render([], form).strip() in ("", "[]", "no rows")
 
 
-def test_an_unknown_format_is_an_error_that_names_those_there_are():
+def test_an_unknown_format_is_an_error_that_names_the_formats():
     with pytest.raises(ValueError, match="--output = xml: allowed is one of md, csv, json, jsonl"):
         output.render([], "xml")
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=5))
-def test_markdown_is_aligned_and_no_text_ends_a_cell(lines):
+def test_markdown_is_aligned_and_no_text_ends_its_field(lines):
     table = tables.Table("", [("name", False), ("figure", True)], [list(line) for line in lines])
     found = output.markdown(table).splitlines()
     assert len(found) == len(lines) + 2
@@ -114,7 +114,7 @@ def test_a_test_without_a_figure_stays_in_the_table_and_says_why():
     assert "failed" in text and "note: speed: full pp512: over the time limit of 5 s" in text
 
 
-def test_columns_that_say_nothing_are_left_out(rows):
+def test_the_model_is_a_column_only_where_models_differ(rows):
     assert "model" not in lines_of(output.render([row for row in rows if row["kind"] == "fidelity"], "md"))[0]
     two = [row | dict(model_hash=mark * 32) for row in rows if row["kind"] == "fidelity" for mark in "ab"]
     text = output.render(two, "md")
@@ -184,7 +184,7 @@ def test_the_best_policy_of_a_column_is_bold_and_the_full_cache_never_is(rows):
     assert "`capkv`" in bold and not bold & {"`full`", "`q4_0`", "`streaming`"}
 
 
-def test_all_that_read_the_same_as_the_best_are_bold():
+def test_policies_with_the_same_figure_as_the_best_are_bold_too():
     rows = [bench_rows.fidelity_row(f"{name}@512", f"d{i}", 0.5) for name in ("capkv", "snapkv") for i in range(6)]
     assert results.results(rows).count("**0.500**") == 2
 
@@ -227,7 +227,7 @@ def test_speed_is_told_as_a_multiple_of_the_full_cache():
     assert "- After 8192 tokens `capkv@1024` reads 3.00 and decodes 1.00 times as fast as the full cache." in text
 
 
-def test_a_headroom_that_all_have_is_no_part_of_a_name():
+def test_a_headroom_that_tells_no_setups_apart_is_left_out_of_names():
     rows = bench_rows.speed(names=("full", "capkv@1024"), depths=(4096,))
     named = [row | dict(setup="capkv@1024,headroom=512") if row["policy"] else row for row in rows]
     assert rounds.tests(named, "speed") == rows

@@ -1,4 +1,4 @@
-"""The page of capkv-bench: complete in itself, sound HTML, nothing of a row's text is taken as markup."""
+"""The page of capkv-bench: it needs no other file, its HTML is sound, and text from rows is never markup."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The plots of capkv-bench: there, not blank, the same bytes each time, the default policy to be seen."""
+"""The plots of capkv-bench: all are there and not blank, their bytes are always the same, the default policy stands out."""
 
 import io
 import sys

@@ -100,7 +100,7 @@ def test_a_vocabulary_of_full_size_tokenizes_bytes(tmp_path, make_llama):
         ("gemma-3-1b", dict(n_layer=5), "--layers 5: allowed is 6 or more for gemma-3-1b"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(name, sizes, message):
+def test_sizes_out_of_range_are_refused(name, sizes, message):
     with pytest.raises(ValueError, match=message):
         writer.override(SHAPES[name], **sizes)
 

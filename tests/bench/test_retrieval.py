@@ -59,7 +59,7 @@ def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
     engine = FakeEngine(solve)
     (row,) = run(engine, plan(setups=[SMALL], n_texts=1, share=3), Store())
     (stream,) = engine.streams
-    assert row["share"] == len(row["items"]) == 3 and stream.log.count("back") == 5  # to ask, and to read the answers
+    assert row["share"] == len(row["items"]) == 3 and stream.log.count("back") == 5  # before a question, before an answer's loss
     assert sum("Some magic numbers" in read for read in stream.log) == 1  # the text was read once
     assert stream.text.count("What is the magic number") == 1
     assert len({item["expected"][0] for item in row["items"]}) == 3
@@ -77,7 +77,7 @@ def test_tasks_and_modes_of_one_question_have_one():
     ]
 
 
-def test_what_is_in_the_file_is_not_measured_again(tmp_path):
+def test_rows_in_the_file_are_not_measured_again(tmp_path):
     path = tmp_path / "rows.jsonl"
     few, all_of_it = plan(n_texts=1), plan(["niah_single_1", "recall"], n_texts=2)
     first = list(run(FakeEngine(solve), few, Store(path)))
@@ -128,7 +128,7 @@ def test_where_the_full_cache_fails_nothing_else_is_tried():
     )
     assert seen[-1] == (8, 8) and [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(store.rows()) == 6
-    (skipped,) = run(FakeEngine(only_needles), picky, store)  # the scores come from the store then
+    (skipped,) = run(FakeEngine(only_needles), picky, store)  # with the scores in the store
     assert skipped["task"] == "vt"
 
 

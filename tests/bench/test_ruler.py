@@ -1,4 +1,4 @@
-"""RULER's tasks: what is asked for is in the text, as often and where it should be, and the text has its length."""
+"""RULER's tasks: texts have their length, and the answers stand in them where and as often as they should."""
 
 import re
 from collections import Counter
@@ -156,6 +156,6 @@ def test_no_word_stands_within_another():
         ("recall", {"share": 99}, "share = 99: allowed for the task recall is 1 to 8"),
     ],
 )
-def test_what_cannot_be_made_is_refused_with_the_reason(name, options, message):
+def test_arguments_out_of_range_are_refused(name, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         registry.make_text(name, 0, **{"length": 1024, **options}, tokens=READER.count, size=READER.size)

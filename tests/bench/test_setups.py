@@ -1,4 +1,4 @@
-"""Short names of what is compared."""
+"""Short names of setups, and the options that make setups."""
 
 import pytest
 from hypothesis import given

@@ -24,7 +24,7 @@ def plan(setups=SETUPS, depths=(0, 740), **given):
 
 
 def expected_evictions(n_before, n, step, budget=64, n_cells=256, shift=False, batch=192):
-    """Evictions while n tokens are read behind n_before, which come when the next batch does not fit into the cells."""
+    """Evictions while n tokens are read after n_before, which come when the next batch does not fit into the cells."""
     used = done = count = 0
     for length, size in ((n_before, batch), (n, step)):
         count = done = 0
@@ -86,7 +86,7 @@ def test_a_budget_holds_as_much_at_any_depth_and_a_full_cache_more(measured):
     assert held["q8_0"][740] < held["full"][740]
 
 
-def test_a_run_that_was_left_is_taken_up_where_it_was(measured, tiny_llama, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(measured, tiny_llama, tmp_path, monkeypatch):
     path, rows, _ = measured
     assert list(run(tiny_llama, plan(), Store(path))) == [], "all is there"
     some = tmp_path / "rows.jsonl"
@@ -107,7 +107,7 @@ def test_decoding_starts_from_the_same_state_whether_or_not_a_prompt_was_measure
     assert both["pp"]["n_evictions"] == expected_evictions(576, 150, 150) and "pp" not in alone
 
 
-def test_cases_over_the_time_limit_are_recorded_and_deeper_ones_not_tried(tiny_llama, tmp_path, monkeypatch):
+def test_cases_over_the_time_limit_are_recorded_and_larger_depths_not_tried(tiny_llama, tmp_path, monkeypatch):
     store = Store(tmp_path / "rows.jsonl")
     late = plan([CAPKV], (0, 740, 900), limit_s=1e-9)
     rows = list(run(tiny_llama, late, store))
@@ -124,7 +124,7 @@ def test_cases_over_the_time_limit_are_recorded_and_deeper_ones_not_tried(tiny_l
     assert len(merged) == 6 and all(row["n_rounds"] == 0 and row["n_failed"] == 2 and row["error"] for row in merged)
 
 
-def test_a_setup_that_cannot_be_at_a_depth_is_recorded_and_the_rest_measured(tiny_llama):
+def test_a_setup_that_does_not_fit_a_depth_is_recorded_and_the_rest_measured(tiny_llama):
     rows = list(run(tiny_llama, plan([Setup.parse("capkv@=q4_0")], (0, 1500), n_gen=0), Store()))
     assert rows[0]["avg_ts"] is None and "setup = capkv@=q4_0: 96 tokens in q4_0 take less than" in rows[0]["error"]
     assert rows[1]["avg_ts"] > 0 and rows[1]["budget"] > 0
@@ -154,12 +154,12 @@ def test_a_process_that_dies_is_recorded(tiny_llama, monkeypatch):
         (dict(n_batch=0), "n_batch = 0: allowed is 1 or more"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(given_, message, tiny_llama):
+def test_a_plan_out_of_range_is_refused(given_, message, tiny_llama):
     with pytest.raises(ValueError, match=message):
         next(run(tiny_llama, plan(**given_), Store()))
 
 
-def test_a_batch_that_is_asked_for_makes_room_for_itself_and_the_name_says_so(tiny_llama):
+def test_a_larger_batch_grows_the_headroom_and_the_name_says_so(tiny_llama):
     names = ["full", "capkv@64", "shift@64", "capkv@64,headroom=200", "capkv@=q4_0", "capkv@1000"]
     several = plan([Setup.parse(name) for name in names], (2000,), n_batch=256, n_gen=0)
     found = [setup.name for setup in several.setups]

@@ -78,7 +78,7 @@ def test_a_shift_keeps_the_first_tokens_and_never_holds_more_than_its_cells(engi
         assert memory["n_evictions"] > 2
 
 
-def test_compressing_leaves_the_budget(engine):
+def test_compressing_leaves_as_many_entries_as_the_budget(engine):
     with engine.open(Setup.parse("capkv@100"), 700) as stream:
         stream.read(TOKENS[:200])
         stream.compress()

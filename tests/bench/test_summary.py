@@ -1,4 +1,4 @@
-"""Means, intervals and verdicts of capkv-bench, on made-up rows of which the truth is known."""
+"""Means, intervals and verdicts of capkv-bench, on made-up rows whose true figures are known."""
 
 import bench_rows
 import numpy as np
@@ -66,7 +66,7 @@ def test_few_units_give_a_mean_without_an_interval_and_no_verdict(n):
 
 @pytest.mark.parametrize("better, verdict", [(0.9, "wins"), (1.0, "ties"), (1.1, "loses")])
 def test_a_verdict_is_that_of_the_paired_difference(better, verdict):
-    """A tenth more or less shows in pairs, though documents differ among themselves by far more than that."""
+    """A tenth more or less is seen in pairs, though documents differ from each other by far more."""
     rng = np.random.default_rng(3)
     hard, noise = rng.lognormal(0, 0.6, 16), rng.normal(0, 0.02, 16)
     rows = []
@@ -76,7 +76,7 @@ def test_a_verdict_is_that_of_the_paired_difference(better, verdict):
     (found,) = compared(rows)
     assert found.verdict == verdict
     own = found.own.figures["kl_mean"]
-    assert own.lo <= found.other.figures["kl_mean"].mean <= own.hi  # unpaired, nothing would be seen
+    assert own.lo <= found.other.figures["kl_mean"].mean <= own.hi  # without pairs, no difference would be seen
 
 
 def test_more_is_better_for_a_score():
@@ -123,13 +123,13 @@ def test_rows_of_two_models_are_never_merged():
     assert any("2 models, kept apart" in note for note in find_caveats(rows + other))
 
 
-def test_what_is_of_another_group_is_not_averaged_with_it():
+def test_rows_of_different_groups_are_not_averaged_together():
     rows = bench_rows.retrieval(6, names=PAIR, tasks=("needle",), lengths=(2048,))
     other = [row | dict(depths=[0.5]) for row in rows] + [row | dict(mode="aware") for row in rows]
     assert [one.n for one in summary.summaries(rows + other, "retrieval")] == [6] * 6
 
 
-def test_rows_of_two_commits_are_told():
+def test_rows_of_two_commits_give_a_caveat():
     rows = one_group(6)
     mixed = [row | dict(commit="fffffff" if row["doc"] == "doc-03" else "a1b2c3d") for row in rows]
     assert find_caveats(rows) == []
@@ -138,7 +138,7 @@ def test_rows_of_two_commits_are_told():
     assert any("differ in commit are averaged together in capkv@512, snapkv@512" in note for note in found)
 
 
-def test_of_rows_measured_again_the_later_ones_count_and_that_is_told():
+def test_of_rows_measured_again_the_later_ones_count_and_a_caveat_says_so():
     rows = one_group(6)
     again = [rows[0] | dict(kl_mean=rows[0]["kl_mean"] + 6.0)]
     before, after = (summary.summaries(some, "fidelity")[0].figures["kl_mean"].mean for some in (rows, rows + again))

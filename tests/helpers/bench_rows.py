@@ -1,4 +1,4 @@
-"""Rows as capkv-bench writes them, made by a seeded generator: what is true of them is known."""
+"""Made-up rows in the form of capkv-bench, from a seeded generator, so that the true figures are known."""
 
 import numpy as np
 
@@ -35,7 +35,7 @@ COMMON = dict(
 
 
 def setup_fields(setup: str, n_ctx: int) -> dict:
-    """What a row says of its setup; bytes are those of the cells, with a twentieth of observations for a policy."""
+    """The fields of a row on its setup; a policy's observed queries add a twentieth to the bytes of the cells."""
     name, _, kind = setup.partition(":")
     policy, _, budget = name.partition("@")
     full = FULL * n_ctx // 4096
@@ -74,7 +74,7 @@ def fidelity_row(setup: str, doc: str, kl: float, corpus="python-docs", n_ctx=40
 
 
 def true_kl(setup: str, n_ctx: int) -> float:
-    """The mean over all documents that there could be."""
+    """The true mean, over all possible documents."""
     policy, _, budget = setup.partition(":")[0].partition("@")
     if policy in ("full", "q8_0", "q4_0"):
         return {"full": 0.0, "q8_0": 0.0008, "q4_0": 0.012}[policy]

@@ -129,7 +129,7 @@ class FakeStream:
 
 
 def solve(text: str) -> str:
-    """The answer to any task, found in the prompt alone."""
+    """The answer to any task, from the prompt alone."""
     before, _, last = text.rpartition("<|start|>user\n")
     prefix, _, question = last.rpartition("<|end|>")[0].rpartition("\n")
     opening = last.rpartition("<|start|>assistant\n")[2]
