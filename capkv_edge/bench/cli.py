@@ -12,7 +12,11 @@ from . import options as o
 from . import terminal
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True, help=__doc__
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="What a KV budget loses and what it gains, on any GGUF file.",
 )
 
 
