@@ -116,7 +116,10 @@ def main():
     from capkv_edge.bench.tasks.corpora import load
 
     text = "\n\n".join(text for _, text in load(args.text))[: 8 * args.ctx * args.chunks]
-    exact, stored, setup, model = ours(args, text)
+    try:
+        exact, stored, setup, model = ours(args, text)
+    except ValueError as err:
+        parser.error(str(err))
     other = theirs(args, text, setup, model)
     print(f"{'':10} {'as it is':>12} {'in 16 bits':>12} {'perplexity':>12} {'difference':>12}")
     failed = False
