@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+import readme_table
+
 from capkv_edge.config import options, policies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +36,12 @@ def policy_table() -> str:
     return markdown(("policy", "what it keeps beside the sinks and the last tokens"), rows)
 
 
-TABLES = {"options": option_table, "policies": policy_table}
+def figure_table() -> str:
+    """What a budget gains and loses, as measured."""
+    return markdown(readme_table.HEAD, readme_table.lines(readme_table.read_rows()))
+
+
+TABLES = {"options": option_table, "policies": policy_table, "figures": figure_table}
 
 
 def documents() -> dict:

@@ -13,8 +13,8 @@ import random
 import sys
 from pathlib import Path
 
-from capkv_edge.bench.report import plot_style
-from capkv_edge.bench.report.summary import cells
+from capkv_edge.bench.report.plots import style
+from capkv_edge.bench.report.summary import summaries
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "docs" / "results" / "rows.jsonl"
@@ -26,7 +26,7 @@ SERIES = {"capkv": "capkv", "snapkv": "snapkv", "streaming": "streaming (sinks a
 # the left half, as an example: 40 tokens, a budget of 19 of them; which tokens the middle keeps is drawn at random
 N_TOKENS, N_SINK, N_RECENT, N_CHOSEN, N_HEADROOM = 40, 3, 7, 9, 6
 HEADS = 3
-SINK, CHOSEN, RECENT = plot_style.BLUE, plot_style.VERMILION, plot_style.GREEN
+SINK, CHOSEN, RECENT = style.BLUE, style.VERMILION, style.GREEN
 LIGHT, DARK = "#1f2328", "#e6edf3"  # text on the page of a reader in light and in dark mode
 
 
@@ -45,21 +45,21 @@ def draw_cache(ax) -> None:
     first_recent = N_TOKENS - N_RECENT
     text(0, 9.6, "the text so far", ha="left")
     for i in range(N_TOKENS):
-        square(i, 7.9, plot_style.GREY, True)
+        square(i, 7.9, style.GREY, True)
     text(0, 6.9, "what is kept of it: each KV head of each layer chooses for itself", ha="left")
     for head in range(HEADS):
         middle = set(choice.sample(range(N_SINK, first_recent), N_CHOSEN))
         for i in range(N_TOKENS):
-            color = SINK if i < N_SINK else RECENT if i >= first_recent else CHOSEN if i in middle else plot_style.GREY
-            square(i, 5.3 - 1.15 * head, color, color != plot_style.GREY)
+            color = SINK if i < N_SINK else RECENT if i >= first_recent else CHOSEN if i in middle else style.GREY
+            square(i, 5.3 - 1.15 * head, color, color != style.GREY)
 
     text(0, 1.7, "in memory: budget + headroom cells, however long the text is", ha="left")
     n_budget = N_SINK + N_CHOSEN + N_RECENT
     for i in range(n_budget + N_HEADROOM):
-        color = SINK if i < N_SINK else CHOSEN if i < n_budget - N_RECENT else RECENT if i < n_budget else plot_style.GREY
+        color = SINK if i < N_SINK else CHOSEN if i < n_budget - N_RECENT else RECENT if i < n_budget else style.GREY
         square(i, 0.1, color, i < n_budget)
     starts = (0, N_SINK, n_budget - N_RECENT, n_budget, n_budget + N_HEADROOM)
-    names = (("sinks", SINK), ("chosen middle", CHOSEN), ("recent tail", RECENT), ("headroom", plot_style.GREY))
+    names = (("sinks", SINK), ("chosen middle", CHOSEN), ("recent tail", RECENT), ("headroom", style.GREY))
     for (name, color), left, right in zip(names, starts, starts[1:]):
         ax.plot([left + 0.1, right - 0.1], [-0.35, -0.35], color=color, linewidth=1.6, solid_capstyle="butt")
         text((left + right) / 2, -1, name, color=color)
@@ -69,23 +69,23 @@ def draw_cache(ax) -> None:
 
 def draw_quality(ax, rows: list[dict], ink: str) -> None:
     """Mean KL divergence against the bytes held: some policies over their budgets, quantized full caches as diamonds."""
-    found = [c for c in cells(rows, "fidelity") if c.group["corpus"] == CORPUS and c.group["n_ctx"] == LENGTH]
-    found = [c for c in found if c.figures["kl_mean"].mean > 0]
-    looks = plot_style.styles(SERIES, "capkv")
+    found = [one for one in summaries(rows, "fidelity") if one.group["corpus"] == CORPUS and one.group["n_ctx"] == LENGTH]
+    found = [one for one in found if one.figures["kl_mean"].mean > 0]
+    looks = style.styles(SERIES, "capkv")
     for series, label in SERIES.items():
-        points = sorted((c.share, c.figures["kl_mean"]) for c in found if c.series == series and "@=" not in c.setup)
+        points = sorted((one.share, one.figures["kl_mean"]) for one in found if one.series == series and "@=" not in one.setup)
         x = [share for share, _ in points]
         ax.plot(x, [kl.mean for _, kl in points], label=label, **looks[series].line)
         if looks[series].is_default:
             low, high = ([getattr(kl, end) for _, kl in points] for end in ("lo", "hi"))
             ax.fill_between(x, low, high, color=looks[series].color, alpha=0.22, linewidth=0)
-    for cell in (c for c in found if c.policy is None):
-        x, y = cell.share, cell.figures["kl_mean"].mean
+    for one in (one for one in found if one.policy is None):
+        x, y = one.share, one.figures["kl_mean"].mean
         ax.plot(x, y, "D", color=ink, markersize=5.5, zorder=12)
         below = dict(xytext=(-5, -13), ha="right") if y > 0.01 else dict(xytext=(0, 8), ha="center")
-        ax.annotate(f"full cache in {cell.setup}", (x, y), textcoords="offset points", **below)
-    plot_style.divergence_axis(ax)
-    plot_style.share_axis(ax, [cell.share for cell in found])
+        ax.annotate(f"full cache in {one.setup}", (x, y), textcoords="offset points", **below)
+    style.log_axis(ax)
+    style.share_axis(ax, [one.share for one in found])
     ax.set_xlabel("bytes held, % of the full f16 cache")
     ax.set_ylabel("mean KL divergence from the full cache, nats")
     ax.set_title(f"SmolLM2-135M Q4_1, {LENGTH:,} tokens of {CORPUS} (lower, left: better)")
@@ -93,7 +93,7 @@ def draw_quality(ax, rows: list[dict], ink: str) -> None:
 
 
 def draw(rows: list[dict], ink: str):
-    """The whole picture, with text and axes in the colour `ink`; within plot_style.drawing()."""
+    """The whole picture, with text and axes in the colour `ink`; within style.drawing()."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -124,12 +124,12 @@ def main() -> int:
     if args.out.suffix not in (".svg", ".png"):
         parser.error(f"{args.out}: allowed are files that end in .svg or .png")
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
-    with plot_style.drawing():
+    with style.drawing():
         if args.out.suffix == ".svg":
             args.out.write_text(to_svg(draw(rows, LIGHT)), encoding="utf-8")
         else:
             figure = draw(rows, DARK if args.dark else LIGHT)
-            figure.savefig(args.out, dpi=plot_style.DPI, facecolor="#0d1117" if args.dark else "white")
+            figure.savefig(args.out, dpi=style.DPI, facecolor="#0d1117" if args.dark else "white")
     return 0
 
 

@@ -1,23 +1,16 @@
-"""Write README's table of what a budget gains and loses, between its marks, from docs/results/rows.jsonl.
+"""README's table of what a budget gains and loses, made of docs/results/rows.jsonl; docs_tables.py writes it.
 
-    python scripts/dev/readme_table.py [--check]
-
---check writes nothing; exit status 1 if README does not have the table that the rows give. Cells that were not measured
-stay empty.
+What was not measured stays empty.
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from statistics import mean
 
-from capkv_edge.bench.report.summary import cells
+from capkv_edge.bench.report.summary import summaries
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
 ROWS = ROOT / "docs" / "results" / "rows.jsonl"
-BEGIN, END = "<!-- figures: begin, by scripts/dev/readme_table.py -->", "<!-- figures: end -->"
 
 LENGTH, LENGTH_QUANTIZED, DEPTH, NEEDLES = 8192, 2048, 4096, (2048, 4096)  # tokens
 
@@ -43,12 +36,17 @@ HEAD = (
 )
 
 
-def table(rows: list[dict]) -> str:
-    """The Markdown table."""
-    essays = [cell for cell in cells(rows, "fidelity") if cell.group["corpus"] == "essays"]
-    fidelity = {cell.setup: cell for cell in essays if cell.group["n_ctx"] == LENGTH}
-    quantized = {cell.setup: cell for cell in essays if cell.group["n_ctx"] == LENGTH_QUANTIZED and cell.policy is None}
-    needles = {(cell.setup, cell.group["length"]): cell for cell in cells(rows, "retrieval")}
+def read_rows() -> list[dict]:
+    """The rows that the documents are made of."""
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
+def lines(rows: list[dict]) -> list[tuple]:
+    """The lines of the table below HEAD."""
+    essays = [one for one in summaries(rows, "fidelity") if one.group["corpus"] == "essays"]
+    fidelity = {one.setup: one for one in essays if one.group["n_ctx"] == LENGTH}
+    quantized = {one.setup: one for one in essays if one.group["n_ctx"] == LENGTH_QUANTIZED and one.policy is None}
+    needles = {(one.setup, one.group["length"]): one for one in summaries(rows, "retrieval")}
     bytes_full = next(iter(fidelity.values())).bytes_full
 
     def memory(setup: str) -> str:
@@ -75,31 +73,6 @@ def table(rows: list[dict]) -> str:
 
     def score(setup: str) -> str:
         found = [needles[setup, n] for n in NEEDLES if (setup, n) in needles]
-        return ", ".join(f"{100 * cell.figures['score'].mean:.0f} %" for cell in found)
+        return ", ".join(f"{100 * one.figures['score'].mean:.0f} %" for one in found)
 
-    lines = [HEAD, ("---",) * len(HEAD)]
-    lines += [(name, memory(setup), same_top(setup), speed(setup), score(setup)) for setup, name in SETUPS.items()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing: exit status 1 if README has another table")
-    args = parser.parse_args()
-    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
-    text = README.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        sys.exit(f"capkv: README.md has no '{BEGIN}' and '{END}'")
-    wanted = f"{before}{begin}\n\n{table(rows)}\n\n{end}{after}"
-    if args.check:
-        if wanted != text:
-            print("capkv: README.md's table is not that of the rows: run scripts/dev/readme_table.py", file=sys.stderr)
-        return int(wanted != text)
-    README.write_text(wanted, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return [(name, memory(setup), same_top(setup), speed(setup), score(setup)) for setup, name in SETUPS.items()]

@@ -15,8 +15,8 @@ def test_a_generated_table_is_what_is_generated(path):
     assert docs_tables.filled(DOCUMENTS[path]) == DOCUMENTS[path], "scripts/dev/docs_tables.py writes it"
 
 
-def test_the_readme_has_both_tables():
-    assert [found[2] for found in docs_tables.MARKED.finditer(README)] == ["options", "policies"]
+def test_the_readme_has_all_tables():
+    assert [found[2] for found in docs_tables.MARKED.finditer(README)] == ["figures", "options", "policies"]
 
 
 def test_a_table_that_differs_is_written_anew():
