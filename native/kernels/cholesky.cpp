@@ -73,9 +73,11 @@ void capkv_cholesky::solve(double * y, int64_t k0) const {
     for (int64_t k = k0; k < d; ++k) {
         const double * uk = u.data() + k*d;
 
-        y[k] *= inv_diag[k];
+        const double f = y[k]*inv_diag[k];
+
+        y[k] = f;
         for (int64_t j = k + 1; j < d; ++j) {
-            y[j] -= y[k]*uk[j];
+            y[j] -= f*uk[j];
         }
     }
 }

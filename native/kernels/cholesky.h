@@ -14,8 +14,6 @@ struct capkv_ridge {
     float rel;
 };
 
-static constexpr capkv_ridge CAPKV_RIDGE_REL = { 0.0f, 0.1f };
-
 // L^-1, where L L^T = m + ridge, so that |L^-1 x|^2 = x^T (m + ridge)^-1 x
 //   result: F32 [d, d, n_head], lower triangular, ne1 counts the rows of L^-1
 ggml_tensor * capkv_build_cholesky_inv(ggml_context * ctx, ggml_tensor * m, ggml_tensor * ridge);

@@ -73,6 +73,8 @@ struct capkv_queries {
     explicit operator bool() const { return q != nullptr; }
 };
 
+static constexpr capkv_ridge CAPKV_RIDGE_REL = { 0.0f, 0.1f };
+
 // the weights of the capacity C = 1/2 log det(I + sum_i (w_i + eps) v_i v_i^T/ridge), summed over the entries from i0 on; by
 // default all entries have the same weight
 struct capkv_weights {
