@@ -55,7 +55,7 @@ def _kinds() -> str:
     for kind in KINDS.values():
         unit = f"{kind.units}, by {', '.join(f'`{name}`' for name in kind.group)}" if kind.unit else "rounds of a test"
         shown = kind.figures or [column for column in kind.columns if column.form != "text"]
-        lines.append([f"`{kind.name}`", unit, ", ".join(one.label for one in shown)])
+        lines.append([f"`{kind.name}`", unit, "; ".join(one.label for one in shown)])
     return _table("kind, means over, columns", lines)
 
 

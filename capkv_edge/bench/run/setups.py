@@ -82,7 +82,8 @@ class Setup:
 
     @property
     def n_batch(self) -> int:
-        """Tokens read at once; with a budget also its headroom, which is a quarter of it and more where the padding gives more.
+        """Tokens read at once; with a budget also its headroom, which is a quarter of it, or more where the
+        padding gives more, and at most N_BATCH_MAX.
 
         It is kept small, so that what tokens attend to is little more than the budget."""
         if self.policy is None:
