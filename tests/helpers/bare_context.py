@@ -9,7 +9,7 @@ N_SEQ, N_BATCH = 4, 32
 
 class Context(RawContext):
     def __init__(self, path, policy="capkv", **options):
-        super().__init__(path, CapkvConfig(budget=64, policy=policy, **options), n_ctx=2048 * N_SEQ, n_batch=N_BATCH, n_seq=N_SEQ)
+        super().__init__(path, CapkvConfig(**{"budget": 64, "policy": policy, **options}), n_ctx=2048 * N_SEQ, n_batch=N_BATCH, n_seq=N_SEQ)
 
     def end(self, seq=0):
         """The next position."""

@@ -105,11 +105,12 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     tables = [r.array("<i4", layer.n_head_kv, seq.n_mid) for layer in seq.layers]
 
     order = _read_cells(r, tensors, seq, has_ext)
-    assert r.at == len(r.data)
     for layer, table in zip(seq.layers, tables):
         layer.pos = np.tile(seq.pos_cells[order], (layer.n_head_kv, 1))
         layer.pos[:, seq.n_sink : seq.n_sink + seq.n_mid] = table
         _read_queries(tensors, seq, layer, mean, cov, row_pos)
+    # what is left, in both parts or in none, is of the other memories of a model: windows, recurrent layers
+    assert (r.at == len(r.data)) == (tensors.at == len(tensors.data))
     return seq
 
 
