@@ -3,6 +3,7 @@
     llama_source.py sdist                    print the path of the pinned source distribution, downloaded if need be
     llama_source.py prepare DIR [options]    make or update a patched tree in DIR, for a build
     llama_source.py unpack DIR [options]     the same without the hunks that do not fit, so that they can be written again
+    llama_source.py pin VERSION              move the pin: download that release, write its version and hash
 
 CMake calls `prepare` at every configure. It writes only the files whose content changes, so that a build compiles only what
 a changed patch or pin touches. It never edits the source that it copies.
@@ -66,24 +67,44 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sdist_name(pin: dict[str, str]) -> str:
+    return f"{pin['package']}-{pin['version']}.tar.gz"
+
+
 def get_sdist() -> Path:
     """Path of the pinned source distribution in the cache; downloads it if it is missing or damaged."""
     pin = read_pin()
-    path = cache_dir() / f"{pin['package']}-{pin['version']}.tar.gz"
-    if path.exists() and sha256(path) == pin["sha256"]:
-        return path
+    path = cache_dir() / sdist_name(pin)
+    return path if path.exists() and sha256(path) == pin["sha256"] else fetch(pin)
+
+
+def move_pin(version: str) -> str:
+    """Pin another release, with the hash of what the package index serves now; returns what to do next."""
+    pin = {"package": read_pin()["package"], "version": version}
+    pin["sha256"] = sha256(fetch(pin))
+    write_file(PIN_FILE, "".join(f"{key}={value}\n" for key, value in pin.items()).encode())
+    return (
+        f"{PIN_FILE.name} pins {pin_name(pin)}. Next, see which hunks fit:\n"
+        "  python3 cmake/llama_source.py unpack build/edit"
+    )
+
+
+def fetch(pin: dict[str, str]) -> Path:
+    """Download a source distribution into the cache; one that has not the pin's hash, if it has one, is refused."""
+    path = cache_dir() / sdist_name(pin)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
             download(pin, Path(tmp))
             got = Path(tmp) / path.name
             digest = sha256(got)
-            if digest != pin["sha256"]:
+            if digest != pin.get("sha256", digest):
                 raise SourceError(
                     f"{path.name} has the wrong hash\n"
                     f"  got      {digest}\n  expected {pin['sha256']} (LLAMA_CPP_VERSION)\n"
                     "The package index that pip is set up to use serves another file. Point pip at an index that you trust,\n"
-                    "or, if the pin was just moved, put the right sha256 into LLAMA_CPP_VERSION."
+                    "or, if the version was just changed by hand, let this write the hash that belongs to it:\n"
+                    f"  python3 cmake/llama_source.py pin {pin['version']}"
                 )
             os.replace(got, path)
     except OSError as error:
@@ -99,7 +120,7 @@ def download(pin: dict[str, str], folder: Path) -> None:
         command.append("--no-build-isolation")  # pip reads the metadata with the installed backend: seconds instead of a minute
     env = {key: value for key, value in os.environ.items() if key != "PIP_BUILD_TRACKER"}
     run = subprocess.run([*command, pin_name(pin)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    name = f"{pin['package']}-{pin['version']}.tar.gz"
+    name = sdist_name(pin)
     if run.returncode != 0 or not (folder / name).exists():
         tail = "\n".join("  " + line for line in run.stdout.strip().splitlines()[-4:])
         raise SourceError(
@@ -155,16 +176,29 @@ def read_files(tree: Path | None) -> dict[str, bytes]:
 
 def describe_rejected(rejected: list, source: str) -> str:
     patch, path, hunk = rejected[0]
-    more = f", and {len(rejected) - 1} more hunks" if len(rejected) > 1 else ""
+    n_patches = len({patch.name for patch, _, _ in rejected})
+    of = f" ({len(rejected)} hunks of {n_patches} patches do not fit)" if len(rejected) > 1 else ""
     looked = "\n".join("  | " + line for line in hunk.old)
     return (
-        f"patches/{patch.name}: hunk {hunk.header} does not fit {path}{more}\n"
+        f"patches/{patch.name}: hunk {hunk.header} does not fit {path}{of}\n"
         f"The source is {source}; these lines were looked for, and are not there or are there more than once:\n{looked}\n"
-        "The pin in LLAMA_CPP_VERSION and the patch do not belong together. Get a tree without this hunk, put the hook\n"
-        "where it belongs now, and write the patch again from it:\n"
-        f"  python3 cmake/llama_source.py unpack build/edit\n"
-        f"  python3 scripts/dev/export_patches.py build/edit {patch.name}"
+        "The pin in LLAMA_CPP_VERSION and the patches do not belong together. Get a tree with the hunks that fit, put the\n"
+        "hooks that it names where they belong now, and write the patches again from it:\n"
+        "  python3 cmake/llama_source.py unpack build/edit\n"
+        "  python3 scripts/dev/export_patches.py build/edit"
     )
+
+
+def describe_left_out(patch: patch_series.Patch, path: str, hunk: patch_series.Hunk, text: str | None) -> str:
+    """A hunk that is not in the tree, and the line of the file's text that it most likely belongs to."""
+    said = f"left out: patches/{patch.name}: {path}: {hunk.header}\n"
+    if text is None:
+        return said + "  there is no such file in this release:\n" + "".join(f"  +{line}\n" for line in hunk.added)
+    lines = text.split("\n")
+    at = patch_series.nearest_place(lines, hunk)
+    there = lines[at : at + len(hunk.old)]
+    marks = (line if line[0] == "+" or line[1:] in there else "?" + line[1:] for line in hunk.body)
+    return said + f"  perhaps at line {at + 1}:\n" + "".join(f"  {line}\n" for line in marks)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -232,8 +266,14 @@ def prepare(dest: Path, source: Path | None, *, use_hooks: bool = True, keep_goi
             raise SourceError(f"{dest / path} is not {said} plus its hooks: '{wrong[0].strip()}' is missing or too much")
     manifest = {path: digest_of(data) for path, data in {**files, **changed}.items()}
     write_file(stamp, json.dumps({"key": "" if rejected else key, "files": manifest}).encode())
-    for patch, path, hunk in rejected:
-        print(f"left out: patches/{patch.name}: {path}: {hunk.header}", file=sys.stderr)
+    if rejected:
+        for patch, path, hunk in rejected:
+            data = changed.get(path)
+            print(describe_left_out(patch, path, hunk, data and data.decode("utf-8")), file=sys.stderr)
+        summary += (
+            f"; hunks left out: {len(rejected)}. Their lines with + have to be put in by hand; lines with ? are not there.\n"
+            f"Then write the patches again: python3 scripts/dev/export_patches.py {dest}"
+        )
     return summary
 
 
@@ -274,18 +314,20 @@ def update(dest: Path, files: dict[str, bytes], before: dict[str, str] | None) -
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["sdist", "prepare", "unpack"])
-    parser.add_argument("dir", nargs="?", type=Path, help="where the tree goes")
+    parser.add_argument("command", choices=["sdist", "prepare", "unpack", "pin"])
+    parser.add_argument("dir", nargs="?", metavar="DIR|VERSION", help="where the tree goes; the release to pin")
     parser.add_argument("--source", type=Path, default=os.environ.get("LLAMA_CPP_DIR") or None, help="take llama.cpp from this folder")
     parser.add_argument("--no-hooks", action="store_true", help="apply build-only patches alone")
     args = parser.parse_args()
     if args.command != "sdist" and args.dir is None:
-        parser.error(f"{args.command} needs DIR")
+        parser.error(f"{args.command} needs {'VERSION' if args.command == 'pin' else 'DIR'}")
     try:
         if args.command == "sdist":
             print(get_sdist())
+        elif args.command == "pin":
+            print(move_pin(args.dir))
         else:
-            print(prepare(args.dir.absolute(), args.source, use_hooks=not args.no_hooks, keep_going=args.command == "unpack"))
+            print(prepare(Path(args.dir).absolute(), args.source, use_hooks=not args.no_hooks, keep_going=args.command == "unpack"))
     except (SourceError, PatchError) as error:
         print(f"capkv: {error}", file=sys.stderr)
         return 1

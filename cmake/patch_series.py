@@ -145,6 +145,21 @@ def apply_hunks(lines: list[str], hunks: list[Hunk]) -> tuple[list[str], list[Hu
     return lines, rejected
 
 
+def nearest_place(lines: list[str], hunk: Hunk) -> int:
+    """Index of the place whose lines are most like the hunk's context; of equal ones the nearest to the function that its header names."""
+    function = hunk.header.rpartition("@@")[2].strip()
+    starts = [i for i, line in enumerate(lines) if function and line.startswith(function)]
+    expected = starts[0] if len(starts) == 1 else hunk.start
+
+    def likeness(at: int) -> tuple[int, int, int]:
+        there = lines[at : at + len(hunk.old)]
+        common = Counter(there) & Counter(hunk.old)
+        n_in_place = sum(line == old and len(line.strip()) > 1 for line, old in zip(there, hunk.old))
+        return sum(len(line.strip()) * n for line, n in common.items()), n_in_place, -abs(at - expected)
+
+    return max(range(len(lines)), key=likeness)
+
+
 def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[str, bytes], list[tuple[Patch, str, Hunk]]]:
     """Return the patched files (path -> content), and the (patch, path, hunk) that do not fit."""
     changed: dict[str, bytes] = {}

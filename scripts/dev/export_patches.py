@@ -2,13 +2,15 @@
 
 TREE is the patched source of a build (build/dev/llama.cpp), or a tree that `cmake/llama_source.py unpack TREE` made. Each run
 of added lines goes to the patch that already has most of them, else to --new NAME.patch, else to the only patch that changes
-the file. A patch keeps its header, which says why it exists. Removed and changed lines are an error.
+the file. A patch keeps its header, which says why it exists. Removed and changed lines of llama.cpp are an error, and so is a
+patch that would have fewer hooks in a file than before, unless --drop says that they are to go.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cmake"))
@@ -88,11 +90,25 @@ def format_diff(path: str, base: list[str], inserts: Inserts) -> str:
     return "\n".join(text) + "\n"
 
 
-def export(tree: Path, only: list[str], new: str | None) -> None:
+def check_lost(patch: Patch, added: dict[str, list[str]]) -> None:
+    """Refuse to write a patch with fewer lines for a file than it has: a hunk that was left out may be forgotten."""
+    for path in patch.files:
+        before, after = patch_series.hook_lines([patch], path), Counter(added.get(path, []))
+        lost = [line for line in (before - after).elements() if line.strip()]
+        if lost and after.total() < before.total():
+            shown = "\n".join("  | " + line for line in lost)
+            raise PatchError(
+                f"patches/{patch.name} has hooks for {path} that the tree has not:\n{shown}\n"
+                "Nothing was written. Put them where they belong now, or say --drop if they are to go."
+            )
+
+
+def export(tree: Path, only: list[str], new: str | None, *, drop: bool = False) -> None:
     files = llama_source.read_files(None)
     patches = patch_series.load_series()
     names = [patch.name for patch in patches] + ([new] if new and new not in patch_series.series() else [])
     diffs: dict[str, list[str]] = {name: [] for name in names}
+    added: dict[str, dict[str, list[str]]] = {name: {} for name in names}
 
     for path in sorted(files):
         if not (tree / path).is_file():
@@ -110,8 +126,12 @@ def export(tree: Path, only: list[str], new: str | None) -> None:
                 continue
             base, _ = apply_inserts(old, done)
             diffs[name].append(format_diff(path, base, shift(mine[name], done)))
+            added[name][path] = [line for run in mine[name].values() for line in run]
             done |= mine[name]
 
+    for patch in patches if not drop else []:
+        if not only or patch.name in only:
+            check_lost(patch, added[patch.name])
     for name in names:
         if only and name not in only or not diffs[name]:
             continue
@@ -133,9 +153,10 @@ def main() -> int:
     parser.add_argument("tree", type=Path, help="an edited llama.cpp tree")
     parser.add_argument("names", nargs="*", help="write only these patches")
     parser.add_argument("--new", metavar="NAME.patch", help="the patch for lines that belong to none yet")
+    parser.add_argument("--drop", action="store_true", help="let hooks go that the tree has no more")
     args = parser.parse_args()
     try:
-        export(args.tree, args.names, args.new)
+        export(args.tree, args.names, args.new, drop=args.drop)
     except (PatchError, llama_source.SourceError) as error:
         print(f"capkv: {error}", file=sys.stderr)
         return 1

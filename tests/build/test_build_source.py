@@ -129,6 +129,30 @@ def test_a_hunk_that_moved_is_found_and_one_that_does_not_fit_is_refused(project
             assert word in str(error.value)
 
 
+def test_unpack_shows_each_hunk_that_is_left_out_and_where_it_may_belong(project, monkeypatch, capsys):
+    core = project / "llama.cpp/src/core.cpp"
+    core.write_text("// new\n" * 5 + SOURCE.replace("line_5;", "renamed;"))
+    args = ["--source", project / "llama.cpp"]
+    assert main(monkeypatch, "unpack", project / "build/edit", *args) == 0
+    said = capsys.readouterr()
+    assert "hunks left out: 1." in said.out and f"export_patches.py {project}/build/edit" in said.out
+    left_out = "left out: patches/core-hooks.patch: src/core.cpp: @@ -3,6 +3,7 @@ int line_2;\n  "
+    assert said.err == left_out + (
+        "perhaps at line 8:\n   int line_3;\n   int line_4;\n  ?int line_5;\n  +hook();\n   int line_6;\n   int line_7;\n   int line_8;\n\n"
+    )
+    core.unlink()
+    assert main(monkeypatch, "unpack", project / "build/gone", *args) == 0
+    assert capsys.readouterr().err == left_out + "there is no such file in this release:\n  +hook();\n\n"
+
+
+def test_of_places_that_are_alike_the_one_in_the_function_is_named():
+    hunk = patch_series.parse("x.patch", PATCH).files["src/core.cpp"][0]
+    hunk.header = "@@ -3,6 +3,7 @@ void second("
+    body = ["int line_3;", "int line_4;", "int line_6;", "}"]
+    lines = ["void first() {", *body, *[""] * 40, "void second() {", *body]
+    assert patch_series.nearest_place(lines, hunk) == lines.index("void second() {") + 1
+
+
 def test_a_patch_that_removes_a_line_is_refused(project):
     (project / "patches/core-hooks.patch").write_text(PATCH.replace(" int line_5;", "-int line_5;"))
     with pytest.raises(patch_series.PatchError, match="'-int line_5;'.*removes none"):
@@ -167,6 +191,59 @@ def test_export_writes_the_same_patch_and_takes_in_edits(project):
         export_patches.export(built, [], None)
 
 
+def test_export_loses_no_hook_that_was_left_out(project):
+    (project / "llama.cpp/src/core.cpp").write_text(SOURCE.replace("int line_5;", "int renamed;"))
+    set_pin(project, make_sdist(project, project / "cache"))
+    built = project / "build" / "llama.cpp"
+    llama_source.prepare(built, None, keep_going=True)
+    for only in ([], ["core-hooks.patch"]):
+        with pytest.raises(patch_series.PatchError, match=r"core-hooks.patch has hooks for src/core.cpp(.|\n)*\| hook\(\);(.|\n)*--drop"):
+            export_patches.export(built, only, None)
+    assert (project / "patches/core-hooks.patch").read_text() == PATCH
+
+    core = built / "src/core.cpp"
+    core.write_text(core.read_text().replace("int line_6;", "hook(1);\nint line_6;"))  # put back, and edited
+    export_patches.export(built, [], None)
+    assert "+hook(1);" in (project / "patches/core-hooks.patch").read_text()
+    core.write_text(core.read_text().replace("hook(1);\n", "").replace("int line_9;", "hook(2);\nint line_9;"))
+    export_patches.export(built, [], None)
+    assert "+hook(2);\n int line_9;" in (project / "patches/core-hooks.patch").read_text()
+
+
+def test_export_drops_hooks_when_told_to(project):
+    two = PATCH.replace("-3,6 +3,7", "-3,6 +3,8").replace("+hook();", "+hook();\n+second();")
+    (project / "patches/core-hooks.patch").write_text(two)
+    set_pin(project, make_sdist(project, project / "cache"))
+    prepare(project)
+    core = project / "build/llama.cpp/src/core.cpp"
+    core.write_text(core.read_text().replace("second();\n", ""))
+    with pytest.raises(patch_series.PatchError, match=r"\| second\(\);"):
+        export_patches.export(project / "build/llama.cpp", [], None)
+    export_patches.export(project / "build/llama.cpp", [], None, drop=True)
+    assert "second" not in (project / "patches/core-hooks.patch").read_text()
+
+
+def test_moving_the_pin_writes_the_version_and_its_hash(project, monkeypatch, capsys):
+    served = make_sdist(project, project / "served")
+    new = served.with_name("llama_cpp_python-1.3.0.tar.gz")
+    served.rename(new)
+    monkeypatch.setattr(llama_source, "download", lambda pin, folder: (folder / new.name).write_bytes(new.read_bytes()))
+    (project / "cache").mkdir()
+    (project / "cache" / new.name).write_bytes(b"damaged")
+    assert main(monkeypatch, "pin", "1.3.0") == 0
+    said = capsys.readouterr().out
+    assert "llama-cpp-python==1.3.0" in said and "llama_source.py unpack build/edit" in said
+    assert llama_source.read_pin() == {"package": "llama_cpp_python", "version": "1.3.0", "sha256": llama_source.sha256(new)}
+    assert llama_source.get_sdist().read_bytes() == new.read_bytes()
+
+    def fail(pin, folder):
+        raise llama_source.SourceError("no route to host")
+
+    monkeypatch.setattr(llama_source, "download", fail)
+    assert main(monkeypatch, "pin", "1.4.0") == 1
+    assert "no route to host" in capsys.readouterr().err and llama_source.read_pin()["version"] == "1.3.0"
+
+
 def test_a_cached_source_distribution_is_used_and_a_damaged_one_fetched_again(project, monkeypatch):
     path = make_sdist(project, project / "served")
     set_pin(project, path)
@@ -187,7 +264,7 @@ def test_a_cached_source_distribution_is_used_and_a_damaged_one_fetched_again(pr
 
 def test_a_wrong_hash_is_refused_and_not_kept(project, monkeypatch):
     monkeypatch.setattr(llama_source, "download", lambda pin, folder: (folder / "llama_cpp_python-1.2.3.tar.gz").write_bytes(b"other"))
-    with pytest.raises(llama_source.SourceError, match=r"wrong hash(.|\n)*expected 0000(.|\n)*LLAMA_CPP_VERSION"):
+    with pytest.raises(llama_source.SourceError, match=r"wrong hash(.|\n)*expected 0000(.|\n)*LLAMA_CPP_VERSION(.|\n)*pin 1.2.3"):
         llama_source.get_sdist()
     assert list((project / "cache").iterdir()) == []
 
