@@ -259,6 +259,7 @@ def prepare(dest: Path, source: Path | None, *, use_hooks: bool = True, keep_goi
     changed, rejected = patch_series.apply_series(files, patches)
     if rejected and not keep_going:
         raise SourceError(describe_rejected(rejected, said))
+    loose, left_out = patch_series.apply_loosely(changed, rejected, n_context=2)
     update(dest, {**files, **changed}, old and old["files"])
     for path in hooked if not rejected else []:
         wrong = patch_series.missing_hooks(patches, path, files[path], (dest / path).read_bytes())
@@ -266,12 +267,14 @@ def prepare(dest: Path, source: Path | None, *, use_hooks: bool = True, keep_goi
             raise SourceError(f"{dest / path} is not {said} plus its hooks: '{wrong[0].strip()}' is missing or too much")
     manifest = {path: digest_of(data) for path, data in {**files, **changed}.items()}
     write_file(stamp, json.dumps({"key": "" if rejected else key, "files": manifest}).encode())
+    for patch, path, hunk in loose:
+        print(f"put in by two lines of context, look at it: patches/{patch.name}: {path}: {hunk.header}", file=sys.stderr)
+    for patch, path, hunk in left_out:
+        data = changed.get(path)
+        print(describe_left_out(patch, path, hunk, data and data.decode("utf-8")), file=sys.stderr)
     if rejected:
-        for patch, path, hunk in rejected:
-            data = changed.get(path)
-            print(describe_left_out(patch, path, hunk, data and data.decode("utf-8")), file=sys.stderr)
         summary += (
-            f"; hunks left out: {len(rejected)}. Their lines with + have to be put in by hand; lines with ? are not there.\n"
+            f"; hunks left out: {len(left_out)}. Their lines with + have to be put in by hand; lines with ? are not there.\n"
             f"Then write the patches again: python3 scripts/dev/export_patches.py {dest}"
         )
     return summary

@@ -39,6 +39,12 @@ class Hunk:
     def added(self) -> list[str]:
         return [line[1:] for line in self.body if line[0] == "+"]
 
+    def with_context(self, n: int) -> Hunk:
+        """The same hunk with at most n lines of context before its first and after its last added line."""
+        marks = [i for i, line in enumerate(self.body) if line[0] == "+"]
+        first = max(0, marks[0] - n)
+        return Hunk(self.header, self.start + first, self.body[first : marks[-1] + 1 + n])
+
 
 @dataclass
 class Patch:
@@ -55,6 +61,9 @@ class Patch:
     def is_build_only(self) -> bool:
         """It makes the source compile correctly and adds no hook, so the unpatched build that we compare with has it too."""
         return self.reason.startswith("build-only")
+
+
+Place = tuple[Patch, str, Hunk]  # a hunk, the patch that it is of, and the file that it is for
 
 
 def series(patches: Path = PATCHES) -> list[str]:
@@ -160,7 +169,7 @@ def nearest_place(lines: list[str], hunk: Hunk) -> int:
     return max(range(len(lines)), key=likeness)
 
 
-def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[str, bytes], list[tuple[Patch, str, Hunk]]]:
+def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[str, bytes], list[Place]]:
     """Return the patched files (path -> content), and the (patch, path, hunk) that do not fit."""
     changed: dict[str, bytes] = {}
     rejected = []
@@ -176,7 +185,7 @@ def apply_series(files: dict[str, bytes], patches: list[Patch]) -> tuple[dict[st
     return changed, rejected
 
 
-def applied_hunks(files: dict[str, bytes], patches: list[Patch]) -> list[tuple[Patch, str, Hunk]]:
+def applied_hunks(files: dict[str, bytes], patches: list[Patch]) -> list[Place]:
     """The (patch, path, hunk) that are in the files already."""
     found = []
     for patch in patches:
@@ -184,6 +193,17 @@ def applied_hunks(files: dict[str, bytes], patches: list[Patch]) -> list[tuple[P
             text = "\n" + files.get(path, b"").decode("utf-8")
             found += [(patch, path, hunk) for hunk in hunks if "\n" + "\n".join(hunk.new) + "\n" in text]
     return found
+
+
+def apply_loosely(changed: dict[str, bytes], rejected: list[Place], n_context: int) -> tuple[list[Place], list[Place]]:
+    """Put hunks that do not fit where fewer lines of context are found; returns those that are in now, and those left out."""
+    placed, left_out = [], []
+    for patch, path, hunk in rejected:
+        lines, bad = apply_hunks(changed.get(path, b"").decode("utf-8").split("\n"), [hunk.with_context(n_context)])
+        (left_out if bad else placed).append((patch, path, hunk))
+        if not bad:
+            changed[path] = "\n".join(lines).encode("utf-8")
+    return placed, left_out
 
 
 def hook_lines(patches: list[Patch], path: str) -> Counter[str]:

@@ -136,13 +136,19 @@ def test_unpack_shows_each_hunk_that_is_left_out_and_where_it_may_belong(project
     assert main(monkeypatch, "unpack", project / "build/edit", *args) == 0
     said = capsys.readouterr()
     assert "hunks left out: 1." in said.out and f"export_patches.py {project}/build/edit" in said.out
-    left_out = "left out: patches/core-hooks.patch: src/core.cpp: @@ -3,6 +3,7 @@ int line_2;\n  "
-    assert said.err == left_out + (
-        "perhaps at line 8:\n   int line_3;\n   int line_4;\n  ?int line_5;\n  +hook();\n   int line_6;\n   int line_7;\n   int line_8;\n\n"
-    )
+    hunk = "patches/core-hooks.patch: src/core.cpp: @@ -3,6 +3,7 @@ int line_2;\n"
+    lines = ["   int line_3;", "   int line_4;", "  ?int line_5;", "  +hook();", "   int line_6;", "   int line_7;", "   int line_8;"]
+    assert said.err == f"left out: {hunk}  perhaps at line 8:\n" + "\n".join(lines) + "\n\n"
+    core.write_text("// new\n" * 5 + SOURCE.replace("line_3;", "renamed;"))
+    assert main(monkeypatch, "unpack", project / "build/near", *args) == 0
+    said = capsys.readouterr()
+    assert said.err == f"put in by two lines of context, look at it: {hunk}" and "hunks left out: 0." in said.out
+    assert "int line_5;\nhook();\nint line_6;" in (project / "build/near/src/core.cpp").read_text()
+    with pytest.raises(llama_source.SourceError, match="does not fit"):  # a build takes no such chance
+        llama_source.prepare(project / "build/near", project / "llama.cpp")
     core.unlink()
     assert main(monkeypatch, "unpack", project / "build/gone", *args) == 0
-    assert capsys.readouterr().err == left_out + "there is no such file in this release:\n  +hook();\n\n"
+    assert capsys.readouterr().err == f"left out: {hunk}  there is no such file in this release:\n  +hook();\n\n"
 
 
 def test_of_places_that_are_alike_the_one_in_the_function_is_named():
