@@ -143,8 +143,12 @@ void capkv_cache::prepare_failed(const std::vector<llama_ubatch> & ubatches) {
     evictor.prepare_failed(ubatches);
 }
 
-llama_memory_context_ptr capkv_cache::init_update(llama_context * lctx, bool optimize) {
-    return evictor.init_update(lctx, optimize);
+bool capkv_cache::prepare_eviction(llama_context * lctx, bool optimize) {
+    return evictor.prepare(lctx, optimize);
+}
+
+bool capkv_cache::evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop) {
+    return evictor.evict(lctx, drop);
 }
 
 void capkv_cache::state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) const {

@@ -58,9 +58,6 @@ public:
     // no slot was found for these
     void prepare_failed(const std::vector<llama_ubatch> & ubatches);
 
-    // NULL if there is nothing to evict
-    llama_memory_context_ptr init_update(llama_context * lctx, bool optimize);
-
     void state_write_meta(llama_io_write_i & io, llama_seq_id seq_id) const;
     void state_write_data(llama_io_write_i & io, llama_seq_id seq_id) const;
 
@@ -79,6 +76,10 @@ public:
 
     // the stream holds nothing any more
     void reset(uint32_t s);
+
+    // the two halves of an update: see capkv_evictor::prepare() and evict()
+    bool prepare_eviction(llama_context * lctx, bool optimize);
+    bool evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop);
 
     // evict down to n_target entries at the next update
     void request(llama_seq_id seq_id, uint32_t n_target) { evictor.request(kv.get_stream(seq_id), n_target); }

@@ -1,7 +1,7 @@
 #include "capkv-evict.h"
 
+#include "capkv-error.h"
 #include "capkv-graph.h"
-#include "capkv-memory.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -10,23 +10,6 @@
 #include <cfloat>
 #include <cmath>
 #include <numeric>
-
-// the update of the memory module that runs the evictions
-class capkv_update_context : public llama_memory_context_i {
-public:
-    capkv_update_context(capkv_evictor & evictor, llama_context * lctx) : evictor(evictor), lctx(lctx) {}
-
-    bool next()  override { return false; }
-    bool apply() override { return evictor.apply_update(lctx); }
-
-    llama_memory_status get_status() const override { return LLAMA_MEMORY_STATUS_SUCCESS; }
-
-    const llama_ubatch & get_ubatch() const override { GGML_ABORT("an eviction has no ubatch"); }
-
-private:
-    capkv_evictor & evictor;
-    llama_context * lctx;
-};
 
 capkv_evictor::capkv_evictor(
         llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
@@ -85,7 +68,7 @@ void capkv_evictor::request(uint32_t s, uint32_t n_target) {
     targets[s] = n_target;
 }
 
-llama_memory_context_ptr capkv_evictor::init_update(llama_context * lctx, bool optimize) {
+bool capkv_evictor::prepare(llama_context * lctx, bool optimize) {
     // this update comes with every batch and only reserves: if the batch finds no room, prepare_failed() sets the targets for the next one
     if (!optimize) {
         std::fill(targets.begin(), targets.end(), 0);
@@ -107,16 +90,10 @@ llama_memory_context_ptr capkv_evictor::init_update(llama_context * lctx, bool o
         }
     }
 
-    if (!wanted) {
-        return nullptr;
-    }
-
-    return std::make_unique<capkv_update_context>(*this, lctx);
+    return wanted;
 }
 
-bool capkv_evictor::apply_update(llama_context * lctx) {
-    capkv_memory::apply_pending_copies(*lctx);
-
+bool capkv_evictor::evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop) {
     for (uint32_t s = 0; s < streams.size(); ++s) {
         if (targets[s] == 0) {
             continue;
@@ -124,7 +101,7 @@ bool capkv_evictor::apply_update(llama_context * lctx) {
 
         ggml_status res;
         try {
-            res = evict(lctx, s, targets[s]);
+            res = evict(lctx, s, targets[s], drop);
         } catch (const std::exception & err) {
             LLAMA_LOG_ERROR("%s: an eviction failed: %s\n", __func__, err.what());
             res = GGML_STATUS_ALLOC_FAILED;
@@ -303,7 +280,7 @@ void capkv_evictor::account(plan & p) {
     st.n_evictions++;
 }
 
-ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_target) {
+ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_target, const std::function<void(llama_seq_id)> & drop) {
     plan p = make_plan(s, n_target);
 
     if (p.order.size() <= n_target) {
@@ -341,7 +318,7 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_ta
     if (res != GGML_STATUS_SUCCESS && p.moved) {
         capkv_set_last_error("an eviction failed while cells moved: sequence " + std::to_string(p.seq_id) + " is empty now and has to be read anew");
         LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
-        capkv_memory::drop(lctx->get_memory(), p.seq_id);
+        drop(p.seq_id);
         return GGML_STATUS_FAILED; // also after an aborted or unallocated graph: the batch cannot go on
     }
     if (res != GGML_STATUS_SUCCESS) {

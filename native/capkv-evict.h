@@ -4,8 +4,9 @@
 #include "capkv-positions.h"
 #include "capkv-sched.h"
 
-#include "llama-memory.h"
+#include "llama-kv-cache.h"
 
+#include <functional>
 #include <vector>
 
 //
@@ -51,11 +52,12 @@ public:
     // evict down to n_target entries at the next update
     void request(uint32_t s, uint32_t n_target);
 
-    // the update that evicts; NULL if there is nothing to evict
-    llama_memory_context_ptr init_update(llama_context * lctx, bool optimize);
+    // before each update: reserve the work memory, if that was not done yet. Whether there is something to evict
+    bool prepare(llama_context * lctx, bool optimize);
 
-    // false if an eviction failed
-    bool apply_update(llama_context * lctx);
+    // evict from the streams that prepare_failed() and request() named; false if an eviction failed
+    //   drop: empties a sequence in all caches of the context; called where an eviction failed after cells had moved
+    bool evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop);
 
     // how the evictions since the last call went
     ggml_status take_status();
@@ -129,7 +131,7 @@ private:
 
     // success: at most n_target entries are left; else the reason was logged, and either nothing has changed or, where the cells had
     // begun to move, the sequence is empty
-    ggml_status evict(llama_context * lctx, uint32_t s, uint32_t n_target);
+    ggml_status evict(llama_context * lctx, uint32_t s, uint32_t n_target, const std::function<void(llama_seq_id)> & drop);
 
     plan make_plan(uint32_t s, uint32_t n_target) const;
 

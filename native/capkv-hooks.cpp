@@ -94,3 +94,9 @@ void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_conte
         cache->get_observer().build(g, mctx, q_cur, kq_scale, il);
     }
 }
+
+void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu) {
+    if (backend_cpu && capkv_memory::find(mem)) {
+        capkv_sched::set_threadpool(backend_cpu, nullptr);
+    }
+}

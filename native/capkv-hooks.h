@@ -61,6 +61,9 @@ bool capkv_no_shift(const llama_memory_i * mem);
 //   q_cur: [d_k, n_head, n_tokens], as the attention gets it
 void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
 
+// the update that evicts; NULL if there is nothing to evict, or no budget
+llama_memory_context_ptr capkv_init_update(capkv_cache * cache, llama_context * lctx, bool optimize);
+
 // how the evictions of the last memory update went, as llama_decode() returns it: 2 = aborted, -3 = failed, 0 = go on. That is so as
 // well if there was no memory for an eviction: a smaller batch may still find room
 int32_t capkv_update_result(llama_memory_i * mem);

@@ -1,8 +1,5 @@
 #include "capkv-memory.h"
 
-#include "capkv-cache.h"
-
-#include "llama-context.h"
 #include "llama-kv-cache-iswa.h"
 #include "llama-memory-hybrid-iswa.h"
 #include "llama-memory-hybrid.h"
@@ -48,45 +45,25 @@ std::vector<uint32_t> capkv_memory::streams_of(const llama_kv_cache & kv, llama_
     return res;
 }
 
-void capkv_memory::apply_pending_copies(llama_context & lctx) {
-    for (auto * kv : caches(lctx.get_memory())) {
-        auto & pending = kv->sc_info;
+std::vector<std::pair<uint32_t, uint32_t>> capkv_memory::take_pending_copies(llama_kv_cache & kv) {
+    std::vector<std::pair<uint32_t, uint32_t>> res;
+    for (size_t i = 0; i < kv.sc_info.ssrc.size(); ++i) {
+        res.emplace_back(kv.sc_info.ssrc[i], kv.sc_info.sdst[i]);
+    }
+    kv.sc_info = {};
+    return res;
+}
 
-        if (!pending.empty()) {
-            ggml_backend_sched_synchronize(lctx.get_sched());
+void capkv_memory::copy_tensors(llama_kv_cache & kv, uint32_t s_src, uint32_t s_dst) {
+    for (const auto & l : kv.layers) {
+        ggml_backend_tensor_copy(l.k_stream[s_src], l.k_stream[s_dst]);
+        if (l.v) {
+            ggml_backend_tensor_copy(l.v_stream[s_src], l.v_stream[s_dst]);
         }
-
-        for (size_t i = 0; i < pending.ssrc.size(); ++i) {
-            if (kv->capkv) {
-                kv->capkv->update(pending.ssrc[i], pending.sdst[i]);
-            }
-            for (const auto & l : kv->layers) {
-                ggml_backend_tensor_copy(l.k_stream[pending.ssrc[i]], l.k_stream[pending.sdst[i]]);
-                if (l.v) {
-                    ggml_backend_tensor_copy(l.v_stream[pending.ssrc[i]], l.v_stream[pending.sdst[i]]);
-                }
-            }
-        }
-        pending = {};
     }
 }
 
-void capkv_memory::drop(llama_memory_i * mem, llama_seq_id seq_id) {
-    for (auto * kv : caches(mem)) {
-        kv->state_clear(seq_id);
-        for (const uint32_t s : streams_of(*kv, seq_id)) {
-            kv->v_cells[s].reset();
-            kv->v_heads[s] = 0;
-            if (kv->capkv) {
-                kv->capkv->reset(s);
-            }
-        }
-    }
-
-    // memory without KV cells: a recurrent state
-    if (seq_id == -1) {
-        mem->clear(true);
-    } else {
-        mem->seq_rm(seq_id, -1, -1);
-    }
+void capkv_memory::clear_cells(llama_kv_cache & kv, uint32_t s) {
+    kv.v_cells[s].reset();
+    kv.v_heads[s] = 0;
 }

@@ -2,6 +2,7 @@
 
 #include "llama-kv-cache.h"
 
+#include <utility>
 #include <vector>
 
 class capkv_cache;
@@ -10,7 +11,7 @@ class capkv_cache;
 // capkv_memory: the KV caches inside llama.cpp's memory modules
 //
 // The only place that knows the kinds of modules: a plain cache, one with sliding windows, and the two that combine a cache with a
-// recurrent state. What has to be done in all caches of a context is here as well.
+// recurrent state. What has to be done in all of them is in capkv-update.
 //
 
 class capkv_memory {
@@ -25,13 +26,15 @@ public:
     // whether a graph is only reserved: there is no batch yet
     static bool is_reserve(const llama_kv_cache_context * mctx);
 
-    // seq_cp() between streams copies cells with the next batch: copy them now, in all caches, after the batch that is still computed.
-    // A state that is written or read, and an eviction, cannot wait
-    static void apply_pending_copies(llama_context & lctx);
-
-    // empty the sequence, or with -1 all of them, and zero its cells, whatever they hold
-    static void drop(llama_memory_i * mem, llama_seq_id seq_id);
-
     // the streams of a sequence, or with -1 all of them
     static std::vector<uint32_t> streams_of(const llama_kv_cache & kv, llama_seq_id seq_id);
+
+    // copies between streams that seq_cp() asked for and the next batch would make: [source, destination]
+    static std::vector<std::pair<uint32_t, uint32_t>> take_pending_copies(llama_kv_cache & kv);
+
+    // K and V of a stream
+    static void copy_tensors(llama_kv_cache & kv, uint32_t s_src, uint32_t s_dst);
+
+    // the stream has no cells in use any more, whatever it holds
+    static void clear_cells(llama_kv_cache & kv, uint32_t s);
 };

@@ -1,7 +1,7 @@
 #include "capkv-options.h"
 
+#include "capkv-error.h"
 #include "capkv-number.h"
-#include "capkv-params.h"
 #include "policies/policy.h"
 
 #include <cctype>

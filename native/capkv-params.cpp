@@ -4,9 +4,6 @@
 
 #include <algorithm>
 
-// the last error is kept per thread, as errno is
-static thread_local std::string g_last_error;
-
 bool capkv_params_on(const capkv_params & params) {
     return params.n_budget > 0 || params.budget_bytes > 0 || params.budget_share > 0.0f;
 }
@@ -58,21 +55,9 @@ void capkv_params_resolve(capkv_params & params, uint32_t n_ctx_seq, uint32_t n_
     }
 }
 
-void capkv_set_last_error(const char * msg) noexcept {
-    try {
-        g_last_error = msg;
-    } catch (const std::bad_alloc &) {
-        g_last_error.clear();
-    }
-}
-
 //
 // C API
 //
-
-const char * capkv_last_error(void) {
-    return g_last_error.c_str();
-}
 
 bool capkv_params_check(const capkv_params * params) {
     return capkv_guard(false, [&] {

@@ -1,7 +1,5 @@
 #include "capkv-sched.h"
 
-#include "capkv-hooks.h"
-
 #include "llama-context.h"
 #include "llama-impl.h"
 
@@ -53,17 +51,11 @@ bool capkv_sched::reserve(ggml_cgraph * gf) {
     return ok;
 }
 
-static void capkv_set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t threadpool) {
+void capkv_sched::set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t threadpool) {
     auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend_cpu));
     auto * fn  = (decltype(ggml_backend_cpu_set_threadpool) *) ggml_backend_reg_get_proc_address(reg, "ggml_backend_cpu_set_threadpool");
     if (fn) {
         fn(backend_cpu, threadpool);
-    }
-}
-
-void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu) {
-    if (backend_cpu && capkv_memory::find(mem)) {
-        capkv_set_threadpool(backend_cpu, nullptr);
     }
 }
 
@@ -85,7 +77,7 @@ ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const c
 
     // as llama_context::graph_compute() does for a batch
     if (lctx->backend_cpu) {
-        capkv_set_threadpool(lctx->backend_cpu, lctx->threadpool_batch);
+        set_threadpool(lctx->backend_cpu, lctx->threadpool_batch);
     }
     for (const auto & [backend, fn] : lctx->set_n_threads_fns) {
         fn(backend, lctx->cparams.n_threads_batch);

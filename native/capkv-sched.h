@@ -48,6 +48,9 @@ public:
         void *  const data;
     };
 
+    // the pool that the CPU backend computes with from now on; NULL = its own
+    static void set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t threadpool);
+
     // work memory of all backends
     size_t n_bytes() const;
 

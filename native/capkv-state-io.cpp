@@ -11,6 +11,7 @@
 //   hash of the head      the state is not cut off
 
 #include "capkv-hooks.h"
+#include "capkv-update.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -117,7 +118,7 @@ bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::f
         return false;
     }
 
-    capkv_memory::apply_pending_copies(lctx);
+    capkv_apply_pending_copies(lctx);
 
     capkv_io_collect collected;
     write(collected);
@@ -204,7 +205,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         capkv_state_damaged("it is altered or cut off");
     }
 
-    capkv_memory::apply_pending_copies(lctx);
+    capkv_apply_pending_copies(lctx);
 
     // up to here the context is as it was; from here on the sequence gets the whole state, or is left empty
     try {
@@ -223,7 +224,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
             mem->seq_rm(seq_id, -1, -1); // the cells of its sliding windows too
         }
     } catch (...) {
-        capkv_memory::drop(mem, seq_id);
+        capkv_drop(mem, seq_id);
         throw;
     }
 

@@ -21,7 +21,7 @@
 
 #include "pieces.h"
 
-#include "capkv-params.h"
+#include "capkv.h"
 
 #include <cmath>
 

@@ -15,7 +15,7 @@
 
 #include "pieces.h"
 
-#include "capkv-params.h"
+#include "capkv.h"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #include "policy.h"
 
-#include "capkv-params.h"
+#include "capkv-error.h"
 
 #include "ggml-backend.h"
 

@@ -4,7 +4,7 @@
 
 #include "policy.h"
 
-#include "capkv-params.h"
+#include "capkv.h"
 
 static capkv_policy_result capkv_score_random(const capkv_score_ctx & sc) {
     std::vector<float> data(sc.n*sc.n_head_kv);

@@ -1,13 +1,12 @@
 """Who may import whom inside capkv_edge.bench, over all imports of its modules, also those inside functions."""
 
-import ast
 from pathlib import Path
 
 import pytest
+from imports import PACKAGE, circle, imported
 
 import capkv_edge.bench
 
-PACKAGE = "capkv_edge"
 BENCH = Path(capkv_edge.bench.__file__).parent
 
 #: part of the bench -> the parts that it may import, beside itself
@@ -27,19 +26,6 @@ ALLOWED = {
 }
 #: parts that import nothing of the package outside the bench
 ALONE = ("kinds", "intervals", "random_gguf", "tasks", "report", "terminal")
-
-
-def imported(source: str, module: str, is_package: bool = False) -> set:
-    """Full names of what a module of the package imports; of `from x import y` both x and x.y, since y may be a module."""
-    found, package = set(), module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else []
-            name = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {name, *(f"{name}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.split(".")[0] == PACKAGE}
 
 
 def part_of(name: str) -> str | None:
@@ -81,11 +67,7 @@ def test_a_module_imports_only_what_its_part_may(name, path):
 
 
 def test_the_arrows_have_no_circle():
-    left = dict(ALLOWED)
-    while left:
-        lowest = {part for part, below in left.items() if not below & set(left)}
-        assert lowest, f"a circle among {', '.join(left)}"
-        left = {part: below for part, below in left.items() if part not in lowest}
+    assert circle(ALLOWED) == set()
 
 
 @pytest.mark.parametrize(
