@@ -212,7 +212,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         capkv_io_read rest(io, std::move(meta), head.n_data);
         read(rest);
 
-        uint64_t end = 0;
+        uint64_t end = ~head.hash; // a file that ends early leaves the bytes that it lacks as they are
         if (rest.all_read()) {
             io.read(&end, sizeof(end));
         }

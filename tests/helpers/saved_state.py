@@ -197,6 +197,21 @@ def with_version(data: bytes, version: int) -> bytes:
     return _with_meta(data, lambda meta: meta.replace(struct.pack("<II", MAGIC, VERSION), struct.pack("<II", MAGIC, version)))
 
 
+def ending_with_a_zero(data: bytes) -> bytes:
+    """The state of a plain cache with another time spent on evictions, such that its last byte is zero."""
+
+    def edit(us):
+        def with_time(meta):
+            at = meta.index(struct.pack("<II", MAGIC, VERSION)) + 8 + OPTIONS.size
+            (n_layer,) = struct.unpack_from("<I", meta, at + 20)
+            struct.pack_into("<Q", meta, at + 24 + 16 * n_layer + 4 + 24 + 16, us)
+            return meta
+
+        return with_time
+
+    return next(out for out in (_with_meta(data, edit(us)) for us in range(1 << 16)) if out[-1] == 0)
+
+
 def as_version_3(data: bytes, with_end: bool = True) -> bytes:
     """The state in the layout of version 3, of a plain cache, whose end is the end of all but the tensors."""
 

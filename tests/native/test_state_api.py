@@ -155,6 +155,17 @@ def test_a_state_cut_off_among_its_tensors_leaves_the_sequence_empty(make_contex
     assert len(one.go_on(20)[0]) == 20
 
 
+def test_a_missing_last_byte_is_seen_where_it_is_zero(make_context, tmp_path):
+    one, path = make_context(), tmp_path / "s"
+    one.read(text(300))
+    assert one.save(path, 0)
+    whole = saved_state.ending_with_a_zero(path.read_bytes())
+    path.write_bytes(whole)
+    assert one.load(path, 0) and one.end(0) == 300
+    path.write_bytes(whole[:-1])
+    assert not one.load(path, 0) and one.end(0) == 0
+
+
 @pytest.mark.parametrize("seq", [None, 0])
 @pytest.mark.parametrize("n_bytes", [0, 5000, 20000])
 def test_a_full_disk_is_an_error_and_the_context_goes_on(make_context, tmp_path, seq, n_bytes):
