@@ -1,5 +1,6 @@
 """CapkvConfig: what the native table declares is what Python takes, and errors name option, value and range."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capkv_edge import CapkvConfig, policies
+from capkv_edge import CapkvConfig, Llama, policies
 from capkv_edge.config import CACHE_TYPES, cache_type, options
 
 N_TOO_MANY = 2**31
@@ -170,6 +171,13 @@ def test_a_copy_leaves_open_what_was_left_open():
 
 def test_each_option_has_a_variable_of_its_name():
     assert all(option.env == f"LLAMA_ARG_KV_{name.upper()}" for name, option in options().items())
+
+
+def test_llama_names_every_option_in_its_signature():
+    keywords = inspect.signature(Llama).parameters
+    assert {"model_path", "n_ctx", "type_k", "draft_model", *(f"kv_{name}" for name in options())} <= set(keywords)
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in keywords.values())
+    assert "kv_sink: first tokens, always kept (default: 4; allowed: 0 to 2147483647)" in Llama.__init__.__doc__
 
 
 def test_environment_fills_in_what_is_not_given(monkeypatch):

@@ -1,13 +1,10 @@
 """Llama with a budget: reading, prefix reuse, states and errors, mostly on a tiny model with random weights."""
 
-import inspect
-
 import numpy as np
 import pytest
 from driving import BUDGET, complete, go_on, text
 
 from capkv_edge import Llama
-from capkv_edge.config import options
 
 
 # --- reading ---
@@ -239,13 +236,6 @@ def test_unknown_keyword_is_refused_with_the_nearest_name(tiny_llama):
         Llama(tiny_llama, kv_bugdet=64)
     with pytest.raises(TypeError, match="unknown keyword 'zzz'$"):
         Llama(tiny_llama, zzz=1)
-
-
-def test_the_signature_names_every_keyword(tiny_llama):
-    keywords = inspect.signature(Llama).parameters
-    assert {"model_path", "n_ctx", "type_k", "draft_model", *(f"kv_{name}" for name in options())} <= set(keywords)
-    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in keywords.values())
-    assert "kv_sink: first tokens, always kept (default: 4; allowed: 0 to 2147483647)" in Llama.__init__.__doc__
 
 
 @pytest.mark.parametrize(
