@@ -75,6 +75,8 @@ LEFT_OUT = {
     "unit/test_slot_save.py::test_slot_erase": TEXT,
     "unit/test_speculative.py::test_multi_requests_parallel": TEXT,
     "unit/test_stream.py": ROUTER,
+    # random weights decide whether an answer parses as a tool call, and they differ with the processor's arithmetic
+    "unit/test_tool_call.py::test_completion_without_tool_call_fast[meta-llama-Llama-3.3-70B-Instruct-128-tools1*": TEXT,
 }
 
 # left out of the run with a budget, since a budget changes on purpose what they test
@@ -121,7 +123,7 @@ def run(folder: Path, binary: Path, left_out: dict, budget: str | None, port: in
         "STAND_IN": str(folder / "stand-in.gguf"),
         "LEFT_OUT": json.dumps(left_out),
         "OUTCOMES": str(outcomes),
-        "LLAMA_SERVER_BIN_PATH": str(binary),
+        "LLAMA_SERVER_BIN_PATH": str(binary.resolve()),
         "LLAMA_ARG_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "PORT": str(port),
