@@ -6,8 +6,13 @@ import sys
 import typer
 
 
-def version(name: str):
-    """The callback of a --version option: prints the version and exits."""
+def option(names: str, metavar: str, text: str, **more):
+    """A typer option; `names` has slashes between its spellings, `more` are further keywords of typer.Option()."""
+    return typer.Option(*names.split("/"), metavar=metavar, help=text, **more)
+
+
+def version_option(name: str):
+    """The --version option of a command: prints the version and exits."""
 
     def say(wanted: bool) -> None:
         if wanted:
@@ -16,7 +21,7 @@ def version(name: str):
             typer.echo(f"{name} {__version__}")
             raise typer.Exit
 
-    return say
+    return typer.Option("--version", callback=say, is_eager=True, help="print the version and exit")
 
 
 def _leave_pipe() -> int:

@@ -21,12 +21,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=command.version("capkv-bench"), is_eager=True, help="print the version and exit"),
-    ] = False,
-):
+def _root(version: Annotated[bool, command.version_option("capkv-bench")] = False):
     pass
 
 

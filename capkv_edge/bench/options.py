@@ -8,14 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..command import option
 from ..config import CACHE_TYPES, policies
 from .report.output import FORMATS
 from .run.setups import SHIFT, Setup
-
-
-def option(names: str, metavar: str, text: str, **more):
-    """A typer option; `names` has slashes between its spellings."""
-    return typer.Option(*names.split("/"), metavar=metavar, help=text, **more)
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)]

@@ -17,7 +17,7 @@ SHARED = "seed"
 
 
 def _option(names: str, metavar: str, text: str, default: str | bool = True):
-    return typer.Option(*names.split("/"), metavar=metavar, help=text, show_default=default)
+    return command.option(names, metavar, text, show_default=default)
 
 
 def _table_option(option) -> inspect.Parameter:
@@ -77,9 +77,7 @@ def _app() -> typer.Typer:
             str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all where there is a GPU")
         ] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
-        version: Annotated[
-            bool, typer.Option("--version", callback=command.version("capkv-chat"), is_eager=True, help="print the version and exit")
-        ] = False,
+        version: Annotated[bool, command.version_option("capkv-chat")] = False,
         **kv,
     ):
         """Chat with a model in a KV cache of fixed size."""
