@@ -17,6 +17,7 @@ from ..._upstream import library
 from ..run.engine import Engine
 from ..run.provenance import engine_fields
 from ..run.setups import Setup
+from ..tasks import corpora
 
 RANDOM, DOCS = "random", "python-docs"
 
@@ -65,9 +66,7 @@ def tokens_of(engine, text: str, n: int, seed: int) -> np.ndarray:
     if text == RANDOM:
         return np.random.default_rng(seed).integers(0, engine.n_vocab, n, dtype=np.int32)
     if text == DOCS:
-        from pydoc_data.topics import topics
-
-        words = "\n\n".join(topics[key] for key in sorted(topics))
+        ((_, words),) = corpora.load(DOCS)
     else:
         words = Path(text).expanduser().read_text(encoding="utf-8")
     # no more text than is needed: a token is about 2 to 5 characters, or 1 where the vocabulary is bytes
