@@ -23,15 +23,6 @@ static const capkv_cache & capkv_of_or_throw(const llama_context * ctx, int32_t 
     return *cache;
 }
 
-static const capkv_layer * capkv_find_layer(const capkv_cache & cache, int32_t il) {
-    for (const auto & l : cache.get_layers()) {
-        if ((int32_t) l.il == il) {
-            return &l;
-        }
-    }
-    return nullptr;
-}
-
 bool capkv_get_params(const llama_context * ctx, capkv_params * params) {
     const auto * cache = capkv_of(ctx);
     if (cache && params) {
@@ -123,7 +114,7 @@ int32_t capkv_get_capacity(const llama_context * ctx, int32_t seq_id, float * sh
 
 int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {
     const auto * cache = capkv_of(ctx);
-    const auto * l     = cache ? capkv_find_layer(*cache, il) : nullptr;
+    const auto * l     = cache ? capkv_find_layer(cache->get_layers(), il) : nullptr;
 
     return l ? (int32_t) l->n_head_kv : 0;
 }
@@ -131,7 +122,7 @@ int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {
 int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max) {
     return capkv_guard(-1, [&] {
         const auto & cache = capkv_of_or_throw(ctx, seq_id);
-        const auto * l     = capkv_find_layer(cache, il);
+        const auto * l     = capkv_find_layer(cache.get_layers(), il);
 
         if (!l) {
             throw capkv_error("layer = " + std::to_string(il) + ": allowed is one of the " + std::to_string(cache.get_layers().size()) +

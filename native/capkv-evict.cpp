@@ -287,7 +287,7 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_ta
         return GGML_STATUS_SUCCESS;
     }
     if (!sched.exists()) {
-        return GGML_STATUS_ALLOC_FAILED; // init_update() said why
+        return GGML_STATUS_ALLOC_FAILED; // prepare() said why
     }
 
     capkv_sched::wait(lctx);

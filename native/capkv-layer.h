@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 // a layer that the budget governs
 struct capkv_layer {
@@ -13,3 +14,13 @@ struct capkv_layer {
     int64_t d_k;
     int64_t d_v;
 };
+
+// the layer of this index in the model; NULL if the budget does not govern it
+static inline const capkv_layer * capkv_find_layer(const std::vector<capkv_layer> & layers, int32_t il) {
+    for (const auto & l : layers) {
+        if ((int32_t) l.il == il) {
+            return &l;
+        }
+    }
+    return nullptr;
+}

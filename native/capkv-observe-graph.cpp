@@ -174,14 +174,14 @@ uint32_t capkv_observer::n_nodes() const {
 }
 
 void capkv_observer::build(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
-    const auto it = std::find_if(layers.begin(), layers.end(), [&](const capkv_layer & l) { return (int) l.il == il; });
+    const capkv_layer * found = capkv_find_layer(layers, il);
 
     // a layer that reuses the cells of another one
-    if (it == layers.end()) {
+    if (!found) {
         return;
     }
 
-    const capkv_layer & l = *it;
+    const capkv_layer & l = *found;
     layer & seen = layers_obs[l.i];
 
     capkv_after_rope after;
