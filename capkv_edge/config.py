@@ -52,6 +52,7 @@ def options() -> dict:
         lib.CAPKV_TYPE_SWITCH: bool,
         lib.CAPKV_TYPE_POLICY: str,
         lib.CAPKV_TYPE_BUDGET: int,
+        lib.CAPKV_TYPE_CHOICE: str,
     }
     found = {}
     for i in range(lib.capkv_n_options()):

@@ -19,6 +19,9 @@ class KvStats:
     n_evictions: int  #: how often the cache was compacted
     t_evict_us: int  #: time spent on evictions, in microseconds
     pos_tail: int  #: every head holds every token from this position on; 0 = nothing was evicted
+    pos_offset: int  #: position minus RoPE position, of the tokens in the tail and of those to come
+    n_reindexes: int  #: how often the entries got new RoPE positions
+    n_pos_max: int  #: RoPE positions end here: the trained length, or what the RoPE scaling makes of it
     bytes_kv: int  #: K and V of the cells
     bytes_obs: int  #: what the policy has observed of the queries
     bytes_pos: int  #: position table
@@ -90,18 +93,19 @@ class KvCache:
         """(layer, head) of every KV head that the budget governs, ascending."""
         return [(layer, head) for layer in self.layers for head in range(self.n_heads(layer))]
 
-    def positions(self, layer: int, head: int, seq_id: int = 0) -> np.ndarray:
-        """Positions of the tokens that one KV head holds: int32 [n], ascending.
+    def positions(self, layer: int, head: int, seq_id: int = 0, rope: bool = False) -> np.ndarray:
+        """Positions of the tokens that one KV head holds, or those that their keys are rotated to: int32 [n], ascending.
 
         Raises:
             ValueError: no such layer or head.
         """
         ffi, lib = load()
-        n = lib.capkv_get_positions(self.ctx, seq_id, layer, head, ffi.NULL, 0)
+        get = lib.capkv_get_rope_positions if rope else lib.capkv_get_positions
+        n = get(self.ctx, seq_id, layer, head, ffi.NULL, 0)
         if n < 0:
             raise ValueError(last_error())
         out = np.empty(n, dtype=np.int32)
-        lib.capkv_get_positions(self.ctx, seq_id, layer, head, ffi.cast("int32_t *", out.ctypes.data), n)
+        get(self.ctx, seq_id, layer, head, ffi.cast("int32_t *", out.ctypes.data), n)
         return out
 
     def compress(self, n_budget: int = 0, seq_id: int = 0) -> int:

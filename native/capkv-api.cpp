@@ -119,7 +119,7 @@ int32_t capkv_n_head_kv(const llama_context * ctx, int32_t il) {
     return l ? (int32_t) l->n_head_kv : 0;
 }
 
-int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max) {
+static int32_t capkv_get_head(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, bool rope, int32_t * pos, int32_t n_max) {
     return capkv_guard(-1, [&] {
         const auto & cache = capkv_of_or_throw(ctx, seq_id);
         const auto * l     = capkv_find_layer(cache.get_layers(), il);
@@ -132,11 +132,19 @@ int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t i
             throw capkv_error("head = " + std::to_string(head_kv) + ": allowed is 0 to " + std::to_string(l->n_head_kv - 1));
         }
 
-        const auto res = cache.head_positions(seq_id, *l, head_kv);
+        const auto res = cache.head_positions(seq_id, *l, head_kv, rope);
         if (pos) {
             std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), pos);
         }
 
         return (int32_t) res.size();
     });
+}
+
+int32_t capkv_get_positions(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max) {
+    return capkv_get_head(ctx, seq_id, il, head_kv, /*rope =*/ false, pos, n_max);
+}
+
+int32_t capkv_get_rope_positions(const llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max) {
+    return capkv_get_head(ctx, seq_id, il, head_kv, /*rope =*/ true, pos, n_max);
 }

@@ -39,12 +39,13 @@ static std::vector<capkv_layer> capkv_find_layers(const llama_kv_cache & kv, con
 
 capkv_cache::capkv_cache(
         llama_kv_cache & kv, const llama_model & model, const llama_hparams & hparams, capkv_observer::buffers & bufs,
-        const capkv_params & params, uint32_t n_ctx_seq, bool was_unified) :
-    was_unified(was_unified), kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_ctx_seq(n_ctx_seq), n_swa(hparams.n_swa),
+        const capkv_params & params, uint32_t n_ctx_seq, llama_pos n_pos_max, bool was_unified) :
+    was_unified(was_unified), kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_ctx_seq(n_ctx_seq), n_pos_max(n_pos_max),
+    n_swa(hparams.n_swa),
     layers(capkv_find_layers(kv, model, hparams)),
     positions(layers, kv.get_n_stream()),
     observer (kv, this->params, policy, layers, bufs, hparams.no_alloc),
-    evictor  (kv, this->params, policy, layers, positions, observer),
+    evictor  (kv, this->params, policy, layers, positions, observer, n_pos_max),
     state    (kv, this->params, layers, positions, observer, evictor) {
 
     capkv_stats stats = {};
@@ -167,12 +168,22 @@ void capkv_cache::state_read_data(llama_io_read_i & io, llama_seq_id seq_id) {
     state.read_data(io, seq_id);
 }
 
-std::vector<llama_pos> capkv_cache::head_positions(llama_seq_id seq_id, const capkv_layer & l, int64_t head_kv) const {
-    const auto & cells = kv.get_cells(seq_id);
+bool capkv_cache::has_offset() const {
+    for (uint32_t s = 0; s < n_stream(); ++s) {
+        if (positions.get(s).offset != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+std::vector<llama_pos> capkv_cache::head_positions(llama_seq_id seq_id, const capkv_layer & l, int64_t head_kv, bool rope) const {
+    const auto   & cells = kv.get_cells(seq_id);
+    const uint32_t s     = kv.get_stream(seq_id);
 
     std::vector<llama_pos> res;
     for (const int32_t cell : capkv_positions::order(cells)) {
-        res.push_back(positions.at(cells, kv.get_stream(seq_id), l, head_kv, cell));
+        res.push_back(rope ? positions.rope_at(cells, s, l, head_kv, cell) : positions.at(cells, s, l, head_kv, cell));
     }
     return res;
 }
@@ -189,6 +200,9 @@ void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
     stats.n_evictions += st.n_evictions;
     stats.t_evict_us  += st.t_evict_us;
     stats.pos_tail     = pos_tail(seq_id);
+    stats.pos_offset   = pos_offset(seq_id);
+    stats.n_reindexes += st.n_reindexes;
+    stats.n_pos_max    = n_pos_max;
 
     size_t row = 0; // bytes of K and V of one token
     for (const auto & l : layers) {

@@ -29,7 +29,7 @@ public:
     // bufs: the cache's own buffers, which the observed queries are allocated beside
     capkv_cache(
             llama_kv_cache & kv, const llama_model & model, const llama_hparams & hparams, capkv_observer::buffers & bufs,
-            const capkv_params & params, uint32_t n_ctx_seq, bool was_unified);
+            const capkv_params & params, uint32_t n_ctx_seq, llama_pos n_pos_max, bool was_unified);
 
     capkv_cache(const capkv_cache &) = delete;
     capkv_cache & operator=(const capkv_cache &) = delete;
@@ -81,8 +81,19 @@ public:
     bool prepare_eviction(llama_context * lctx, bool optimize);
     bool evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop);
 
+    // false if the batch lacks nothing but RoPE positions: the next update makes them
+    bool has_rope_positions(const std::vector<llama_ubatch> & ubatches) { return evictor.has_rope_positions(ubatches); }
+
+    // position minus RoPE position, of the tokens in the tail and of those to come
+    llama_pos pos_offset(llama_seq_id seq_id) const { return positions.get(kv.get_stream(seq_id)).offset; }
+    bool      has_offset() const;
+
     // evict down to n_target entries at the next update
     void request(llama_seq_id seq_id, uint32_t n_target) { evictor.request(kv.get_stream(seq_id), n_target); }
+
+    // see capkv_evictor: once the graphs of batches were seen; between two batches
+    bool find_key_ropes(llama_kv_cache * kv_swa) { return evictor.find_key_ropes(kv_swa); }
+    bool shift_windows(llama_context * lctx, llama_seq_id seq_id, llama_pos delta) { return evictor.shift_windows(lctx, kv.get_stream(seq_id), delta); }
 
     // how the evictions since the last call went
     ggml_status take_status() { return evictor.take_status(); }
@@ -108,8 +119,8 @@ public:
 
     void add_stats(llama_seq_id seq_id, capkv_stats & stats) const;
 
-    // true positions of the tokens that a KV head holds, ascending
-    std::vector<llama_pos> head_positions(llama_seq_id seq_id, const capkv_layer & l, int64_t head_kv) const;
+    // positions of the tokens that a KV head holds, ascending; rope: those that their keys are rotated to
+    std::vector<llama_pos> head_positions(llama_seq_id seq_id, const capkv_layer & l, int64_t head_kv, bool rope = false) const;
 
 private:
     llama_kv_cache & kv;
@@ -117,6 +128,7 @@ private:
     const capkv_params   params;
     const capkv_policy & policy;
     const uint32_t       n_ctx_seq;
+    const llama_pos      n_pos_max; // RoPE positions end here
     const llama_pos      n_swa; // of the other layers' windows
 
     const std::vector<capkv_layer> layers;

@@ -13,9 +13,9 @@
 
 capkv_evictor::capkv_evictor(
         llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
-        capkv_positions & positions, capkv_observer & observer) :
-    kv(kv), params(params), policy(policy), layers(layers), positions(positions), observer(observer), streams(kv.get_n_stream()),
-    targets(kv.get_n_stream(), 0), n_group(layers.size(), 1) {
+        capkv_positions & positions, capkv_observer & observer, llama_pos n_pos_max) :
+    kv(kv), params(params), policy(policy), layers(layers), positions(positions), observer(observer), n_pos_max(n_pos_max),
+    streams(kv.get_n_stream()), targets(kv.get_n_stream()), n_group(layers.size(), 1) {
 
     for (const auto & l : layers) {
         GGML_ASSERT(kv.layers[l.ikv].v != nullptr && !kv.v_trans && "a budget needs flash attention, and K and V of each layer");
@@ -26,7 +26,7 @@ capkv_evictor::capkv_evictor(
 }
 
 void capkv_evictor::clear() {
-    std::fill(targets.begin(), targets.end(), 0);
+    std::fill(targets.begin(), targets.end(), target {});
 }
 
 void capkv_evictor::reset(uint32_t s) {
@@ -59,22 +59,22 @@ void capkv_evictor::prepare_failed(const std::vector<llama_ubatch> & ubatches) {
         const auto & cells = kv.get_cells(s);
 
         if (n_new[s] > 0 && cells.get_used() + n_new[s] > cells.size() && cells.get_used() > params.n_budget) {
-            targets[s] = params.n_budget;
+            targets[s].n = params.n_budget;
         }
     }
 }
 
 void capkv_evictor::request(uint32_t s, uint32_t n_target) {
-    targets[s] = n_target;
+    targets[s].n = n_target;
 }
 
 bool capkv_evictor::prepare(llama_context * lctx, bool optimize) {
     // this update comes with every batch and only reserves: if the batch finds no room, prepare_failed() sets the targets for the next one
     if (!optimize) {
-        std::fill(targets.begin(), targets.end(), 0);
+        std::fill(targets.begin(), targets.end(), target {});
     }
 
-    const bool wanted = std::any_of(targets.begin(), targets.end(), [](uint32_t n) { return n > 0; });
+    const bool wanted = std::any_of(targets.begin(), targets.end(), [](const target & t) { return t.n > 0; });
 
     // reserve with the first batch; where that failed, try again when there is something to evict
     if (!sched.exists() && (wanted || !reserved)) {
@@ -95,7 +95,7 @@ bool capkv_evictor::prepare(llama_context * lctx, bool optimize) {
 
 bool capkv_evictor::evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop) {
     for (uint32_t s = 0; s < streams.size(); ++s) {
-        if (targets[s] == 0) {
+        if (targets[s].n == 0) {
             continue;
         }
 
@@ -106,7 +106,7 @@ bool capkv_evictor::evict(llama_context * lctx, const std::function<void(llama_s
             LLAMA_LOG_ERROR("%s: an eviction failed: %s\n", __func__, err.what());
             res = GGML_STATUS_ALLOC_FAILED;
         }
-        targets[s] = 0;
+        targets[s] = {};
 
         // of several results, GGML_STATUS_FAILED is the one to report: a sequence may be empty now
         if (res == GGML_STATUS_FAILED || status == GGML_STATUS_SUCCESS) {
@@ -138,9 +138,7 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
     p.order  = capkv_positions::order(cells);
     p.seq_id = p.order.empty() ? 0 : cells.seq_get(p.order[0]);
 
-    p.parts.n_sink   = std::min(params.n_sink, n_target);
-    p.parts.n_recent = positions.n_recent(s, p.order.size(), std::min(params.n_recent, n_target - p.parts.n_sink));
-    p.parts.n_mid    = n_target - p.parts.n_sink - p.parts.n_recent;
+    p.parts = positions.parts_of(s, p.order.size(), n_target, params.n_sink, params.n_recent);
 
     p.keep .resize(layers.size());
     p.w    .resize(layers.size());
@@ -158,7 +156,7 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
 
 // entries that a head keeps, ascending: [parts.n()] of n
 static void capkv_keep(int64_t n, const capkv_positions::parts & parts, const float * score, int32_t * keep) {
-    const auto & [n_sink, n_mid, n_recent] = parts;
+    const uint32_t n_sink = parts.n_sink, n_mid = parts.n_mid, n_recent = parts.n_recent;
 
     // sinks and recent entries stay whatever their scores are: they are no candidates
     std::vector<int32_t> cand(n - n_sink - n_recent);
@@ -221,6 +219,15 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
     return GGML_STATUS_SUCCESS;
 }
 
+void capkv_evictor::keep_all(plan & p) const {
+    for (const auto & l : layers) {
+        for (int64_t h = 0; h < l.n_head_kv; ++h) {
+            std::iota(p.keep[l.i].begin() + h*p.n_target(), p.keep[l.i].begin() + (h + 1)*p.n_target(), 0);
+            p.ridge[l.i][2*h] = 1.0f; // nothing has a weight, so the capacity is not measured anew
+        }
+    }
+}
+
 ggml_status capkv_evictor::compact(llama_context * lctx, plan & p) {
     for (const auto & part : spans_compact) {
         const capkv_graph_meta meta(n_nodes_compact(part));
@@ -251,10 +258,7 @@ void capkv_evictor::account(plan & p) {
     const uint32_t n        = p.order.size();
     const uint32_t n_target = p.n_target();
 
-    // the table and what the cells are to hold, while the old cells are still there
-    std::vector<llama_pos> pos;
-    auto table = positions.compact(cells, p.s, p.order, p.parts, p.keep, pos);
-
+    // what the cells are to hold, while the old cells are still there
     std::vector<llama_kv_cell_ext> ext(n_target); // a head's middle is its own: there is nothing to say of a cell as a whole
     for (uint32_t j = 0; j < p.parts.n_sink; ++j) {
         ext[j] = cells.ext_get(p.order[j]);
@@ -265,25 +269,30 @@ void capkv_evictor::account(plan & p) {
 
     cells.reset();
     for (uint32_t j = 0; j < n_target; ++j) {
-        cells.pos_set(j, pos[j]);
+        cells.pos_set(j, p.pos[j]);
         cells.ext_set(j, ext[j]);
         cells.seq_add(j, p.seq_id);
     }
     kv.v_heads[p.s] = n_target;
 
-    positions.set(p.s, std::move(table));
+    positions.set(p.s, std::move(p.table));
 
     auto & st = streams[p.s];
 
-    st.cap        = std::move(p.cap);
-    st.n_evicted += n - n_target;
-    st.n_evictions++;
+    if (p.evicts()) {
+        st.cap        = std::move(p.cap);
+        st.n_evicted += n - n_target;
+        st.n_evictions++;
+    }
+    st.n_reindexes += p.parts.reindex;
 }
 
-ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_target, const std::function<void(llama_seq_id)> & drop) {
-    plan p = make_plan(s, n_target);
+ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, const target & t, const std::function<void(llama_seq_id)> & drop) {
+    plan p = make_plan(s, t.n);
 
-    if (p.order.size() <= n_target) {
+    p.parts.reindex = can_reindex && (t.reindex || (p.evicts() && params.reindex == CAPKV_REINDEX_ALWAYS));
+
+    if (!p.evicts() && !p.parts.reindex) {
         return GGML_STATUS_SUCCESS;
     }
     if (!sched.exists()) {
@@ -294,17 +303,27 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, uint32_t n_ta
 
     const int64_t t_start_us = ggml_time_us();
 
-    auto res = select(lctx, p);
-    if (res != GGML_STATUS_SUCCESS) {
-        return res;
+    if (p.evicts()) {
+        const auto res = select(lctx, p);
+        if (res != GGML_STATUS_SUCCESS) {
+            return res;
+        }
+    } else {
+        keep_all(p);
     }
 
+    p.table = positions.compact(kv.get_cells(p.s), s, p.order, p.parts, p.keep, p.pos);
+
+    ggml_status res;
     {
         // a compaction that has begun has to end
         const capkv_sched::no_abort guard(lctx);
 
         try {
             res = compact(lctx, p);
+            if (res == GGML_STATUS_SUCCESS && !shift_windows(lctx, s, positions.get(s).offset - p.table.offset)) {
+                res = GGML_STATUS_FAILED;
+            }
             if (res == GGML_STATUS_SUCCESS) {
                 account(p);
             }

@@ -29,6 +29,7 @@ public:
     struct stream {
         uint64_t n_evicted   = 0;
         uint64_t n_evictions = 0;
+        uint64_t n_reindexes = 0;
         int64_t  t_evict_us  = 0;
 
         std::vector<capacity> cap; // per layer, at the last eviction
@@ -36,7 +37,11 @@ public:
 
     capkv_evictor(
             llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
-            capkv_positions & positions, capkv_observer & observer);
+            capkv_positions & positions, capkv_observer & observer, llama_pos n_pos_max);
+
+    // once the graphs of batches were seen: whether the keys of all layers can be rotated to other positions
+    //   kv_swa: the cache of the layers with sliding windows, or NULL
+    bool find_key_ropes(llama_kv_cache * kv_swa);
 
     void clear();
 
@@ -48,6 +53,9 @@ public:
 
     // no slot was found for these: evict from the streams that lack room at the next update
     void prepare_failed(const std::vector<llama_ubatch> & ubatches);
+
+    // false if a batch would be rotated past n_pos_max and its sequence can have lower RoPE positions: the next update makes them
+    bool has_rope_positions(const std::vector<llama_ubatch> & ubatches);
 
     // evict down to n_target entries at the next update
     void request(uint32_t s, uint32_t n_target);
@@ -62,6 +70,9 @@ public:
     // how the evictions since the last call went
     ggml_status take_status();
 
+    // rotate the keys of the layers with sliding windows by so many positions; false if that failed
+    bool shift_windows(llama_context * lctx, uint32_t s, llama_pos delta);
+
     size_t n_bytes_work() const { return sched.n_bytes(); }
 
 private:
@@ -75,8 +86,19 @@ private:
     capkv_positions & positions;
     capkv_observer  & observer;
 
-    std::vector<stream>   streams;
-    std::vector<uint32_t> targets; // [n_stream] entries to evict down to at the next update, 0 = leave
+    const llama_pos n_pos_max; // RoPE positions end here
+
+    llama_kv_cache * kv_swa      = nullptr;
+    bool             can_reindex = false;
+
+    // what the next update does to a stream
+    struct target {
+        uint32_t n       = 0;     // entries to evict down to, 0 = leave
+        bool     reindex = false; // give the entries new RoPE positions, even if there is nothing to evict
+    };
+
+    std::vector<stream> streams;
+    std::vector<target> targets; // [n_stream]
 
     ggml_status status = GGML_STATUS_SUCCESS; // of the evictions since take_status()
 
@@ -109,9 +131,14 @@ private:
         std::vector<std::vector<float>>   ridge; // [2, n_head_kv]
         std::vector<capacity>             cap;
 
+        // what the compaction makes of the position table, and the positions of the cells: set once `keep` is
+        capkv_positions::stream table;
+        std::vector<llama_pos>  pos; // [n_target]
+
         bool moved = false; // cells are no longer what they were
 
         uint32_t n_target() const { return parts.n(); }
+        bool     evicts()   const { return n_target() < order.size(); } // else the entries only get new RoPE positions
     };
 
     // of a group of heads
@@ -131,11 +158,12 @@ private:
 
     // success: at most n_target entries are left; else the reason was logged, and either nothing has changed or, where the cells had
     // begun to move, the sequence is empty
-    ggml_status evict(llama_context * lctx, uint32_t s, uint32_t n_target, const std::function<void(llama_seq_id)> & drop);
+    ggml_status evict(llama_context * lctx, uint32_t s, const target & t, const std::function<void(llama_seq_id)> & drop);
 
     plan make_plan(uint32_t s, uint32_t n_target) const;
 
     ggml_status select (llama_context * lctx, plan & p);
+    void        keep_all(plan & p) const;
     ggml_status compact(llama_context * lctx, plan & p);
     void        account(plan & p);
 
@@ -155,4 +183,28 @@ private:
 
     ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const;
     ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const;
+
+    // the Hadamard rotation that a cache stores a quantized K in, its own inverse; NULL if there is none
+    static ggml_tensor * build_k_rot(ggml_context * ctx, capkv_inputs & inputs, const llama_kv_cache & kv);
+
+    //
+    // new RoPE positions (capkv-reindex.cpp)
+    //
+
+    // what a compaction rotates the keys of a layer by: [n_head_kv, n_target]
+    std::vector<int32_t> key_shifts(const plan & p, const capkv_layer & l) const;
+
+    // keys k: F32 [d_k, n_head, n], in the form that they are stored in, rotated by `shifts` [n] positions
+    static ggml_tensor * build_key_shift(
+            ggml_context * ctx, capkv_inputs & inputs, const capkv_rope & rope, ggml_tensor * k, ggml_tensor * k_rot, const std::vector<int32_t> & shifts);
+
+    // idx: cells of kv_swa; part: some of its layers
+    ggml_cgraph * build_window_shift(
+            ggml_context * ctx, capkv_inputs & inputs, uint32_t s, const std::vector<int32_t> & idx, const span & part, llama_pos delta) const;
+
+    // the graphs for all layers of kv_swa, one after the other, until f is false
+    bool each_window_graph(
+            uint32_t s, const std::vector<int32_t> & idx, llama_pos delta, const std::function<bool(ggml_cgraph *, const capkv_inputs &)> & f) const;
+
+    bool reserve_windows(const std::function<bool(ggml_cgraph *)> & f) const;
 };

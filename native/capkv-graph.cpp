@@ -90,6 +90,19 @@ static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const 
     return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
 }
 
+ggml_tensor * capkv_evictor::build_k_rot(ggml_context * ctx, capkv_inputs & inputs, const llama_kv_cache & kv) {
+    if (!kv.attn_rot_k) {
+        return nullptr;
+    }
+
+    ggml_tensor * rot = kv.build_input_k_rot(ctx);
+
+    const auto & data = kv.attn_rot_hadamard.at(rot->ne[0]);
+    inputs.items.push_back({ rot, std::vector<uint8_t>((const uint8_t *) data.data(), (const uint8_t *) data.data() + ggml_nbytes(rot)) });
+
+    return rot;
+}
+
 ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const {
     const uint32_t s     = p.s;
     const auto   & cells = kv.get_cells(s);
@@ -111,14 +124,7 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
     }
     ggml_tensor * idx_heads = ggml_reshape_2d(ctx, inputs.add_i32(ctx, order_heads), n, n_heads_max);
 
-    // the Hadamard rotation of a quantized K
-    ggml_tensor * rot = nullptr;
-    if (kv.attn_rot_k) {
-        rot = kv.build_input_k_rot(ctx);
-
-        const auto & data = kv.attn_rot_hadamard.at(rot->ne[0]);
-        inputs.items.push_back({ rot, std::vector<uint8_t>((const uint8_t *) data.data(), (const uint8_t *) data.data() + ggml_nbytes(rot)) });
-    }
+    ggml_tensor * rot = build_k_rot(ctx, inputs, kv);
 
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l    = layers[i];
@@ -148,16 +154,19 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
             sc.head_kv0    = h0;
             sc.n_evictions = streams[s].n_evictions;
 
-            sc.positions = [&, h0, n_heads = sc.n_head_kv]() {
+            auto each_entry = [&, h0, n_heads = sc.n_head_kv](auto && pos_of) {
                 std::vector<int32_t> res;
                 for (int64_t h = h0; h < h0 + n_heads; ++h) {
                     for (const int32_t cell : order) {
                         // reserve() counts with empty cells too
-                        res.push_back(cells.is_empty(cell) ? cell : positions.at(cells, s, l, h, cell));
+                        res.push_back(cells.is_empty(cell) ? cell : pos_of(h, cell));
                     }
                 }
                 return res;
             };
+            sc.positions      = [&]() { return each_entry([&](int64_t h, int32_t cell) { return positions.at     (cells, s, l, h, cell); }); };
+            sc.rope_positions = [&]() { return each_entry([&](int64_t h, int32_t cell) { return positions.rope_at(cells, s, l, h, cell); }); };
+            sc.pos_offset     = positions.get(s).offset;
 
             observer.add_queries(sc, s, l, h0*r, /*all =*/ !reserved);
 
@@ -189,6 +198,8 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
     std::iota(first.begin(), first.end(), 0);
     ggml_tensor * to = inputs.add_i64(ctx, first);
 
+    ggml_tensor * rot = p.parts.reindex ? build_k_rot(ctx, inputs, kv) : nullptr;
+
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l   = layers[i];
         const auto & kvl = kv.layers[l.ikv];
@@ -204,18 +215,22 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
 
         // through f32, which gives every type back as it was. Stored by ggml_set_rows(), as llama_kv_cache::cpy_k() and cpy_v() do: a
         // backend that holds a cache has it for every type of cache
-        auto move = [&](ggml_tensor * t, int64_t d) {
+        auto move = [&](ggml_tensor * t, int64_t d, const capkv_rope * rope) {
             ggml_tensor * cur = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
 
             cur = ggml_get_rows(ctx, cur, idx); // F32 [d, n*n_head_kv]
+
+            if (rope && rope->on) {
+                cur = build_key_shift(ctx, inputs, *rope, ggml_reshape_3d(ctx, cur, d, 1, l.n_head_kv*n), rot, key_shifts(p, l));
+            }
 
             ggml_build_forward_expand(gf, ggml_set_rows(ctx, t, ggml_reshape_2d(ctx, cur, d*l.n_head_kv, n), to));
 
             return cur;
         };
 
-        move(kvl.k_stream[p.s], l.d_k);
-        ggml_tensor * v = move(kvl.v_stream[p.s], l.d_v);
+        move(kvl.k_stream[p.s], l.d_k, p.parts.reindex ? observer.get_key_ropes().find(l.il) : nullptr);
+        ggml_tensor * v = move(kvl.v_stream[p.s], l.d_v, nullptr);
 
         v = ggml_cont(ctx, ggml_permute(ctx, ggml_reshape_3d(ctx, v, l.d_v, l.n_head_kv, n), 0, 2, 1, 3)); // [d_v, n, n_head_kv]
 
@@ -258,6 +273,7 @@ bool capkv_evictor::reserve(llama_context * lctx) {
     reserved = false; // a second try counts with all that may be observed, as the first did
 
     plan p = make_plan(0, n);
+    p.parts = { 0, n, 0, can_reindex };
     p.order.resize(n);
     std::iota(p.order.begin(), p.order.end(), 0);
 
@@ -320,6 +336,8 @@ bool capkv_evictor::reserve(llama_context * lctx) {
     };
     each_n([&](const span & part) { size_max = std::max(size_max, scores(part, capkv_sched::n_tensors)); });
 
+    reserve_windows([&](ggml_cgraph * gf) { size_max = std::max(size_max, capkv_sched::n_tensors(gf)); return true; });
+
     sched.make(lctx, size_max);
 
     auto reserve_one = [&](ggml_cgraph * gf) { return sched.reserve(gf); };
@@ -330,6 +348,8 @@ bool capkv_evictor::reserve(llama_context * lctx) {
     }
 
     each_n([&](const span & part) { res = res && scores(part, reserve_one); });
+
+    res = res && reserve_windows(reserve_one);
 
     if (!res) {
         sched.free();

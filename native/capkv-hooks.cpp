@@ -1,6 +1,10 @@
 #include "capkv-hooks.h"
 
+#include "llama-graph.h"
 #include "llama-impl.h"
+
+#include <algorithm>
+#include <vector>
 
 bool capkv_can_seq_rm(const llama_memory_i * mem, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     const auto * cache = capkv_memory::find(mem);
@@ -89,9 +93,37 @@ uint32_t capkv_n_nodes_observe(const llama_memory_i * mem) {
     return cache ? cache->get_observer().n_nodes() : 0;
 }
 
-void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
+void capkv_build_observe(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, ggml_tensor * k_cur, float kq_scale, int il) {
     if (auto * cache = capkv_memory::find(mctx)) {
-        cache->get_observer().build(g, mctx, q_cur, kq_scale, il);
+        cache->get_observer().build(g, mctx, q_cur, k_cur, kq_scale, il);
+    }
+}
+
+void capkv_set_rope_positions(const llm_graph_result & res, const llama_memory_i * mem, const llama_ubatch & ubatch) {
+    const auto * cache = capkv_memory::find_shared(mem);
+
+    if (!cache || !ubatch.pos || !cache->has_offset()) {
+        return;
+    }
+
+    // M-RoPE has positions in time, height and width, which move together, and a fourth that is not used
+    const uint32_t n_dims = std::min<uint32_t>(ubatch.n_pos, 3);
+
+    std::vector<llama_pos> pos(ubatch.pos, ubatch.pos + (size_t) ubatch.n_tokens*ubatch.n_pos);
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        for (uint32_t j = 0; j < n_dims; ++j) {
+            pos[(size_t) j*ubatch.n_tokens + i] -= cache->pos_offset(ubatch.seq_id[i][0]);
+        }
+    }
+
+    llama_ubatch moved = ubatch;
+    moved.pos = pos.data();
+
+    for (auto & inp : res.inputs) {
+        if (dynamic_cast<llm_graph_input_pos *>(inp.get()) || dynamic_cast<llm_graph_input_attn_temp *>(inp.get())) {
+            inp->set_input(&moved);
+        }
     }
 }
 

@@ -58,8 +58,13 @@ bool capkv_seq_keep(llama_memory_i * mem, llama_seq_id seq_id);
 bool capkv_no_shift(const llama_memory_i * mem);
 
 // where K and V are stored: adds the nodes that observe the queries; none without a budget
-//   q_cur: [d_k, n_head, n_tokens], as the attention gets it
-void capkv_build_observe(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
+//   q_cur: [d_k, n_head, n_tokens], as the attention gets it; k_cur: the same of the keys, or NULL if the layer has none of its own
+void capkv_build_observe(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, ggml_tensor * k_cur, float kq_scale, int il);
+
+// once the inputs of a batch's graph are set: the positions that its queries and keys are rotated to, where they are not those of the
+// batch
+void capkv_set_rope_positions(const llm_graph_result & res, const llama_memory_i * mem, const llama_ubatch & ubatch);
 
 // the update that evicts; NULL if there is nothing to evict, or no budget
 llama_memory_context_ptr capkv_init_update(capkv_cache * cache, llama_context * lctx, bool optimize);
@@ -77,5 +82,5 @@ uint32_t capkv_n_nodes_observe(const llama_memory_i * mem);
 
 // put a frame around what `write` and `read` do with the io that they are given: a damaged state is refused before any of it is parsed
 // false: nothing was done, since there is no budget, or since io is in such a frame already
-bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write);
+bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, llama_seq_id seq_id, const std::function<void(llama_io_write_i &)> & write);
 bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id seq_id, const std::function<void(llama_io_read_i &)> & read);

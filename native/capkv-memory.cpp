@@ -32,6 +32,15 @@ capkv_cache * capkv_memory::find(const llama_kv_cache_context * mctx) {
     return mctx->kv->capkv.get();
 }
 
+const capkv_cache * capkv_memory::find_shared(const llama_memory_i * mem) {
+    const auto all = caches(mem);
+
+    if (all.empty()) {
+        return nullptr;
+    }
+    return all[0]->other ? all[0]->other->capkv.get() : all[0]->capkv.get();
+}
+
 bool capkv_memory::is_reserve(const llama_kv_cache_context * mctx) {
     return mctx->ubatches.empty();
 }

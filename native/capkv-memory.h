@@ -23,6 +23,9 @@ public:
     static capkv_cache * find(const llama_memory_i * mem);
     static capkv_cache * find(const llama_kv_cache_context * mctx);
 
+    // the same, also for a module that reads the cells of another context's: a draft model's
+    static const capkv_cache * find_shared(const llama_memory_i * mem);
+
     // whether a graph is only reserved: there is no batch yet
     static bool is_reserve(const llama_kv_cache_context * mctx);
 

@@ -81,55 +81,6 @@ static capkv_graph_input * capkv_find_input(const llm_graph_context & g, const c
     return nullptr;
 }
 
-// what comes between the RoPE node and the attention
-struct capkv_after_rope {
-    float         scale  = 1.0f;
-    ggml_tensor * factor = nullptr;  // of each token
-    ggml_tensor * norm   = nullptr;  // the RMS norm
-    ggml_tensor * weight = nullptr;  // of the norm
-};
-
-// go back from what the attention gets to the RoPE node; NULL for a layer without one
-static ggml_tensor * capkv_find_rope(ggml_tensor * q, capkv_after_rope & after) {
-    for (int i = 0; i < 8 && q; ++i) {
-        switch (q->op) {
-            case GGML_OP_ROPE:
-                return q;
-            case GGML_OP_SCALE:
-                {
-                    float s;
-                    memcpy(&s, q->op_params, sizeof(s));
-                    after.scale *= s;
-                } break;
-            case GGML_OP_MUL:
-                if (after.norm || after.weight || after.factor) {
-                    return nullptr;
-                }
-                if (q->src[1]->ne[0] == 1 && q->src[1]->ne[1] == 1) {
-                    after.factor = q->src[1];
-                } else if (ggml_nelements(q->src[1]) == q->ne[0]) {
-                    after.weight = q->src[1];
-                } else {
-                    return nullptr;
-                }
-                break;
-            case GGML_OP_RMS_NORM:
-                if (after.norm) {
-                    return nullptr;
-                }
-                after.norm = q;
-                break;
-            case GGML_OP_RESHAPE:
-            case GGML_OP_CONT:
-                break;
-            default:
-                return nullptr;
-        }
-        q = q->src[0];
-    }
-    return nullptr;
-}
-
 // sum += x sel: x [d*n_head, n_tokens], sel [n_tokens, n_stream], sum [d*n_head, n_stream]
 static void capkv_build_sum(const llm_graph_context & g, ggml_tensor * x, ggml_tensor * sel, ggml_tensor * sum) {
     ggml_context * ctx = g.ctx0;
@@ -173,10 +124,15 @@ uint32_t capkv_observer::n_nodes() const {
     return obs.any() ? layers.size()*n + 3 : 0; // 3 inputs
 }
 
-void capkv_observer::build(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il) {
+void capkv_observer::build(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, ggml_tensor * k_cur, float kq_scale, int il) {
+    if (k_cur) {
+        key_ropes.see(k_cur, il);
+    }
+
     const capkv_layer * found = capkv_find_layer(layers, il);
 
-    // a layer that reuses the cells of another one
+    // a layer with a sliding window, or one that reuses the cells of another layer
     if (!found) {
         return;
     }
@@ -190,13 +146,7 @@ void capkv_observer::build(const llm_graph_context & g, const llama_kv_cache_con
 
     seen.observed = true;
     seen.kq_scale = rope ? kq_scale*after.scale : kq_scale;
-    seen.rope     = {};
-    if (rope) {
-        seen.rope.on      = true;
-        seen.rope.factors = rope->src[2];
-        seen.rope.weight  = after.weight;
-        memcpy(seen.rope.params, rope->op_params, sizeof(seen.rope.params));
-    }
+    seen.rope     = capkv_read_rope(rope, after);
 
     if (!obs.any()) {
         return;

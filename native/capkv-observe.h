@@ -2,6 +2,7 @@
 
 #include "capkv-layer.h"
 #include "capkv-params.h"
+#include "capkv-rope.h"
 #include "policies/policy.h"
 
 #include "ggml-cpp.h"
@@ -88,6 +89,9 @@ public:
 
     const layer & of(const capkv_layer & l) const { return layers_obs[l.i]; }
 
+    // as the last graph had it
+    const capkv_key_ropes & get_key_ropes() const { return key_ropes; }
+
     const std::vector<tensor> & get_tensors() const { return tensors; }
 
     // the reservoir holds the tokens of the lowest keys: a uniform sample, the same however the text is cut into batches
@@ -103,8 +107,9 @@ public:
     // nodes that build() adds at most, for all layers
     uint32_t n_nodes() const;
 
-    // q_cur: [d_k, n_head, n_tokens], as the attention gets it
-    void build(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, float kq_scale, int il);
+    // q_cur: [d_k, n_head, n_tokens], as the attention gets it; k_cur: the same of the keys, or NULL if the layer has none of its own
+    void build(
+            const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q_cur, ggml_tensor * k_cur, float kq_scale, int il);
 
     plan make_plan(const llama_ubatch & ubatch, bool warmup) const;
     void commit(const plan & p);
@@ -134,6 +139,7 @@ private:
 
     capkv_observe obs;
 
+    capkv_key_ropes     key_ropes;
     std::vector<layer>  layers_obs;
     std::vector<tensor> tensors;
     std::vector<stream> streams;

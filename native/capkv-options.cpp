@@ -1,5 +1,6 @@
 #include "capkv-options.h"
 
+#include "capkv-budget.h"
 #include "capkv-error.h"
 #include "capkv-number.h"
 #include "policies/policy.h"
@@ -10,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 static constexpr double CAPKV_N_MAX = 2147483647; // llama.cpp counts positions in int32_t
 
@@ -59,6 +61,9 @@ static const capkv_row capkv_rows[] = {
     { "untested", CAPKV_TYPE_SWITCH, CAPKV_AT(untested),   0, 1,              "0",     false, "",
       "run architectures that were never tried with evictions",
       "0 or 1" },
+    { "reindex",  CAPKV_TYPE_CHOICE, CAPKV_AT(reindex),    0, 2,              "auto",  false, "auto|never|always",
+      "when kept entries get new RoPE positions, auto is before the trained length is passed",
+      "auto, never or always" },
 };
 
 static constexpr size_t CAPKV_N_ROWS = sizeof(capkv_rows)/sizeof(capkv_rows[0]);
@@ -108,6 +113,19 @@ static std::string capkv_policy_names() {
     return res;
 }
 
+// the words of a choice
+static std::vector<std::string> capkv_words(const capkv_row & row) {
+    std::vector<std::string> res(1);
+    for (const char * c = row.metavar; *c; ++c) {
+        if (*c == '|') {
+            res.emplace_back();
+        } else {
+            res.back() += *c;
+        }
+    }
+    return res;
+}
+
 [[noreturn]] static void capkv_refuse(const capkv_row & row, const std::string & value, const std::string & range) {
     throw capkv_error("kv_" + std::string(row.name) + " = " + (value.empty() ? "''" : value) + ": allowed is " + range);
 }
@@ -137,57 +155,14 @@ static uint32_t capkv_parse_uint(const capkv_row & row, const std::string & valu
     return (uint32_t) res;
 }
 
-struct capkv_unit {
-    const char * name;
-    uint64_t     n_bytes;
-};
-
-// ascending
-static const capkv_unit capkv_units[] = {
-    { "B", 1 }, { "KB", 1000 }, { "KiB", 1024 }, { "MB", 1000000 }, { "MiB", 1024*1024 }, { "GB", 1000000000 }, { "GiB", 1024*1024*1024 },
-};
-
-static const capkv_unit * capkv_find_unit(const std::string & name) {
-    for (const auto & unit : capkv_units) {
-        if (name == unit.name) {
-            return &unit;
+static uint32_t capkv_parse_choice(const capkv_row & row, const std::string & value) {
+    const auto words = capkv_words(row);
+    for (size_t i = 0; i < words.size(); ++i) {
+        if (words[i] == value) {
+            return (uint32_t) i;
         }
     }
-    return nullptr;
-}
-
-static void capkv_parse_budget(const capkv_row & row, const std::string & value, capkv_params & params) {
-    double      number;
-    std::string unit;
-    if (!capkv_read_number(value, number, unit)) {
-        capkv_refuse(row, value, capkv_range(row));
-    }
-
-    uint32_t n_budget     = 0;
-    uint64_t budget_bytes = 0;
-    float    budget_share = 0.0f;
-
-    if (unit.empty()) {
-        n_budget = capkv_parse_uint(row, value);
-    } else if (unit == "%") {
-        if (number <= 0 || number > 100) {
-            capkv_refuse(row, value, "above 0% and at most 100%");
-        }
-        budget_share = (float) (number/100);
-    } else {
-        const auto * u = capkv_find_unit(unit);
-        if (!u) {
-            capkv_refuse(row, value, capkv_range(row));
-        }
-        if (number <= 0 || number*u->n_bytes >= 1e15) {
-            capkv_refuse(row, value, "above 0 and below 1e15 bytes");
-        }
-        budget_bytes = (uint64_t) (number*u->n_bytes);
-    }
-
-    params.n_budget     = n_budget;
-    params.budget_bytes = budget_bytes;
-    params.budget_share = budget_share;
+    capkv_refuse(row, value, capkv_range(row));
 }
 
 void capkv_params_set_or_throw(capkv_params & params, const std::string & name, const std::string & value) {
@@ -209,8 +184,14 @@ void capkv_params_set_or_throw(capkv_params & params, const std::string & name, 
             }
             snprintf((char *) field, sizeof(params.policy), "%s", value.c_str());
             break;
-        case CAPKV_TYPE_BUDGET:
-            capkv_parse_budget(row, value, params);
+        case CAPKV_TYPE_BUDGET: {
+            std::string range = capkv_range(row);
+            if (!capkv_budget_read(value, params, range)) {
+                capkv_refuse(row, value, range);
+            }
+        } break;
+        case CAPKV_TYPE_CHOICE:
+            *(uint32_t *) field = capkv_parse_choice(row, value);
             break;
     }
 }
@@ -218,22 +199,6 @@ void capkv_params_set_or_throw(capkv_params & params, const std::string & name, 
 //
 // one option as text
 //
-
-static std::string capkv_budget_text(const capkv_params & params) {
-    if (params.budget_bytes > 0) {
-        std::string res;
-        for (const auto & unit : capkv_units) {
-            if (params.budget_bytes % unit.n_bytes == 0) {
-                res = std::to_string(params.budget_bytes/unit.n_bytes) + unit.name; // the largest unit that leaves no rest
-            }
-        }
-        return res;
-    }
-    if (params.budget_share != 0.0f) {
-        return capkv_write_number(params.budget_share, 100) + "%";
-    }
-    return std::to_string(params.n_budget);
-}
 
 static std::string capkv_params_text(const capkv_params & params, const capkv_row & row) {
     const void * field = capkv_field(params, row);
@@ -249,7 +214,12 @@ static std::string capkv_params_text(const capkv_params & params, const capkv_ro
         case CAPKV_TYPE_POLICY:
             return std::string((const char *) field, strnlen((const char *) field, sizeof(params.policy)));
         case CAPKV_TYPE_BUDGET:
-            return capkv_budget_text(params);
+            return capkv_budget_write(params);
+        case CAPKV_TYPE_CHOICE: {
+            const auto     words = capkv_words(row);
+            const uint32_t val   = *(const uint32_t *) field;
+            return val < words.size() ? words[val] : std::to_string(val); // a number that is no word is refused when it is checked
+        }
     }
     return "";
 }

@@ -21,6 +21,7 @@ struct capkv_pending {
     bool     was_unified = false;
     uint32_t n_batch     = 0;
     uint32_t n_ctx_seq   = 0;
+    uint32_t n_pos_max   = 0; // RoPE positions end here
 
     // while K and V are allocated: how much, for the error if there is no memory
     uint64_t n_cells     = 0;
@@ -100,6 +101,28 @@ static void capkv_follow(const llama_model & model, llama_context_params & param
     }
 }
 
+// where RoPE positions end: the trained length, or what the RoPE scaling that was asked for makes of it
+static uint32_t capkv_n_pos_max(const llama_model & model, const llama_context_params & params) {
+    const auto & hparams = model.hparams;
+
+    const auto  type  = params.rope_scaling_type == LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED ? hparams.rope_scaling_type_train : params.rope_scaling_type;
+    const float train = hparams.rope_freq_scale_train;
+
+    float scale = params.rope_freq_scale == 0.0f ? train : params.rope_freq_scale;
+    if (type == LLAMA_ROPE_SCALING_TYPE_NONE) {
+        scale = 1.0f;
+    }
+    if (scale == train) {
+        return hparams.n_ctx_train;
+    }
+    // as llama_init_from_model() sees it
+    if (type == LLAMA_ROPE_SCALING_TYPE_YARN) {
+        const uint32_t n_ctx_orig = params.yarn_orig_ctx > 0 ? params.yarn_orig_ctx : hparams.n_ctx_orig_yarn > 0 ? hparams.n_ctx_orig_yarn : hparams.n_ctx_train;
+        return (uint32_t) (n_ctx_orig/scale);
+    }
+    return (uint32_t) (hparams.n_ctx_train*(train/scale));
+}
+
 //
 // capkv_scope
 //
@@ -143,8 +166,9 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
     // layers with a sliding window keep no more than the window
     params.swa_full = false;
 
-    g_pending.on      = true;
-    g_pending.n_batch = std::min(n_ctx, params.n_batch);
+    g_pending.on        = true;
+    g_pending.n_batch   = std::min(n_ctx, params.n_batch);
+    g_pending.n_pos_max = std::min<uint32_t>(capkv_n_pos_max(model, params), INT32_MAX);
 }
 
 capkv_scope::~capkv_scope() {
@@ -173,12 +197,17 @@ void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const
     if (!g_pending.on) {
         return;
     }
-    const capkv_cache & cache = *capkv_memory::find(mem);
+    capkv_cache & cache = *capkv_memory::find(mem);
 
     for (const auto & l : cache.get_layers()) {
         if (!cache.get_observer().of(l).observed) {
             capkv_refuse_arch(model, "the queries of layer " + std::to_string(l.il) + " are not observed");
         }
+    }
+    const auto caches = capkv_memory::caches(mem);
+    if (!cache.find_key_ropes(caches.size() > 1 ? caches[1] : nullptr) && g_pending.params.reindex != CAPKV_REINDEX_NEVER) {
+        LLAMA_LOG_WARN("%s: the keys of the architecture '%s' cannot be rotated to other positions: past position %u, the end of those that it "
+                "was trained on, the model breaks down\n", __func__, model.arch_name().c_str(), g_pending.n_pos_max);
     }
     if (flash_attn) {
         return;
@@ -247,7 +276,8 @@ std::shared_ptr<capkv_cache> capkv_init(
 
     std::shared_ptr<capkv_cache> res;
     try {
-        res = std::make_shared<capkv_cache>(kv, model, hparams, bufs, g_pending.params, g_pending.n_ctx_seq, g_pending.was_unified);
+        res = std::make_shared<capkv_cache>(kv, model, hparams, bufs, g_pending.params, g_pending.n_ctx_seq, g_pending.n_pos_max,
+                g_pending.was_unified);
     } catch (const capkv_error & err) {
         capkv_throw(err.what());
     }

@@ -12,6 +12,7 @@ capkv_positions::capkv_positions(const std::vector<capkv_layer> & layers, uint32
 void capkv_positions::reset(uint32_t s) {
     streams[s] = {};
     streams[s].mid.resize(layers.size());
+    streams[s].mid_rope.resize(layers.size());
 }
 
 void capkv_positions::copy(uint32_t s_src, uint32_t s_dst) {
@@ -38,10 +39,22 @@ std::vector<int32_t> capkv_positions::order(const llama_kv_cells & cells) {
 llama_pos capkv_positions::at(const llama_kv_cells & cells, uint32_t s, const capkv_layer & l, int64_t head_kv, uint32_t cell) const {
     const auto & st = streams[s];
 
-    if (cell >= st.n_sink && cell < st.n_sink + st.n_mid) {
+    if (cell >= st.n_sink && cell < st.n_front()) {
         return st.mid[l.i][head_kv*st.n_mid + cell - st.n_sink];
     }
     return cells.pos_get(cell);
+}
+
+llama_pos capkv_positions::rope_at(const llama_kv_cells & cells, uint32_t s, const capkv_layer & l, int64_t head_kv, uint32_t cell) const {
+    const auto & st = streams[s];
+
+    if (st.reindexed && cell < st.n_sink) {
+        return st.sink_rope[cell];
+    }
+    if (st.reindexed && cell < st.n_front()) {
+        return st.mid_rope[l.i][head_kv*st.n_mid + cell - st.n_sink];
+    }
+    return at(cells, s, l, head_kv, cell) - st.offset;
 }
 
 llama_pos capkv_positions::pos_min(const llama_kv_cells & cells, uint32_t s) const {
@@ -63,7 +76,7 @@ capkv_positions::rm_kind capkv_positions::kind_of_rm(const llama_kv_cells & cell
     if (pos_max < 0 || p0 > pos_max || p1 <= p0) {
         return RM_NONE;
     }
-    if (p0 == 0 && p1 > pos_max) {
+    if (p0 <= cells.seq_pos_min(s) && p1 > pos_max) {
         return RM_WHOLE;
     }
     return streams[s].evicted && p0 < streams[s].pos_tail ? RM_REFUSED : RM_TAIL;
@@ -75,10 +88,29 @@ bool capkv_positions::has_all(uint32_t s, llama_pos p0, llama_pos p1) const {
     return p0 < p1 && (!streams[s].evicted || (p0 == 0 && p1 >= streams[s].pos_tail));
 }
 
-uint32_t capkv_positions::n_recent(uint32_t s, uint32_t n_used, uint32_t n) const {
+capkv_positions::parts capkv_positions::parts_of(uint32_t s, uint32_t n, uint32_t n_target, uint32_t n_sink, uint32_t n_recent) const {
     const auto & st = streams[s];
 
-    return st.evicted ? std::min(n, n_used - st.n_sink - st.n_mid) : n;
+    if (n_target >= n) {
+        return { st.n_sink, st.n_mid, n - st.n_front() };
+    }
+
+    parts res;
+
+    res.n_sink   = std::min(n_sink, n_target);
+    res.n_recent = std::min(n_recent, n_target - res.n_sink);
+    if (st.evicted) {
+        res.n_recent = std::min(res.n_recent, n - st.n_front());
+    }
+    res.n_mid = n_target - res.n_sink - res.n_recent;
+
+    return res;
+}
+
+llama_pos capkv_positions::new_offset(const llama_kv_cells & cells, const std::vector<int32_t> & order, const parts & p) {
+    const llama_pos pos = p.n_recent > 0 ? cells.pos_get(order[order.size() - p.n_recent]) : cells.pos_get(order.back()) + 1;
+
+    return pos - (llama_pos) p.n_front();
 }
 
 capkv_positions::stream capkv_positions::compact(
@@ -86,15 +118,16 @@ capkv_positions::stream capkv_positions::compact(
         const std::vector<std::vector<int32_t>> & keep, std::vector<llama_pos> & pos_new) const {
     const uint32_t n     = order.size();
     const uint32_t n_new = p.n();
-    const uint32_t i_mid = p.n_sink;           // first cell of the middle
-    const uint32_t i_rec = p.n_sink + p.n_mid; // first cell of the recent ones
+    const uint32_t i_mid = p.n_sink;    // first cell of the middle
+    const uint32_t i_rec = p.n_front(); // first cell of the recent ones
 
     stream res;
 
-    res.evicted = true;
+    res.evicted = streams[s].evicted || n_new < n;
     res.n_sink  = p.n_sink;
     res.n_mid   = p.n_mid;
-    res.mid.resize(layers.size());
+    res.mid     .resize(layers.size());
+    res.mid_rope.resize(layers.size());
 
     for (size_t i = 0; i < layers.size(); ++i) {
         for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
@@ -103,6 +136,8 @@ capkv_positions::stream capkv_positions::compact(
             }
         }
     }
+
+    compact_rope(cells, s, order, p, keep, res);
 
     const llama_pos pos_first = cells.pos_get(order[0]);
     const llama_pos pos_last  = cells.pos_get(order[n - 1]);
@@ -129,10 +164,48 @@ capkv_positions::stream capkv_positions::compact(
     return res;
 }
 
+void capkv_positions::compact_rope(
+        const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
+        const std::vector<std::vector<int32_t>> & keep, stream & res) const {
+    const auto & st = streams[s];
+
+    res.reindexed = st.reindexed || p.reindex;
+    res.offset    = p.reindex ? new_offset(cells, order, p) : st.offset;
+
+    if (!res.reindexed) {
+        return;
+    }
+
+    for (uint32_t j = 0; j < p.n_sink; ++j) {
+        res.sink_rope.push_back(p.reindex ? (llama_pos) j : rope_at(cells, s, layers[0], 0, order[j])); // the same in all heads
+    }
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        res.mid_rope[i].resize(res.mid[i].size());
+
+        for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
+            const int32_t   * kept = keep[i].data() + h*p.n();
+            const llama_pos * pos  = res.mid[i].data() + h*p.n_mid;
+            llama_pos       * rope = res.mid_rope[i].data() + h*p.n_mid;
+
+            // from the end, where the recent tokens begin in all heads; the entries of an image go on sharing one position
+            llama_pos next = p.n_recent > 0 ? cells.pos_get(order[order.size() - p.n_recent]) : -1;
+            llama_pos cur  = p.n_front();
+            for (int64_t j = (int64_t) p.n_mid - 1; j >= 0; --j) {
+                cur    -= pos[j] != next;
+                next    = pos[j];
+                rope[j] = p.reindex ? cur : rope_at(cells, s, layers[i], h, order[kept[p.n_sink + j]]);
+            }
+        }
+    }
+}
+
 size_t capkv_positions::n_bytes(uint32_t s) const {
     size_t res = 0;
-    for (const auto & mid : streams[s].mid) {
-        res += mid.size()*sizeof(llama_pos);
+    for (const auto * table : { &streams[s].mid, &streams[s].mid_rope }) {
+        for (const auto & mid : *table) {
+            res += mid.size()*sizeof(llama_pos);
+        }
     }
     return res;
 }

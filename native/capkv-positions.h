@@ -17,6 +17,10 @@
 // each layer holds tokens of its own: their true positions are in this table, and the positions of the cells themselves only keep the
 // order. So a text can be taken back as far as the tail goes, or as a whole.
 //
+// Keys are rotated to RoPE positions. Those are the positions themselves until a compaction numbers the entries anew, from 0 on: from
+// then on a token of the tail, and each one to come, has its position minus `offset`, and the entries before the tail have what the
+// table says.
+//
 
 class capkv_positions {
 public:
@@ -29,6 +33,16 @@ public:
         uint32_t n_mid  = 0;
 
         std::vector<std::vector<llama_pos>> mid; // per layer [n_mid, n_head_kv]
+
+        // RoPE positions; the vectors are empty until the entries are numbered anew
+        bool      reindexed = false;
+        llama_pos offset    = 0;
+
+        std::vector<llama_pos>              sink_rope; // [n_sink]
+        std::vector<std::vector<llama_pos>> mid_rope;  // per layer [n_mid, n_head_kv]
+
+        // what a compaction left before the tail
+        uint32_t n_front() const { return n_sink + n_mid; }
     };
 
     // what is left of a stream's cells after an eviction
@@ -37,7 +51,10 @@ public:
         uint32_t n_mid;
         uint32_t n_recent;
 
-        uint32_t n() const { return n_sink + n_mid + n_recent; }
+        bool reindex = false; // number the entries anew
+
+        uint32_t n_front() const { return n_sink + n_mid; }
+        uint32_t n()       const { return n_sink + n_mid + n_recent; }
     };
 
     // what a removal does to a sequence
@@ -65,6 +82,9 @@ public:
     // true position of the token that a cell of stream s holds in a KV head
     llama_pos at(const llama_kv_cells & cells, uint32_t s, const capkv_layer & l, int64_t head_kv, uint32_t cell) const;
 
+    // the position that its key is rotated to
+    llama_pos rope_at(const llama_kv_cells & cells, uint32_t s, const capkv_layer & l, int64_t head_kv, uint32_t cell) const;
+
     // first position from which on every token is there, -1 if the stream is empty: llama.h promises that all of [pos_min, pos_max] is
     llama_pos pos_min(const llama_kv_cells & cells, uint32_t s) const;
 
@@ -74,10 +94,14 @@ public:
     // whether every token of the range is there
     bool has_all(uint32_t s, llama_pos p0, llama_pos p1) const;
 
-    // how many of the last tokens an eviction can keep as recent ones, at most n: what was taken back may have left less of a tail
-    uint32_t n_recent(uint32_t s, uint32_t n_used, uint32_t n) const;
+    // what a compaction of n entries down to n_target leaves: at most so many sinks and recent ones. What was taken back may have left
+    // less of a tail. If all entries stay, so do the parts that they are in
+    parts parts_of(uint32_t s, uint32_t n, uint32_t n_target, uint32_t n_sink, uint32_t n_recent) const;
 
-    // what an eviction makes of the table. Cell j of the first p.n() ones is to hold, in head h of layer i, the entry keep[i][h*p.n() + j]
+    // the offset, if what p keeps of the entries is numbered anew: the first one after the middle comes right after it
+    static llama_pos new_offset(const llama_kv_cells & cells, const std::vector<int32_t> & order, const parts & p);
+
+    // what a compaction makes of the table. Cell j of the first p.n() ones is to hold, in head h of layer i, the entry keep[i][h*p.n() + j]
     // of `order`; pos_new [p.n()] are the positions to give to the cells themselves
     stream compact(
             const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
@@ -90,4 +114,9 @@ private:
     const std::vector<capkv_layer> & layers;
 
     std::vector<stream> streams;
+
+    // the part of compact() that says what the keys are rotated to
+    void compact_rope(
+            const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
+            const std::vector<std::vector<int32_t>> & keep, stream & res) const;
 };

@@ -119,6 +119,7 @@ capkv_score_group::capkv_score_group(
         }
         return res;
     };
+    sc.rope_positions = sc.positions;
 
     if (in.q_mean && policy.observe.mean) {
         sc.q_mean = rows(in.q_mean + h0*r*in.d_k, in.d_k, sc.n_head);

@@ -11,6 +11,7 @@
 //   hash of the head      the state is not cut off
 
 #include "capkv-hooks.h"
+#include "capkv-state.h"
 #include "capkv-update.h"
 
 #include "llama-context.h"
@@ -21,16 +22,15 @@
 #include <cstring>
 
 static constexpr char     CAPKV_FRAME_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
-static constexpr uint64_t CAPKV_FRAME_VERSION = 1;
-
-static constexpr llama_pos CAPKV_STATE_MAX_POS = 1 << 30;
+static constexpr uint64_t CAPKV_FRAME_VERSION = 2;
 
 struct capkv_state_head {
     uint64_t version;
     uint64_t n_meta; // bytes of all but the tensors
     uint64_t n_data; // bytes of the tensors
     uint64_t hash_meta;
-    uint64_t hash;   // of the fields above
+    int64_t  pos_offset; // position minus RoPE position, of a single sequence; version 1 has no such field
+    uint64_t hash;       // of the fields above
 };
 
 // FNV-1a: it sees every change of a single byte
@@ -113,7 +113,7 @@ private:
     uint64_t n_data;     // left
 };
 
-bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::function<void(llama_io_write_i &)> & write) {
+bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, llama_seq_id seq_id, const std::function<void(llama_io_write_i &)> & write) {
     if (dynamic_cast<capkv_io_framed *>(&io) || !capkv_memory::find(lctx.get_memory())) {
         return false;
     }
@@ -123,8 +123,9 @@ bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, const std::f
     capkv_io_collect collected;
     write(collected);
 
-    capkv_state_head head = { CAPKV_FRAME_VERSION, collected.meta.size(), collected.n_data, 0, 0 };
-    head.hash_meta = capkv_hash_bytes(collected.meta.data(), collected.meta.size());
+    capkv_state_head head = { CAPKV_FRAME_VERSION, collected.meta.size(), collected.n_data, 0, 0, 0 };
+    head.hash_meta  = capkv_hash_bytes(collected.meta.data(), collected.meta.size());
+    head.pos_offset = seq_id == -1 ? 0 : capkv_memory::find(lctx.get_memory())->pos_offset(seq_id);
     head.hash      = capkv_hash_bytes(&head, offsetof(capkv_state_head, hash));
 
     io.write(CAPKV_FRAME_TAG, sizeof(CAPKV_FRAME_TAG));
@@ -148,11 +149,15 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     }
 
     capkv_state_head head = {};
-    io.read(&head, sizeof(head));
-    if (head.hash != capkv_hash_bytes(&head, offsetof(capkv_state_head, hash))) {
+    io.read(&head.version, sizeof(head.version));
+
+    const size_t n_fields = head.version == 1 ? offsetof(capkv_state_head, pos_offset) : offsetof(capkv_state_head, hash); // bytes that the hash is of
+    io.read(&head.n_meta, n_fields - sizeof(head.version));
+    io.read(&head.hash, sizeof(head.hash));
+    if (head.hash != capkv_hash_bytes(&head, n_fields)) {
         capkv_state_damaged("its head is altered");
     }
-    if (head.version != CAPKV_FRAME_VERSION) {
+    if (head.version != 1 && head.version != CAPKV_FRAME_VERSION) {
         capkv_state_damaged("the version of its frame is " + std::to_string(head.version) + ", here it is " + std::to_string(CAPKV_FRAME_VERSION));
     }
     return head;
@@ -220,6 +225,12 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
             capkv_state_damaged("it is cut off");
         }
         capkv_check_cells(mem, seq_id);
+
+        // a state of the sliding windows alone may come from before the entries of the other layers got new RoPE positions
+        auto & cache = *capkv_memory::find(mem);
+        if (seq_id != -1 && !cache.shift_windows(&lctx, seq_id, (llama_pos) (head.pos_offset - cache.pos_offset(seq_id)))) {
+            capkv_state_damaged("its sliding windows cannot be rotated to the positions of this context");
+        }
         if (seq_id != -1 && capkv_memory::find(mem)->n_used(seq_id) == 0) {
             mem->seq_rm(seq_id, -1, -1); // the cells of its sliding windows too
         }

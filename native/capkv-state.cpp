@@ -8,9 +8,9 @@
 #include <cstring>
 
 static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
-static constexpr uint32_t CAPKV_STATE_VERSION = 4;
+static constexpr uint32_t CAPKV_STATE_VERSION = 5;
 
-// version 3 is still read. It held capkv_params as the struct was then, in place of the options that have to match, and an end mark
+// Versions 3 and 4 are still read. Both lack the RoPE positions: those are the positions themselves. Version 3 held capkv_params as the struct was then, in place of the options that have to match, and an end mark
 // after the tensors
 struct capkv_params_v3 {
     uint32_t n_budget;
@@ -160,6 +160,16 @@ void capkv_state::write_stream(llama_io_write_i & io, uint32_t s) const {
     for (const auto & mid : pos.mid) {
         io.write(mid.data(), mid.size()*sizeof(mid[0]));
     }
+
+    capkv_write(io, evi.n_reindexes);
+    capkv_write(io, (uint32_t) pos.reindexed);
+    if (pos.reindexed) {
+        capkv_write(io, pos.offset);
+        io.write(pos.sink_rope.data(), pos.sink_rope.size()*sizeof(pos.sink_rope[0]));
+        for (const auto & mid : pos.mid_rope) {
+            io.write(mid.data(), mid.size()*sizeof(mid[0]));
+        }
+    }
 }
 
 capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
@@ -212,6 +222,31 @@ capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
         }
     }
 
+    pos.mid_rope.resize(layers.size());
+    if (version_read >= 5) {
+        evi.n_reindexes = capkv_read<uint64_t>(io);
+        pos.reindexed   = capkv_read<uint32_t>(io) != 0;
+    }
+    if (pos.reindexed) {
+        auto read_rope = [&](std::vector<llama_pos> & res, size_t n) {
+            res.resize(n);
+            io.read(res.data(), n*sizeof(res[0]));
+            for (const auto p : res) {
+                if (p < -CAPKV_STATE_MAX_POS || p > CAPKV_STATE_MAX_POS) {
+                    capkv_state_refuse("a key is rotated to the position " + std::to_string(p));
+                }
+            }
+        };
+        std::vector<llama_pos> offset;
+        read_rope(offset, 1);
+        pos.offset = offset[0];
+
+        read_rope(pos.sink_rope, pos.n_sink);
+        for (const auto & l : layers) {
+            read_rope(pos.mid_rope[l.i], pos.mid[l.i].size());
+        }
+    }
+
     return res;
 }
 
@@ -258,7 +293,7 @@ std::unique_ptr<capkv_state::guard> capkv_state::read_meta(llama_io_read_i & io,
     }
 
     version_read = capkv_read<uint32_t>(io);
-    if (version_read != 3) {
+    if (version_read != 3 && version_read != 4) {
         capkv_expect(version_read, { "the version of its format", CAPKV_STATE_VERSION });
     }
 

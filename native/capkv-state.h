@@ -16,6 +16,9 @@
 // A frame around the whole state lets damage be refused before any of this is read (capkv-state-io.cpp).
 //
 
+// no position of a state may be greater: they leave room for a text to go on
+static constexpr llama_pos CAPKV_STATE_MAX_POS = 1 << 30;
+
 class capkv_state {
 public:
     capkv_state(

@@ -48,6 +48,14 @@ struct capkv_params {
     float    novelty;      // weight of key novelty in capkv
     uint32_t seed;         // of the query reservoir and of the policy `random`
     uint32_t untested;     // 1 = run architectures that were never tried with evictions
+    uint32_t reindex;      // enum capkv_reindex
+};
+
+// when the entries that are kept get new RoPE positions, from 0 on without gaps. The positions that callers see stay as they are
+enum capkv_reindex {
+    CAPKV_REINDEX_AUTO,   // before the text would pass the positions that the model was trained on
+    CAPKV_REINDEX_NEVER,  // past them the model breaks down
+    CAPKV_REINDEX_ALWAYS, // at each eviction
 };
 
 enum capkv_type {
@@ -56,6 +64,7 @@ enum capkv_type {
     CAPKV_TYPE_SWITCH, // 0 or 1; command lines take it without a value, as 1
     CAPKV_TYPE_POLICY, // a policy's name
     CAPKV_TYPE_BUDGET, // a number of tokens, a memory size or a share: the three fields of the budget
+    CAPKV_TYPE_CHOICE, // one of the words in `metavar`, which | separates; the field is the number of the word
 };
 
 // one option: --kv-NAME in llama.cpp's tools, kv_NAME in Python, LLAMA_ARG_KV_NAME in the environment, --NAME in capkv-chat
@@ -83,6 +92,9 @@ struct capkv_stats {
     uint64_t n_evictions;  // times that the cache was compacted
     int64_t  t_evict_us;   // time spent in that, in us
     int32_t  pos_tail;     // first position of the exact tail: from here on every head holds every token; 0 = nothing was evicted
+    int32_t  pos_offset;   // position minus RoPE position, of the tokens in the tail and of those to come
+    uint64_t n_reindexes;  // times that the entries got new RoPE positions
+    uint32_t n_pos_max;    // RoPE positions end here: the trained length, or what the RoPE scaling of the context makes of it
 
     uint64_t bytes_kv;     // K and V of the cells
     uint64_t bytes_obs;    // what the policy has observed of the queries
@@ -190,6 +202,9 @@ int32_t capkv_n_head_kv(const struct llama_context * ctx, int32_t il);
 // positions of the tokens that a KV head of a layer holds, ascending; returns their number, writes at most n_max of them
 // -1 and capkv_last_error() if there is no such layer or head
 int32_t capkv_get_positions(const struct llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max);
+
+// the same for the positions that the keys of these tokens are rotated to
+int32_t capkv_get_rope_positions(const struct llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max);
 
 // --- scorers ---
 

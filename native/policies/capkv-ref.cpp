@@ -39,7 +39,7 @@ static ggml_tensor * capkv_build_anchor(const capkv_score_ctx & sc) {
         }
 
         mu = ggml_repeat_4d(ctx, mu, sc.d_k, sc.n_head, CAPKV_REF_N_FUTURE, 1);
-        mu = sc.rope->apply(ctx, mu, sc.inputs.add_i32(ctx, sc.rope->pos_data(pos)));
+        mu = sc.rotate(mu, pos);
         mu = ggml_reshape_3d(ctx, mu, sc.d_k*sc.n_head, CAPKV_REF_N_FUTURE, 1);
         mu = ggml_scale(ctx, capkv_build_sum1(ctx, mu), 1.0f/CAPKV_REF_N_FUTURE);
         mu = ggml_reshape_2d(ctx, mu, sc.d_k, sc.n_head);

@@ -27,7 +27,7 @@ static ggml_tensor * capkv_build_unrotated_keys(const capkv_score_ctx & sc) {
 
     // rotate by the negative positions; YaRN's scaling of the magnitude is applied a second time, but leverage does not
     // depend on the scale of the keys
-    auto pos = sc.positions();
+    auto pos = sc.rope_positions();
     for (auto & p : pos) {
         p = -p;
     }

@@ -37,7 +37,7 @@ ggml_tensor * capkv_build_uniform(const capkv_score_ctx & sc) {
 
 // queries rotated to pos, in the form that cached keys are stored in: [d_k, n_head, m] -> [d_k, m, n_head]
 static ggml_tensor * capkv_build_queries(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos) {
-    q = sc.k_rot(sc.rope->apply(sc.ctx, q, sc.inputs.add_i32(sc.ctx, sc.rope->pos_data(pos))));
+    q = sc.k_rot(sc.rotate(q, pos));
 
     return ggml_cont(sc.ctx, ggml_permute(sc.ctx, q, 0, 2, 1, 3));
 }
@@ -80,7 +80,7 @@ ggml_tensor * capkv_build_mean_rotation(const capkv_score_ctx & sc, int64_t n_fu
         }
 
         ggml_tensor * x = ggml_repeat_4d(ctx, eye, sc.d_k, sc.d_k, m, 1);
-        x = sc.rope->apply(ctx, x, sc.inputs.add_i32(ctx, sc.rope->pos_data(pos)));
+        x = sc.rotate(x, pos);
         x = capkv_build_sum1(ctx, ggml_reshape_3d(ctx, x, sc.d_k*sc.d_k, m, 1));
 
         sum = sum ? ggml_add(ctx, sum, x) : x;

@@ -4,6 +4,7 @@
 
 #include "ggml-backend.h"
 
+#include <cmath>
 #include <cstring>
 
 //
@@ -109,6 +110,29 @@ ggml_tensor * capkv_rope::apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor
     return weight ? ggml_mul(ctx, res, weight) : res;
 }
 
+ggml_tensor * capkv_rope::shift(ggml_context * ctx, ggml_tensor * x, ggml_tensor * pos) const {
+    if (!on) {
+        return x;
+    }
+
+    capkv_rope plain = *this;
+    plain.weight = nullptr;
+
+    // the factors that a rotation multiplies the length by, as ggml computes them: the keys have them already
+    float freq_scale, ext_factor;
+    memcpy(&freq_scale, params + 6, sizeof(freq_scale));
+    memcpy(&ext_factor, params + 7, sizeof(ext_factor));
+
+    const float attn_factor = ext_factor != 0.0f ? 1.0f/(1.0f + 0.1f*logf(1.0f/freq_scale)) : 1.0f;
+    memcpy(plain.params + 8, &attn_factor, sizeof(attn_factor));
+
+    // the norm's weight comes after the rotation
+    x = weight ? ggml_div(ctx, x, weight) : x;
+    x = plain.apply(ctx, x, pos);
+
+    return weight ? ggml_mul(ctx, x, weight) : x;
+}
+
 std::vector<int32_t> capkv_rope::pos_data(const std::vector<int32_t> & pos) const {
     if (!on || !is_mrope()) {
         return pos;
@@ -121,6 +145,14 @@ std::vector<int32_t> capkv_rope::pos_data(const std::vector<int32_t> & pos) cons
         res[i] = pos[i % n];
     }
     return res;
+}
+
+ggml_tensor * capkv_score_ctx::rotate(ggml_tensor * x, const std::vector<int32_t> & pos) const {
+    std::vector<int32_t> rope_pos(pos);
+    for (auto & p : rope_pos) {
+        p -= pos_offset;
+    }
+    return rope->apply(ctx, x, inputs.add_i32(ctx, rope->pos_data(rope_pos)));
 }
 
 //

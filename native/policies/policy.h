@@ -40,8 +40,11 @@ struct capkv_rope {
     ggml_tensor * factors = nullptr; // frequency factors or NULL
     ggml_tensor * weight  = nullptr; // of a norm after the rotation, or NULL
 
-    // rotate x [d, n_head, n] to the positions pos: I32 [n], or [4*n] for M-RoPE
+    // rotate x [d, n_head, n] to the RoPE positions pos: I32 [n], or [4*n] for M-RoPE
     ggml_tensor * apply(ggml_context * ctx, ggml_tensor * x, ggml_tensor * pos) const;
+
+    // rotate x [d, n_head, n], which is rotated already, by the differences pos, as above; its length stays as it is
+    ggml_tensor * shift(ggml_context * ctx, ggml_tensor * x, ggml_tensor * pos) const;
 
     // the data of the tensor pos for text tokens at these positions
     std::vector<int32_t> pos_data(const std::vector<int32_t> & pos) const;
@@ -112,6 +115,9 @@ struct capkv_score_ctx {
     // positions of the entries: [n, n_head_kv], ascending in each head
     std::function<std::vector<int32_t>()> positions;
 
+    // those that their keys are rotated to; the same until a sequence gets new RoPE positions
+    std::function<std::vector<int32_t>()> rope_positions;
+
     // the queries as observed, before RoPE; NULL if the policy does not observe them or none were seen yet
     ggml_tensor * q_mean = nullptr; // F32 [d_k, n_head]
     ggml_tensor * q_cov  = nullptr; // F32 [d_k, d_k, n_head]
@@ -123,6 +129,12 @@ struct capkv_score_ctx {
 
     float   kq_scale = 0.0f;
     int32_t next_pos = 0; // of the next token
+
+    // position minus RoPE position, of queries
+    int32_t pos_offset = 0;
+
+    // rotate x [d_k, n_head, m], before RoPE, as the attention does at these positions: [m]
+    ggml_tensor * rotate(ggml_tensor * x, const std::vector<int32_t> & pos) const;
 
     // what the policy random derives its numbers from, with the seed
     int32_t  il          = 0;

@@ -55,6 +55,15 @@ static std::vector<llama_pos> evict(capkv_positions & table, llama_kv_cells & ce
     return pos;
 }
 
+// what the keys of a head are rotated to
+static std::vector<llama_pos> rope(const capkv_positions & table, const llama_kv_cells & cells, int64_t h) {
+    std::vector<llama_pos> res;
+    for (const int32_t cell : capkv_positions::order(cells)) {
+        res.push_back(table.rope_at(cells, 0, g_layers[0], h, cell));
+    }
+    return res;
+}
+
 static std::vector<llama_pos> head(const capkv_positions & table, const llama_kv_cells & cells, int64_t h) {
     std::vector<llama_pos> res;
     for (const int32_t cell : capkv_positions::order(cells)) {
@@ -71,7 +80,8 @@ static void test_before_an_eviction() {
 
     CHECK(head(table, cells, 1) == from_to(0, 10));
     CHECK(table.pos_min(cells, 0) == 0 && table.pos_tail(0) == 0 && table.n_bytes(0) == 0);
-    CHECK(table.n_recent(0, 10, 64) == 64);
+    CHECK(table.parts_of(0, 100, 80, 4, 64).n_recent == 64);
+    CHECK(rope(table, cells, 1) == from_to(0, 10));
     CHECK(table.has_all(0, 3, 7) && !table.has_all(0, 7, 7));
 
     CHECK(table.kind_of_rm(cells, 0,  3,  5) == capkv_positions::RM_TAIL);
@@ -101,7 +111,8 @@ static void test_evictions() {
     // two tokens are taken back: the recent window cannot reach into the middle
     cells.rm(7);
     cells.rm(8);
-    CHECK(table.n_recent(0, cells.get_used(), 4) == 2);
+    const auto p = table.parts_of(0, cells.get_used(), 6, 2, 4);
+    CHECK(p.n_sink == 2 && p.n_mid == 2 && p.n_recent == 2);
 
     // the next eviction keeps positions that only the table knows, and the tail never begins earlier
     CHECK(evict(table, cells, { 2, 1, 1 }, { { 3 }, { 5 } }) == (vec { 0, 1, 16, 17 }));
@@ -136,6 +147,72 @@ static void test_positions_stay_in_order() {
     CHECK(evict(table, cells, { 0, 3, 1 }, { { 0, 1, 2 }, { 3, 4, 5 } }) == (vec { 0, 0, 0, 1 }));
 }
 
+// entries are numbered anew: from 0 on, without gaps before the tail
+static void test_new_rope_positions() {
+    capkv_positions table(g_layers, 1);
+    auto cells = cells_of(from_to(0, 20));
+
+    evict(table, cells, { 2, 3, 4, /*.reindex =*/ true }, { { 5, 7, 9 }, { 2, 8, 15 } });
+    CHECK(head(table, cells, 0) == (vec { 0, 1, 5, 7, 9, 16, 17, 18, 19 }));
+    CHECK(rope(table, cells, 0) == from_to(0, 9) && rope(table, cells, 1) == from_to(0, 9));
+    CHECK(table.get(0).offset == 11 && table.pos_tail(0) == 16);
+    CHECK(table.n_bytes(0) == 2*2*3*sizeof(llama_pos));
+
+    // the text goes on, and an eviction leaves them as they are
+    for (llama_pos p = 20; p < 24; ++p) {
+        cells.pos_set(p - 11, p);
+        cells.seq_add(p - 11, 0);
+    }
+    CHECK(rope(table, cells, 0) == from_to(0, 13));
+    evict(table, cells, { 2, 2, 3 }, { { 2, 6 }, { 4, 9 } });
+    CHECK(head(table, cells, 0) == (vec { 0, 1, 5,  17, 21, 22, 23 }) && rope(table, cells, 0) == (vec { 0, 1, 2, 6, 10, 11, 12 }));
+    CHECK(head(table, cells, 1) == (vec { 0, 1, 15, 20, 21, 22, 23 }) && rope(table, cells, 1) == (vec { 0, 1, 4, 9, 10, 11, 12 }));
+    CHECK(table.get(0).offset == 11);
+
+    // nothing is evicted, but what is there moves up: the parts stay, and so does the tail
+    auto p = table.parts_of(0, 7, 7, 1, 1);
+    CHECK(p.n_sink == 2 && p.n_mid == 2 && p.n_recent == 3);
+    p.reindex = true;
+    evict(table, cells, p, { { 2, 3 }, { 2, 3 } });
+    CHECK(head(table, cells, 1) == (vec { 0, 1, 15, 20, 21, 22, 23 }) && rope(table, cells, 1) == from_to(0, 7));
+    CHECK(table.get(0).offset == 17 && table.pos_tail(0) == 21);
+
+    // taken back: the offset stays while anything is left
+    CHECK(table.kind_of_rm(cells, 0, 21, -1) == capkv_positions::RM_TAIL);
+    table.reset(0);
+    CHECK(table.get(0).offset == 0 && !table.get(0).reindexed);
+}
+
+// a sequence from which nothing was evicted, and that has a gap
+static void test_new_rope_positions_without_an_eviction() {
+    capkv_positions table(g_layers, 1);
+    auto cells = cells_of({ 100, 101, 105, 106 });
+
+    auto p = table.parts_of(0, 4, 4, 1, 1);
+    CHECK(p.n_front() == 0 && p.n_recent == 4);
+    p.reindex = true;
+    CHECK(capkv_positions::new_offset(cells, capkv_positions::order(cells), p) == 100);
+    evict(table, cells, p, { {}, {} });
+    CHECK(rope(table, cells, 0) == (vec { 0, 1, 5, 6 }) && head(table, cells, 0) == (vec { 100, 101, 105, 106 }));
+    CHECK(table.pos_tail(0) == 0 && table.get(0).offset == 100);
+
+    // all of it is taken back, though it does not begin at 0
+    CHECK(table.kind_of_rm(cells, 0, 100, -1) == capkv_positions::RM_WHOLE);
+}
+
+// the entries of an image go on sharing a position, which meets that of the recent ones where the image is cut
+static void test_new_rope_positions_of_images() {
+    for (const uint32_t n_recent : { 4, 3 }) {
+        capkv_positions table(g_layers, 1);
+        auto cells = cells_of({ 0, 1, 2, 2, 2, 5, 6, 6, 6, 9 });
+
+        const uint32_t n_mid = 7 - n_recent;
+        const auto     mid   = n_recent == 4 ? std::vector<int32_t> { 2, 3, 4 } : std::vector<int32_t> { 3, 4, 5, 6 };
+        evict(table, cells, { 1, n_mid, n_recent, /*.reindex =*/ true }, { mid, mid });
+        CHECK(rope(table, cells, 0) == (n_recent == 4 ? vec { 0, 3, 3, 3, 4, 4, 4, 7 } : vec { 0, 3, 3, 4, 5, 5, 5, 8 }));
+    }
+}
+
 static void test_streams() {
     capkv_positions table(g_layers, 2);
     auto cells = cells_of(from_to(0, 20));
@@ -152,5 +229,8 @@ int main() {
     test_evictions();
     test_image();
     test_positions_stay_in_order();
+    test_new_rope_positions();
+    test_new_rope_positions_without_an_eviction();
+    test_new_rope_positions_of_images();
     test_streams();
 }
