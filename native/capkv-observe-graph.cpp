@@ -186,7 +186,7 @@ void capkv_observer::build(
         return;
     }
 
-    // the norm and the factor of each token give the same before the rotation as after it
+    // the norm and the factor of each token or head give the same before the rotation as after it
     if (rope && after.norm) {
         float eps;
         memcpy(&eps, after.norm->op_params, sizeof(eps));

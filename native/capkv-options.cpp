@@ -55,15 +55,15 @@ static const capkv_row capkv_rows[] = {
     { "novelty",  CAPKV_TYPE_FLOAT,  CAPKV_AT(novelty),    0, 100,            "0.25",  false, "X",
       "weight of key novelty in the policy capkv",
       "%s" },
+    { "reindex",  CAPKV_TYPE_CHOICE, CAPKV_AT(reindex),    0, 2,              "auto",  false, "auto|never|always",
+      "when kept entries get new RoPE positions, auto is before the trained length is passed",
+      "auto, never or always" },
     { "seed",     CAPKV_TYPE_UINT,   CAPKV_AT(seed),       0, UINT32_MAX,     "1",     false, "N",
       "seed of the sample of queries and of the policy random",
       "%s" },
     { "untested", CAPKV_TYPE_SWITCH, CAPKV_AT(untested),   0, 1,              "0",     false, "",
       "run architectures that were never tried with evictions",
       "0 or 1" },
-    { "reindex",  CAPKV_TYPE_CHOICE, CAPKV_AT(reindex),    0, 2,              "auto",  false, "auto|never|always",
-      "when kept entries get new RoPE positions, auto is before the trained length is passed",
-      "auto, never or always" },
 };
 
 static constexpr size_t CAPKV_N_ROWS = sizeof(capkv_rows)/sizeof(capkv_rows[0]);

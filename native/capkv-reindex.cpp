@@ -63,6 +63,10 @@ bool capkv_evictor::has_rope_positions(const std::vector<llama_ubatch> & ubatche
         }
     }
 
+    // the batch is tried once more, so the others get what they lack with the same update
+    if (!res) {
+        prepare_failed(ubatches);
+    }
     return res;
 }
 

@@ -17,7 +17,7 @@ ggml_tensor * capkv_find_rope(ggml_tensor * cur, capkv_after_rope & after) {
                 if (after.norm || after.weight || after.factor) {
                     return nullptr;
                 }
-                if (cur->src[1]->ne[0] == 1 && cur->src[1]->ne[1] == 1) {
+                if (cur->src[1]->ne[0] == 1) {
                     after.factor = cur->src[1];
                 } else if (ggml_nelements(cur->src[1]) == cur->ne[0]) {
                     after.weight = cur->src[1];

@@ -11,7 +11,7 @@
 // what comes between the RoPE node and the attention
 struct capkv_after_rope {
     float         scale  = 1.0f;
-    ggml_tensor * factor = nullptr; // of each token
+    ggml_tensor * factor = nullptr; // of each token or head
     ggml_tensor * norm   = nullptr; // the RMS norm
     ggml_tensor * weight = nullptr; // of the norm
 };

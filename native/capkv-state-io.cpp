@@ -11,7 +11,6 @@
 //   hash of the head      the state is not cut off
 
 #include "capkv-hooks.h"
-#include "capkv-state.h"
 #include "capkv-update.h"
 
 #include "llama-context.h"

@@ -15,7 +15,7 @@ N_TOO_MANY = 2**31
 
 
 def test_options_are_those_of_the_design():
-    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "seed", "untested"]
+    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "reindex", "seed", "untested"]
     assert {name: option.default for name, option in options().items()} == {
         "budget": "0",
         "policy": "capkv",
@@ -24,6 +24,7 @@ def test_options_are_those_of_the_design():
         "headroom": "auto",
         "tau": "5.0",
         "novelty": "0.25",
+        "reindex": "auto",
         "seed": "1",
         "untested": "0",
     }
@@ -40,7 +41,7 @@ def test_defaults_are_off():
     config = CapkvConfig()
     assert not config.on
     assert config.as_dict() == dict(
-        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, seed=1, untested=0
+        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, reindex="auto", seed=1, untested=0
     )
 
 

@@ -3,6 +3,7 @@
     python scripts/checks/soak.py                                        1,000,000 tokens, policy capkv, one sequence
     python scripts/checks/soak.py --sequences 4 --tokens 100000
     python scripts/checks/soak.py --policy all --tokens 10000            every policy in turn
+    python scripts/checks/soak.py --trained 1024                         new RoPE positions hundreds of times
     python scripts/checks/soak.py --model demo --tokens 20000
 
 The model is a tiny llama with random weights, since it is fast; --model takes demo (SmolLM2-135M) or a GGUF file too. Tokens
@@ -77,6 +78,7 @@ def soak(path, policy, args, seed):
             ctx=args.ctx,
             sequences=args.sequences,
             threads=args.threads,
+            reindex=args.reindex,
         )
 
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +111,7 @@ def soak(path, policy, args, seed):
         "seconds_decode": round(decoding, 1),
         "tokens_per_s": round(run.n_tokens / decoding, 1),
         "n_evictions": run.n_evictions,
+        "n_reindexes": run.n_reindexes,
         "evict_ms": round(run.evict_us / 1e3 / max(run.n_evictions, 1), 3),
         "n_checks": run.checker.n_checks,
         "steps": dict(sorted(run.counts.items())),
@@ -127,6 +130,8 @@ def parse(argv):
     parser.add_argument("--batch", type=int, default=256, help="n_batch; n_ubatch is half of it (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=1)
     parser.add_argument("--ctx", type=int, default=16384, help="n_ctx, the longest that a sequence gets (default: %(default)s)")
+    parser.add_argument("--trained", type=int, default=4096, help="the length that the tiny model is trained to (default: %(default)s)")
+    parser.add_argument("--reindex", default="auto", choices=["auto", "never", "always"], help="kv_reindex (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--max-growth", type=float, default=0.02, help="allowed growth of memory, as a share (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the operations and tokens (default: a random one)")
@@ -149,7 +154,7 @@ def main(argv=None) -> int:
         if args.model == "tiny":
             import tiny_models
 
-            tiny_models.write_llama(path)
+            tiny_models.write_llama(path, n_ctx=args.trained)
         else:
             path = models.resolve(args.model)
         try:

@@ -14,9 +14,9 @@ import numpy as np
 from reference import MASK, splitmix64
 
 TAG = b"\x05\0\0\0capkv"
-MAGIC, VERSION = 0x564B5043, 4
-FRAME_VERSION = 1
-N_HEAD = 40  # bytes of the frame's head: five numbers of eight bytes
+MAGIC, VERSION = 0x564B5043, 5
+FRAME_VERSION = 2
+N_HEAD = 48  # bytes of the frame's head: six numbers of eight bytes
 OPTIONS = struct.Struct("<32sII")  # policy, sink, seed
 
 # version 3: capkv_params as it was then in the place of the options, and an end mark after the rest
@@ -39,6 +39,7 @@ class Layer:
     q_res: np.ndarray = None  # [n_sampled, n_head, d_k] in the order of their rows
     q_last: np.ndarray = None  # [n_last, n_head, d_k] in the order of their positions
     pos: np.ndarray = None  # [n_head_kv, n] true positions
+    rope_pos: np.ndarray = None  # [n_head_kv, n] those that k is rotated to
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Sequence:
     evicted: bool = False
     n_sink: int = 0
     n_mid: int = 0
+    offset: int = 0  # position minus RoPE position, in the tail
     n_sum: int = 0
     n_res: int = 0
     q_type: int = None  # of the stored rows of res and last
@@ -88,7 +90,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     assert r.take(len(TAG)) == TAG
     version, n_meta, n_data = r.ints("QQQ")
     assert version == FRAME_VERSION
-    r.take(16)  # hashes
+    r.take(24)  # hash, offset, hash
     r, tensors = Reader(r.take(n_meta)), Reader(r.take(n_data))
 
     assert r.ints("II") == (MAGIC, VERSION)
@@ -103,11 +105,20 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
     row_pos = r.array("<i4", seq.n_res + n_last)
     seq.res_pos, seq.last_pos = row_pos[: seq.n_res], row_pos[seq.n_res :]
     tables = [r.array("<i4", layer.n_head_kv, seq.n_mid) for layer in seq.layers]
+    _, reindexed = r.ints("QI")
+    ropes = [None] * n_layer
+    if reindexed:
+        seq.offset = r.ints("i")
+        sinks = r.array("<i4", seq.n_sink)
+        ropes = [np.hstack([np.tile(sinks, (layer.n_head_kv, 1)), r.array("<i4", layer.n_head_kv, seq.n_mid)]) for layer in seq.layers]
 
     order = _read_cells(r, tensors, seq, has_ext)
-    for layer, table in zip(seq.layers, tables):
+    for layer, table, rope in zip(seq.layers, tables, ropes):
         layer.pos = np.tile(seq.pos_cells[order], (layer.n_head_kv, 1))
         layer.pos[:, seq.n_sink : seq.n_sink + seq.n_mid] = table
+        layer.rope_pos = layer.pos - seq.offset
+        if rope is not None:
+            layer.rope_pos[:, : rope.shape[1]] = rope
         _read_queries(tensors, seq, layer, mean, cov, row_pos)
     # what is left, in both parts or in none, is of the other memories of a model: windows, recurrent layers
     assert (r.at == len(r.data)) == (tensors.at == len(tensors.data))
@@ -171,13 +182,15 @@ def fnv1a(data):
     return struct.pack("<Q", value)
 
 
-def _with_meta(data: bytes, edit) -> bytes:
+def _with_meta(data: bytes, edit, frame_version=FRAME_VERSION) -> bytes:
     """The state with edit(meta) in the place of all but its tensors, under a head that is true of it."""
     head = data.index(TAG) + len(TAG)
-    version, n_meta, n_data = struct.unpack_from("<QQQ", data, head)
+    _, n_meta, n_data = struct.unpack_from("<QQQ", data, head)
     start = head + N_HEAD
     meta = bytes(edit(bytearray(data[start : start + n_meta])))
-    new = struct.pack("<QQQ", version, len(meta), n_data) + fnv1a(meta)
+    new = struct.pack("<QQQ", frame_version, len(meta), n_data) + fnv1a(meta)
+    if frame_version > 1:
+        new += data[start - 16 : start - 8]  # the offset
     new += fnv1a(new)
     return data[:head] + new + meta + data[start + n_meta : -8] + new[-8:]
 
@@ -212,17 +225,44 @@ def ending_with_a_zero(data: bytes) -> bytes:
     return next(out for out in (_with_meta(data, edit(us)) for us in range(1 << 16)) if out[-1] == 0)
 
 
+def _without_rope_positions(meta: bytearray) -> bytearray:
+    """Without what version 5 added to each sequence; none of them has got new RoPE positions."""
+    at = meta.index(struct.pack("<II", MAGIC, VERSION))
+    r = Reader(meta)
+    r.take(at + 8 + OPTIONS.size)
+    *_, n_res, n_last, _, n_layer = r.ints("IIIIII")
+    heads = [r.ints("IIII")[1] for _ in range(n_layer)]
+    out = meta[: r.at + 4]
+    for _ in range(r.ints("I")):
+        start = r.at
+        n_mid = r.ints("IiIIQ")[3]
+        r.take(24 + 16 * n_layer + 4 * (n_res + n_last) + 4 * n_mid * sum(heads))
+        out += meta[start : r.at]
+        assert r.ints("QI") == (0, 0)
+    return out + meta[r.at :]
+
+
+def as_version_4(data: bytes) -> bytes:
+    """The state in the layout of version 4."""
+
+    def edit(meta):
+        return _without_rope_positions(meta).replace(struct.pack("<II", MAGIC, VERSION), struct.pack("<II", MAGIC, 4))
+
+    return _with_meta(data, edit, frame_version=1)
+
+
 def as_version_3(data: bytes, with_end: bool = True) -> bytes:
     """The state in the layout of version 3, of a plain cache, whose end is the end of all but the tensors."""
 
     def edit(meta):
+        meta = _without_rope_positions(meta)
         at = meta.index(struct.pack("<II", MAGIC, VERSION))
         policy, sink, seed = OPTIONS.unpack_from(meta, at + 8)
         options = OPTIONS_V3.pack(64, 0, 0.0, policy, sink, 32, 192, 5.0, 0.25, seed, 0)
         end = struct.pack("<I", END_V3) if with_end else bytes(4)
         return meta[:at] + struct.pack("<II", MAGIC, 3) + options + meta[at + 8 + OPTIONS.size :] + end
 
-    return _with_meta(data, edit)
+    return _with_meta(data, edit, frame_version=1)
 
 
 def sampled_positions(end, seed=1, n_sink=4, n_res=90):

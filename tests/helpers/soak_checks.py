@@ -34,13 +34,14 @@ class Seen:
     """What the context says of one sequence."""
 
     positions: list  # one array for each head
+    rope_positions: list
     stats: object  # KvStats
     pos_min: int
     pos_max: int
 
     @classmethod
     def of(cls, context, seq):
-        return cls(context.positions(seq), context.stats(seq), *context.ends(seq))
+        return cls(context.positions(seq), context.rope_positions(seq), context.stats(seq), *context.ends(seq))
 
 
 SAME_BYTES = ("bytes_kv", "bytes_obs", "bytes_full")
@@ -49,8 +50,8 @@ SAME_BYTES = ("bytes_kv", "bytes_obs", "bytes_full")
 class Sequence:
     """What one sequence has to hold. `ids` are its tokens by position, in an array that never grows."""
 
-    def __init__(self, config, n_heads, n_cells, n_ctx):
-        self.config, self.n_cells = config, n_cells
+    def __init__(self, config, n_heads, n_cells, n_ctx, n_pos_max):
+        self.config, self.n_cells, self.n_pos_max = config, n_cells, n_pos_max
         self.ids = np.full(n_ctx, -1, np.int32)  # written once, so that resident memory does not grow later
         self.empty = np.zeros((n_heads, 0), np.int32)
         self.stats = None  # the figures that were seen last
@@ -58,12 +59,13 @@ class Sequence:
         self.clear()
 
     def clear(self):
-        self.end, self.held = 0, self.empty
+        self.end, self.held, self.ropes = 0, self.empty, self.empty
+        self.offset, self.n_reindexes, self.reindexed = 0, 0, False
         self.n_sink = self.n_mid = self.n_evicted = self.n_evictions = 0
         self.pos_tail, self.evicted = 0, False
         self.scattered = False  # whether cells may be in another order than their positions
         self.capacity = ()  # over all layers, then of each layer; () = all 1, None = unknown until the next look
-        self.target, self.n_new = None, 0  # of the operation that comes next
+        self.target, self.n_new, self.renumbers = None, 0, False  # of the operation that comes next
 
     # --- what is going to happen ---
 
@@ -71,13 +73,34 @@ class Sequence:
     def n_used(self):
         return self.held.shape[1]
 
+    def _n_recent(self, target):
+        n_tail = self.n_tail if self.evicted else self.n_used
+        return min(self.config.recent, target - min(self.config.sink, target), n_tail)
+
     @property
     def n_tail(self):
         return self.n_used - self.n_sink - self.n_mid
 
+    def _offset_after(self, target):
+        """The offset if all that an eviction down to `target` leaves were numbered anew."""
+        if target >= self.n_used:
+            n_front, first = (self.n_sink + self.n_mid) if self.evicted else 0, self.n_used - self.n_tail
+        else:
+            n_recent = self._n_recent(target)
+            n_front, first = target - n_recent, self.n_used - n_recent
+        return (self.held[0, first] if first < self.n_used else self.held[0, -1] + 1) - n_front
+
+    @property
+    def n_positions_left(self):
+        """How many tokens come before an eviction for the sake of the trained length."""
+        return self.n_cells if self.config.reindex == "never" else self.n_pos_max + self.offset - self.end
+
     def append(self, ids):
         if self.n_used + len(ids) > self.n_cells:
             self.target = self.config.budget
+        passes = self.config.reindex != "never" and len(ids) > self.n_positions_left
+        if passes and self.n_used > 0 and self._offset_after(min(self.config.budget, self.n_used)) > self.offset:
+            self.target, self.renumbers = min(self.config.budget, self.n_used), True
         self.ids[self.end : self.end + len(ids)] = ids
         self.n_new = len(ids)
 
@@ -89,7 +112,9 @@ class Sequence:
         """Of the exact tail, [p0, p1) goes."""
         stays = (self.held[0] < p0) | (self.held[0] >= p1)
         stays[: self.n_sink + self.n_mid] = True
-        self.held = self.held[:, stays]
+        self.held, self.ropes = self.held[:, stays], self.ropes[:, stays]
+        if self.n_used == 0:
+            self.offset, self.reindexed = 0, False
         if p1 < self.end:
             self.scattered = True
         elif self.evicted and self.n_tail == 0:
@@ -126,18 +151,22 @@ class Sequence:
             that(same, "nothing is lost or found without an eviction", self.held.shape, kept.shape)
         else:
             self._check_eviction(that, kept)
-        self.held, self.end = now, self.end + self.n_new
-        self.target, self.n_new = None, 0
+        before, self.held, self.end = self.held, now, self.end + self.n_new
         self._check_order(that)
+        self._check_rope_positions(that, before, np.stack(seen.rope_positions))
+        self.target, self.n_new, self.renumbers = None, 0, False
         self._check_stats(that, seen)
         self.stats = seen.stats
 
     def _check_eviction(self, that, kept):
         target, before = self.target, self.held
         that(kept.shape[1] == target, "after an eviction as many are left as were asked for", target, kept.shape[1])
-        n_tail = self.n_tail if self.evicted else self.n_used
+        if target == self.n_used:
+            that((kept == before).all(axis=1), "nothing is lost when entries are only numbered anew")
+            self.scattered = False
+            return
+        n_recent = self._n_recent(target)
         self.n_sink = min(self.config.sink, target)
-        n_recent = min(self.config.recent, target - self.n_sink, n_tail)
         sinks = kept[:, : self.n_sink]
         that((sinks == before[:, : self.n_sink]).all(axis=1), "an eviction keeps the sinks", sinks.tolist())
         tail = before[0, self.n_used - n_recent :]
@@ -150,6 +179,24 @@ class Sequence:
         self.n_evictions += 1
         self.pos_tail = int(tail[0]) if n_recent else self.end
         self.evicted, self.scattered, self.capacity = True, False, None
+
+    def _check_rope_positions(self, that, before, ropes):
+        now, n_kept = self.held, self.n_used - self.n_new
+        evicts = self.target is not None and n_kept < before.shape[1]
+        if self.renumbers or (evicts and self.config.reindex == "always"):
+            front = self.n_sink + self.n_mid
+            first = now[0, front] if front < now.shape[1] else self.end
+            self.offset, self.reindexed, self.n_reindexes = int(first) - front, True, self.n_reindexes + 1
+            want = np.where(np.arange(n_kept) < front, np.arange(n_kept), now[:, :n_kept] - self.offset)
+            that((ropes[:, :n_kept] == want).all(axis=1), "entries that are numbered anew begin at 0, without a gap", ropes[:, :8].tolist())
+        else:
+            was = [rope[np.searchsorted(old, row)] for old, rope, row in zip(before, self.ropes, now[:, :n_kept])]
+            that([np.array_equal(*pair) for pair in zip(ropes[:, :n_kept], was)], "an entry's key stays as it is rotated")
+        that((ropes[:, n_kept:] == now[:, n_kept:] - self.offset).all(axis=1), "new keys are rotated by position minus offset", self.offset)
+        that((np.diff(ropes, axis=1) > 0).all(axis=1), "RoPE positions are ascending")
+        if self.config.reindex != "never" and self.n_pos_max >= self.n_cells:
+            that(ropes.max(initial=0) < self.n_pos_max, "no key is rotated past the trained length", ropes.max(initial=0))
+        self.ropes = ropes
 
     def _check_order(self, that):
         that((np.diff(self.held, axis=1) > 0).all(axis=1), "positions are ascending")
@@ -167,6 +214,8 @@ class Sequence:
         that(now.n_tokens == now.n_used + now.n_evicted, "tokens are those held and those evicted", now)
         that(now.n_evicted == self.n_evicted, "evicted tokens are counted", self.n_evicted, now)
         that(now.n_evictions == self.n_evictions, "evictions are counted", self.n_evictions, now)
+        that(now.n_reindexes == self.n_reindexes, "new RoPE positions are counted", self.n_reindexes, now)
+        that(now.pos_offset == self.offset, "the offset is that of the tail", self.offset, now)
         that(now.pos_tail == self.pos_tail, "the tail begins where it should", self.pos_tail, now)
         first = -1 if self.n_used == 0 else self.pos_tail
         that(seen.pos_min == first, "the first position is that of the exact tail", first, seen.pos_min)
@@ -176,7 +225,8 @@ class Sequence:
             self.capacity = shares
         that([0 < share <= 1 for share in shares], "capacity is above 0 and at most 1", shares)
         that(shares == (self.capacity or (1.0,) * len(shares)), "capacity changes with evictions alone", self.capacity, shares)
-        that(now.bytes_pos == 4 * self.n_mid * len(self.held), "the position table is as large as the middle", self.n_mid, now)
+        n_tables = 2 if self.reindexed else 1
+        that(now.bytes_pos == 4 * self.n_mid * len(self.held) * n_tables, "the position table is as large as the middle", self.n_mid, now)
         if was is not None:
             for name in SAME_BYTES:
                 that(getattr(now, name) == getattr(was, name), f"{name} is constant", getattr(was, name), now)

@@ -12,16 +12,16 @@ from capkv_edge import CapkvConfig, Llama
 class Context(RawContext):
     """A model and a context with a KV budget. Sequences are numbered from 0; n_ctx is the length of each."""
 
-    def __init__(self, path, *, policy, budget, batch, ctx, sequences, threads):
+    def __init__(self, path, *, policy, budget, batch, ctx, sequences, threads, reindex="auto"):
         self.llm, n_ubatch = None, max(batch // 2, 1)
         if sequences == 1:
-            kv = dict(kv_budget=budget, kv_policy=policy)
+            kv = dict(kv_budget=budget, kv_policy=policy, kv_reindex=reindex)
             some = dict(n_threads=threads, n_threads_batch=threads, verbose=False)
             self.llm, self.model = Llama(path, n_ctx=ctx, n_batch=batch, n_ubatch=n_ubatch, **kv, **some), None
             self.use(self.llm.ctx, batch)
         else:
             sizes = dict(n_ctx=ctx * sequences, n_batch=batch, n_ubatch=n_ubatch, n_seq=sequences, n_threads=threads)
-            super().__init__(path, CapkvConfig(budget=budget, policy=policy), **sizes)
+            super().__init__(path, CapkvConfig(budget=budget, policy=policy, reindex=reindex), **sizes)
         self.n_seq, self.n_batch, self.n_ctx = sequences, batch, ctx
         self.config, self.heads = self.kv.config, self.kv.heads
         self.seconds = 0.0  # spent in llama_decode()
@@ -56,6 +56,10 @@ class Context(RawContext):
     def positions(self, seq) -> list:
         """Positions that each head holds, layer by layer."""
         return [self.kv.positions(layer, head, seq) for layer, head in self.heads]
+
+    def rope_positions(self, seq) -> list:
+        """The positions that the keys of each head are rotated to, layer by layer."""
+        return [self.kv.positions(layer, head, seq, rope=True) for layer, head in self.heads]
 
     def ends(self, seq) -> tuple:
         """llama.cpp's first and last position."""

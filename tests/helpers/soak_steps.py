@@ -42,9 +42,9 @@ class Soak(Saves):
         for c in (self.other, self.context):  # llama.cpp's output buffer grows with the number of logits: to its full size now
             c.decode([(0, 0, self.draw(c.n_batch))], all_logits=True)
             c.clear(True)
-        n_cells = c.stats(0).n_cells
-        self.seqs = [Sequence(c.config, len(c.heads), n_cells, c.n_ctx) for _ in range(c.n_seq)]
-        self.n_tokens = self.n_evictions = self.evict_us = 0
+        now = c.stats(0)
+        self.seqs = [Sequence(c.config, len(c.heads), now.n_cells, c.n_ctx, now.n_pos_max) for _ in range(c.n_seq)]
+        self.n_tokens = self.n_evictions = self.n_reindexes = self.evict_us = 0
         self.counts, self.last = Counter(), deque(maxlen=6)
         self.kinds = [name for name, (_, of) in STEPS.items() if of == 0 or (of == 1) == (c.n_seq == 1)]
         weights = np.array([STEPS[name][0] for name in self.kinds])
@@ -81,6 +81,7 @@ class Soak(Saves):
             seq.check(self.that, seen)
             if evicted:
                 self.n_evictions += 1
+                self.n_reindexes += seen.stats.n_reindexes > before.n_reindexes
                 self.evict_us += seen.stats.t_evict_us - before.t_evict_us
             elif before is not None and seq.n_evictions == before.n_evictions:
                 self.that(seen.stats.t_evict_us == before.t_evict_us, "only evictions take time", before, seen.stats)
@@ -163,8 +164,8 @@ class Soak(Saves):
     def roll_back_exactly(self, s):
         """The same tokens once more."""
         seq = self.seqs[s]
-        room = seq.n_cells - seq.n_used
-        if room == 0 or seq.end == 0:
+        room = min(seq.n_cells - seq.n_used, seq.n_positions_left)  # no eviction on the way
+        if room <= 0 or seq.end == 0:
             return self.read(s)
         p0, token = seq.end, int(self.draw(1)[0])
         want = self.go_on(s, min(room, self.rng.integers(1, 33)), token)

@@ -231,6 +231,60 @@ static void check_queries(const tiny_arch & arch, llama_model * model) {
     }
 }
 
+// logits of the last token of a text that begins at the position pos0
+static std::vector<float> read_from(llama_model * model, const char * reindex, llama_pos pos0, uint64_t & n_reindexes) {
+    capkv_params kv = capkv_default_params();
+    CHECK(capkv_params_set(&kv, "budget", "256") && capkv_params_set(&kv, "reindex", reindex));
+    capkv_set_next_params(&kv);
+
+    auto params = tiny_context_params();
+    params.n_ctx  = 8192;
+    params.type_k = GGML_TYPE_F32;
+    params.type_v = GGML_TYPE_F32;
+
+    llama_context_ptr ctx(llama_init_from_model(model, params));
+    CHECK(ctx);
+
+    auto batch = llama_batch_init(1, 0, 1);
+    for (const llama_token token : tiny_text(100)) {
+        batch.n_tokens     = 1;
+        batch.token[0]     = token;
+        batch.pos[0]       = pos0++;
+        batch.n_seq_id[0]  = 1;
+        batch.seq_id[0][0] = 0;
+        batch.logits[0]    = 1;
+        CHECK(llama_decode(ctx.get(), batch) == 0);
+    }
+    llama_batch_free(batch);
+
+    const auto stats = tiny_stats(ctx.get());
+    CHECK(stats.n_evictions == 0 && stats.n_pos_max == 4096);
+    n_reindexes = stats.n_reindexes;
+
+    const float * logits = llama_get_logits_ith(ctx.get(), -1);
+    return { logits, logits + TINY_N_VOCAB };
+}
+
+// attention depends on distances alone, so a text reads the same when its keys are rotated to lower positions, window layers included.
+// It begins at a position from which it passes the trained length
+static void check_reindex(const tiny_arch & arch, llama_model * model) {
+    // where the scale of the logits depends on the position, or a norm with weights follows the rotation, positions count as well
+    for (const char * name : { "llama4", "hunyuan-moe", "hunyuan-dense", "hunyuan_vl", "maincoder" }) {
+        if (arch.name == name) {
+            return;
+        }
+    }
+    uint64_t n_true, n_new;
+    const auto   expected = read_from(model, "never", 4096 - 70, n_true);
+    const double err      = tiny_nmse(read_from(model, "auto", 4096 - 70, n_new), expected);
+
+    CHECK(n_true == 0 && n_new == 1);
+    if (!(err < 3e-4)) {
+        fprintf(stderr, "%s: the logits differ after the keys were rotated, nmse = %g\n", arch.name.c_str(), err);
+        exit(1);
+    }
+}
+
 // a layer that the hooks do not see is refused, with `untested` as well: the attention of this architecture uses no cells
 static void check_unseen() {
     const auto model = tiny_arch_model({ "llama-embed" });
@@ -261,6 +315,7 @@ int main() {
         CHECK(model);
         check_evictions(model.get());
         check_queries(arch, model.get());
+        check_reindex(arch, model.get());
         run.insert(arch.name);
     }
     CHECK(run == listed);
