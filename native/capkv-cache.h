@@ -91,9 +91,10 @@ public:
     // evict down to n_target entries at the next update
     void request(llama_seq_id seq_id, uint32_t n_target) { evictor.request(kv.get_stream(seq_id), n_target); }
 
-    // see capkv_evictor: once the graphs of batches were seen; between two batches
+    // see capkv_evictor
     bool find_key_ropes(llama_kv_cache * kv_swa) { return evictor.find_key_ropes(kv_swa); }
-    bool shift_windows(llama_context * lctx, llama_seq_id seq_id, llama_pos delta) { return evictor.shift_windows(lctx, kv.get_stream(seq_id), delta); }
+    void windows_read(llama_seq_id seq_id, llama_pos offset) { evictor.windows_read(kv.get_stream(seq_id), offset); }
+    void shift_windows_read(llama_context * lctx, const std::function<void(llama_seq_id)> & drop) { evictor.shift_windows_read(lctx, drop); }
 
     // how the evictions since the last call went
     ggml_status take_status() { return evictor.take_status(); }

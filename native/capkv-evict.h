@@ -32,6 +32,8 @@ public:
         uint64_t n_reindexes = 0;
         int64_t  t_evict_us  = 0;
 
+        llama_pos window_shift = 0; // what the keys of the sliding windows still have to be rotated by
+
         std::vector<capacity> cap; // per layer, at the last eviction
     };
 
@@ -70,8 +72,13 @@ public:
     // how the evictions since the last call went
     ggml_status take_status();
 
-    // rotate the keys of the layers with sliding windows by so many positions; false if that failed
-    bool shift_windows(llama_context * lctx, uint32_t s, llama_pos delta);
+    // a saved state of the sliding windows alone was read: it may come from before the entries of the other layers got new RoPE positions
+    //   offset: that of the stream when it was saved
+    void windows_read(uint32_t s, llama_pos offset);
+
+    // rotate what was read so; not at once, because llama.cpp fills the tensors only after the state is parsed
+    //   drop: empties a sequence in all caches of the context; called where that fails
+    void shift_windows_read(llama_context * lctx, const std::function<void(llama_seq_id)> & drop);
 
     size_t n_bytes_work() const { return sched.n_bytes(); }
 
@@ -205,6 +212,9 @@ private:
     // the graphs for all layers of kv_swa, one after the other, until f is false
     bool each_window_graph(
             uint32_t s, const std::vector<int32_t> & idx, llama_pos delta, const std::function<bool(ggml_cgraph *, const capkv_inputs &)> & f) const;
+
+    // rotate the keys of kv_swa by so many positions; false if that failed
+    bool shift_windows(llama_context * lctx, uint32_t s, llama_pos delta);
 
     bool reserve_windows(const std::function<bool(ggml_cgraph *)> & f) const;
 };

@@ -1,6 +1,8 @@
 // new RoPE positions: when a sequence gets them, and the graphs that rotate its keys
 
 #include "capkv-evict.h"
+
+#include "capkv-error.h"
 #include "capkv-graph.h"
 
 #include "llama-impl.h"
@@ -167,11 +169,33 @@ bool capkv_evictor::shift_windows(llama_context * lctx, uint32_t s, llama_pos de
     if (!kv_swa || delta == 0) {
         return true;
     }
-    if (!sched.exists()) {
+    if (!sched.exists() && !reserve(lctx)) {
         return false;
     }
 
     return each_window_graph(s, capkv_positions::order(kv_swa->get_cells(s)), delta, [&](ggml_cgraph * gf, const capkv_inputs & inputs) {
         return sched.compute(lctx, gf, inputs) == GGML_STATUS_SUCCESS;
     });
+}
+
+void capkv_evictor::windows_read(uint32_t s, llama_pos offset) {
+    streams[s].window_shift = offset - positions.get(s).offset;
+}
+
+void capkv_evictor::shift_windows_read(llama_context * lctx, const std::function<void(llama_seq_id)> & drop) {
+    for (uint32_t s = 0; s < streams.size(); ++s) {
+        const llama_pos delta = streams[s].window_shift;
+        streams[s].window_shift = 0;
+
+        if (delta == 0) {
+            continue;
+        }
+        capkv_sched::wait(lctx);
+        if (!shift_windows(lctx, s, delta)) {
+            capkv_set_last_error("the sliding windows of a saved state could not be rotated: sequence " + std::to_string(s) +
+                    " is empty now and has to be read anew");
+            LLAMA_LOG_ERROR("%s: %s\n", __func__, capkv_last_error());
+            drop(s);
+        }
+    }
 }

@@ -118,6 +118,7 @@ bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, llama_seq_id
     }
 
     capkv_apply_pending_copies(lctx);
+    capkv_shift_windows_read(lctx);
 
     capkv_io_collect collected;
     write(collected);
@@ -158,6 +159,9 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     }
     if (head.version != 1 && head.version != CAPKV_FRAME_VERSION) {
         capkv_state_damaged("the version of its frame is " + std::to_string(head.version) + ", here it is " + std::to_string(CAPKV_FRAME_VERSION));
+    }
+    if (head.pos_offset < -CAPKV_STATE_MAX_POS || head.pos_offset > CAPKV_STATE_MAX_POS) {
+        capkv_state_damaged("its keys are rotated to positions that are too far");
     }
     return head;
 }
@@ -225,10 +229,8 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         }
         capkv_check_cells(mem, seq_id);
 
-        // a state of the sliding windows alone may come from before the entries of the other layers got new RoPE positions
-        auto & cache = *capkv_memory::find(mem);
-        if (seq_id != -1 && !cache.shift_windows(&lctx, seq_id, (llama_pos) (head.pos_offset - cache.pos_offset(seq_id)))) {
-            capkv_state_damaged("its sliding windows cannot be rotated to the positions of this context");
+        if (seq_id != -1) {
+            capkv_memory::find(mem)->windows_read(seq_id, (llama_pos) head.pos_offset);
         }
         if (seq_id != -1 && capkv_memory::find(mem)->n_used(seq_id) == 0) {
             mem->seq_rm(seq_id, -1, -1); // the cells of its sliding windows too

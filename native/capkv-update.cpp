@@ -21,6 +21,12 @@ void capkv_apply_pending_copies(llama_context & lctx) {
     }
 }
 
+void capkv_shift_windows_read(llama_context & lctx) {
+    if (auto * cache = capkv_memory::find(lctx.get_memory())) {
+        cache->shift_windows_read(&lctx, [&](llama_seq_id seq_id) { capkv_drop(lctx.get_memory(), seq_id); });
+    }
+}
+
 void capkv_drop(llama_memory_i * mem, llama_seq_id seq_id) {
     for (auto * kv : capkv_memory::caches(mem)) {
         kv->state_clear(seq_id);
@@ -63,7 +69,15 @@ private:
 };
 
 llama_memory_context_ptr capkv_init_update(capkv_cache * cache, llama_context * lctx, bool optimize) {
-    if (!cache || !cache->prepare_eviction(lctx, optimize)) {
+    if (!cache) {
+        return nullptr;
+    }
+
+    const bool evicts = cache->prepare_eviction(lctx, optimize);
+
+    capkv_shift_windows_read(*lctx);
+
+    if (!evicts) {
         return nullptr;
     }
     return std::make_unique<capkv_update_context>(*cache, lctx);

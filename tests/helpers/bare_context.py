@@ -8,8 +8,9 @@ N_SEQ, N_BATCH = 4, 32
 
 
 class Context(RawContext):
-    def __init__(self, path, policy="capkv", **options):
-        super().__init__(path, CapkvConfig(**{"budget": 64, "policy": policy, **options}), n_ctx=2048 * N_SEQ, n_batch=N_BATCH, n_seq=N_SEQ)
+    def __init__(self, path, policy="capkv", type_k=1, type_v=1, **options):
+        config = CapkvConfig(**{"budget": 64, "policy": policy, **options})
+        super().__init__(path, config, n_ctx=2048 * N_SEQ, n_batch=N_BATCH, n_seq=N_SEQ, type_k=type_k, type_v=type_v)
 
     def end(self, seq=0):
         """The next position."""

@@ -11,6 +11,9 @@ from capkv_edge.context import open_context
 from capkv_edge.kv import KvCache
 
 
+PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+
+
 class RawContext:
     """A model, a context on it, and a batch that is filled row by row.
 
@@ -88,6 +91,10 @@ class RawContext:
         """The positions that each head of each layer holds: one array per head."""
         return [self.kv.positions(layer, head, seq) for layer, head in self.kv.heads]
 
+    def rope(self, seq=0) -> list:
+        """The positions that their keys are rotated to."""
+        return [self.kv.positions(layer, head, seq, rope=True) for layer, head in self.kv.heads]
+
     # --- states: of one sequence, or with seq = None of all ---
 
     def get(self, seq=None) -> bytes:
@@ -102,6 +109,17 @@ class RawContext:
         """How many bytes were read; 0 where the state is refused."""
         args = (self.ctx, (ctypes.c_uint8 * len(data)).from_buffer_copy(data), len(data))
         return llama_cpp.llama_state_set_data(*args) if seq is None else llama_cpp.llama_state_seq_set_data(*args, seq)
+
+    def get_part(self, seq) -> bytes:
+        """The layers that no rollback brings back: those with sliding windows, and the recurrent ones."""
+        size = llama_cpp.llama_state_seq_get_size_ext(self.ctx, seq, PARTIAL_ONLY)
+        data = (ctypes.c_uint8 * size)()
+        assert llama_cpp.llama_state_seq_get_data_ext(self.ctx, data, size, seq, PARTIAL_ONLY) == size
+        return bytes(data)
+
+    def set_part(self, data: bytes, seq) -> int:
+        data = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        return llama_cpp.llama_state_seq_set_data_ext(self.ctx, data, len(data), seq, PARTIAL_ONLY)
 
     def save_file(self, path, seq, ids) -> int:
         """True or the number of bytes; 0 where it failed. ids: the tokens that the state is of."""

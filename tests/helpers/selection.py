@@ -23,21 +23,23 @@ def arguments(seq, layer, attention):
     """The arguments of the references in reference_peers. K is after RoPE, and without the Hadamard rotation of a quantized K."""
     quantized = layer.type_k in (2, 3, 6, 7, 8)
     k = reference.hadamard(layer.k) if quantized and layer.d_k % 64 == 0 else layer.k
-    next_pos = int(seq.pos_cells.max()) + 1
-    args = dict(k=k, v=layer.v, pos=layer.pos, next_pos=next_pos, base=attention.base, neox=attention.neox)
+    next_pos = int(seq.pos_cells.max()) + 1 - seq.offset  # all positions are those that the attention sees
+    args = dict(k=k, v=layer.v, pos=layer.pos - seq.offset, next_pos=next_pos, base=attention.base, neox=attention.neox)
     if layer.q_mean is not None:
         args |= dict(q_mean=layer.q_mean)
     if layer.q_cov is not None:
         args |= dict(q_cov=layer.q_cov - np.einsum("hi,hj->hij", layer.q_mean, layer.q_mean))
     if layer.q_res is not None and len(layer.q_res):
-        args |= dict(q=layer.q_res, q_pos=seq.res_pos[seq.res_pos >= 0])
+        args |= dict(q=layer.q_res, q_pos=seq.res_pos[seq.res_pos >= 0] - seq.offset)
     if layer.q_last is not None and len(layer.q_last):
-        args |= dict(q=layer.q_last, q_pos=np.sort(seq.last_pos[seq.last_pos >= 0]))
+        args |= dict(q=layer.q_last, q_pos=np.sort(seq.last_pos[seq.last_pos >= 0]) - seq.offset)
     return args | dict(scale=attention.scale, rotation=attention.rotation)
 
 
 def scores(policy, seq, layer, attention):
     args = arguments(seq, layer, attention)
+    if policy == "leverage":
+        args |= dict(pos=layer.rope_pos)  # its keys are rotated back
     if policy not in ("capkv", "capkv-ref"):
         return getattr(reference_peers, policy)(**args)
     k, v, next_pos, base, neox, rotation = (args[name] for name in ("k", "v", "next_pos", "base", "neox", "rotation"))

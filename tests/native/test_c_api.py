@@ -113,6 +113,7 @@ failed(lib.capkv_get_positions(NULL, 0, 0, 0, one, 1), -1, none)
 failed(lib.capkv_get_positions(ctx, 9, 0, 0, one, 1), -1, "seq_id = 9")
 failed(lib.capkv_get_positions(ctx, 0, 2, 0, one, 1), -1, "layer = 2")
 failed(lib.capkv_get_positions(ctx, 0, 0, -1, one, 1), -1, "head = -1: allowed is 0 to 1")
+failed(lib.capkv_get_rope_positions(ctx, 9, 0, 0, one, 1), -1, "seq_id = 9")
 
 for args in ((NULL, p, score_input(), out), (b"CPU", NULL, score_input(), out), (b"CPU", p, NULL, out), (b"CPU", p, score_input(), NULL)):
     failed(lib.capkv_score(*args), False, "NULL is not allowed")

@@ -5,6 +5,7 @@ import ctypes
 import llama_cpp
 import numpy as np
 import pytest
+import saved_state
 import tiny_archs
 from sequences import Context
 
@@ -74,3 +75,39 @@ def test_the_tail_begins_after_an_image_that_is_not_there_in_full(context, n_aft
     assert context.stats(0).n_evictions > 1
     for head in context.held(0):
         assert head[-RECENT:].tolist() == list(range(end + 360 - RECENT, end + 360))
+
+
+def image_keys(context, at):
+    """Keys of the image at a position, in the first layer: [n_head_kv, N_IMAGE, d], and what they are rotated to."""
+    layer = saved_state.parse(context.save(0), has_ext=True).layers[0]
+    found = np.stack([np.flatnonzero(row == at) for row in layer.pos])
+    assert found.shape[1] == N_IMAGE
+    return np.stack([k[i] for k, i in zip(layer.k, found)]), np.stack([rope[i] for rope, i in zip(layer.rope_pos, found)])
+
+
+def test_an_image_goes_on_sharing_one_rope_position(tmp_path):
+    tiny_archs.write_mrope(tmp_path / "model.gguf")
+    options = dict(n_seq=1, budget=64, recent=32, type_k=0, type_v=0)
+    moved, plain = (Context(tmp_path / "model.gguf", reindex=mode, **options) for mode in ("always", "never"))
+    moved.read(200, 0)
+    moved.compress(0)
+    offset = moved.stats(0).pos_offset
+    at = read_image(moved)
+    assert offset == 200 - 64 == moved.stats(0).pos_offset and at == 200
+
+    # an image that comes after the change is rotated as one that is read so much earlier
+    plain.read(at - offset, 0)
+    assert read_image(plain) == at - offset
+    keys, rope = image_keys(moved, at)
+    np.testing.assert_array_equal(rope, at - offset)
+    np.testing.assert_allclose(keys, image_keys(plain, at - offset)[0], atol=1e-4)
+
+    # and one that moves keeps its height and width: it is where it would be, had it been read there
+    read_text(moved, at + WIDTH, 32 - N_IMAGE)
+    moved.read(N_IMAGE, 0)
+    assert moved.compress(0, 72) > 0
+    shared = [rope[held == at] for held, rope in zip(moved.held(0), moved.rope(0))]
+    assert all(len(set(some.tolist())) == 1 for some in shared if len(some)) and sum(map(len, shared)) > N_IMAGE
+    assert all((np.diff(rope) >= 0).all() for rope in moved.rope(0))
+    moved.close()
+    plain.close()

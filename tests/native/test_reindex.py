@@ -164,3 +164,22 @@ def test_sequences_have_offsets_of_their_own_which_copies_and_states_carry(seque
     for seq in (1, 0):
         assert ctx.set(data, seq) == len(data) and offsets()[seq] == one
         assert ctx.go_on(40, seq) == want
+
+
+def test_windows_saved_before_a_change_of_the_offset_are_rotated_after_it(tmp_path):
+    """A server's checkpoint of the window layers, which it restores when a text is taken back."""
+    tiny_models.write_gemma3(tmp_path / "gemma.gguf", n_ctx=256)
+    ctx = Context(tmp_path / "gemma.gguf", recent=16, type_k=0, type_v=0)
+    ctx.read(text(250))
+    windows = ctx.get_part(0)
+    ctx.read(text(20, seed=1))
+    assert ctx.stats(0).n_reindexes == 1 and ctx.stats(0).pos_tail <= 250
+    assert ctx.rm(0, 250, -1)
+    there = ctx.get(0)
+    want, logits = ctx.go_on(30)
+    assert ctx.set(there, 0) == len(there)
+    assert ctx.set_part(windows, 0) == len(windows)
+    again, same = ctx.go_on(30)
+    assert again == want
+    np.testing.assert_allclose(np.frombuffer(same, np.float32), np.frombuffer(logits, np.float32), atol=0.05)
+    ctx.close()

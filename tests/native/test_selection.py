@@ -105,6 +105,13 @@ def test_the_reference_would_keep_the_same(make_llama, model, policy):
     assert evict_and_compare(llm, policy, attention_of, has_ext="M-RoPE" in name) < 0.01
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_reference_would_keep_the_same_once_entries_have_new_positions(make_llama, tiny_llama, policy):
+    llm = make(make_llama, tiny_llama, policy, kv_reindex="always")
+    assert evict_and_compare(llm, policy, lambda il: NORM) < 0.01
+    assert llm.kv_stats().pos_offset > 500
+
+
 def test_heads_that_are_scored_one_after_the_other_look_at_queries_of_their_own(make_llama, tmp_path):
     """So many entries that the work of two heads would be too much at once."""
     tiny_models.write_llama(tmp_path / "model.gguf", n_ctx=8192, n_layer=1)
