@@ -30,7 +30,7 @@ def k_rows(data, cache_type, n, n_embd_k=64):
     block, size = {0: (1, 4), 1: (1, 2), 30: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)}[cache_type]
     row = n_embd_k // block * size
     n_meta = struct.unpack_from("<Q", data, 25)[0]  # native/capkv-state-io.cpp: the tensors follow all the rest
-    start = 57 + n_meta
+    start = 65 + n_meta
     return [data[start + i * row : start + (i + 1) * row] for i in range(n)]
 
 
