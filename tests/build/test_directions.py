@@ -52,7 +52,7 @@ MAY_INCLUDE = {
 }
 
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room
-MAY_IMPORT = {"": set(), "llama": {""}, "chat": {"", "llama"}, "bench": {""}}
+MAY_IMPORT = {"": set(), "llama": {""}, "recall": {""}, "chat": {"", "llama", "recall"}, "bench": {"", "recall"}}
 
 
 def part_of(path: str) -> str | None:

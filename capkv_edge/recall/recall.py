@@ -1,0 +1,98 @@
+"""Recall for a Llama with a budget: what its cache has evicted is found again in the text that was read."""
+
+from ..kv import KvCache
+from ..vocab import Vocab
+from .archive import Archive
+from .choice import QUOTA, Choice, Gate, Recalled
+from .held import Held
+from .query import Weigher
+
+
+class Recall:
+    """Finds again what a Llama's cache has evicted.
+
+    It reads the Llama's token ids by itself, whenever it is asked: after a rollback or load_session() too. In memory alone; what it
+    holds is made anew from the token ids, in seconds for a million of them.
+
+    Args:
+        llm: a capkv_edge.Llama. Without a budget nothing is evicted, so nothing comes back.
+        quota: tokens that may come back for one turn, marks included.
+        left_out: [(begin, end)] of positions that are not to be found: of a session, what `left_out` was when it was saved.
+        gate: what a passage must hold of a query to come back.
+
+    Raises:
+        NoIndexError: SQLite has no FTS5 here.
+        ValueError: quota is below 0.
+    """
+
+    def __init__(self, llm, quota: int = QUOTA, left_out=(), gate: Gate | None = None):
+        if quota < 0:
+            raise ValueError(f"quota = {quota}: allowed is 0 or more")
+        self.llm, self.quota = llm, quota
+        self.archive = Archive(Vocab(llm.model).piece)
+        for begin, end in left_out:
+            self.archive.leave_out(begin, end)
+        self._choice = Choice(self.archive, Weigher(self._tokenize, llm.n_vocab()), lambda text: len(self._tokenize(text)), gate)
+        self._shown = []  # (begin, end, passages) of what was put into the text
+
+    @property
+    def left_out(self) -> list:
+        """[(begin, end)] of positions that are a part of the text and not of the conversation: what was recalled itself."""
+        return list(self.archive.gaps)
+
+    def _tokenize(self, text: str) -> list:
+        return self.llm.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=False)
+
+    # --- following the text ---
+
+    def follow(self) -> None:
+        """Index what has left the exact tail since the last call. All other methods do it first."""
+        llm = self.llm
+        tokens = llm.input_ids[: llm.n_tokens]
+        n_same = self.archive.n_shared(tokens)
+        if n_same < self.archive.n_tokens:
+            self.rewind(n_same)
+        self.archive.extend(tokens[n_same:].tolist(), llm.kv_stats().pos_tail if llm.kv_config else 0)
+
+    def rewind(self, n: int) -> None:
+        """Forget what was read from position n on. follow() finds out where tokens differ; this is for those that are read again."""
+        self.archive.rewind(n)
+        self._shown = [one for one in self._shown if one[0] < n]
+
+    def _held(self) -> Held:
+        return Held(KvCache(self.llm.ctx, self.llm.kv_config) if self.llm.kv_config else None)
+
+    # --- what comes back ---
+
+    def find(self, text: str) -> Recalled | None:
+        """What comes back for a user's turn with this text, within the quota; None where nothing does.
+
+        A passage comes back if most heads no longer hold it, it passes the gate, and no copy of it from an earlier turn is still held.
+        """
+        if not self.quota:
+            return None
+        self.follow()
+        held = self._held()
+        shown = [one for begin, end, passages in self._shown if not held.is_gone(begin, end) for one in passages]
+
+        def is_wanted(passage) -> bool:
+            is_new = all(passage.end <= one.begin or one.end <= passage.begin for one in shown)
+            return is_new and held.is_gone(passage.begin, passage.end)
+
+        return self._choice.find(text, self.quota, is_wanted)
+
+    def put(self, recalled: Recalled, begin: int, end: int) -> None:
+        """Say that what find() gave stands at positions `begin` to `end`, before these are read: it is not a part of the conversation,
+        and does not come back twice.
+
+        Raises:
+            ValueError: these positions were read before.
+        """
+        self.archive.leave_out(begin, end)
+        self._shown.append((begin, end, recalled.passages))
+
+    def search(self, text: str, n_max: int = 5) -> list:
+        """[(Hit, whether it is gone from the cache)] for a query by hand, the best first, whether or not it passes the gate."""
+        self.follow()
+        held = self._held()
+        return [(hit, held.is_gone(hit.passage.begin, hit.passage.end)) for hit in self._choice.search(text, n_max)]
