@@ -140,6 +140,10 @@ def setups(policy: str, budget: str, type: str, setup: str) -> list:
     return list(dict.fromkeys(out))
 
 
-def setups_of(given: SimpleNamespace) -> list:
-    """setups() of a command's shared options."""
-    return setups(*(getattr(given, name) for name in COMPARED))
+def setups_of(given: SimpleNamespace, recall: bool = False) -> list:
+    """setups() of a command's shared options. Raises ValueError for one with recall where the command does not measure it."""
+    found = setups(*(getattr(given, name) for name in COMPARED))
+    for one in found:
+        if one.recall and not recall:
+            raise ValueError(f"setup = {one.name}: retrieval alone measures recall")
+    return found

@@ -1,5 +1,7 @@
 """Long conversations: facts are told once and early, and a program can tell whether a rule was kept."""
 
+import re
+
 import pytest
 from fake_engine import FakeEngine, solve
 from hypothesis import given, settings
@@ -32,6 +34,15 @@ def test_a_fact_is_told_once_and_before_all_other_talk(index, turns, share, seed
     for i, item in enumerate(text.items):
         assert [k for k, content in enumerate(said) if item.expected[0].lower() in content.lower()] == [2 * i]
         assert item.score(solve(prompt(text, item))) == 1 and item.score("") == 0
+
+
+def test_a_question_in_other_words_shares_none_with_the_fact():
+    for fact in FACTS:
+        told, asked = (set(re.findall(r"\w{4,}", text.lower())) for text in (fact.told, fact.reworded))
+        assert asked and not told & asked
+    plain, reworded = make("recall", share=4), make("recall_reworded", share=4)
+    assert {item.question for item in plain.items} <= {fact.question for fact in FACTS}
+    assert {item.question for item in reworded.items} <= {fact.reworded for fact in FACTS}
 
 
 @pytest.mark.parametrize("name", ["instruction", "instruction_shown"])

@@ -1,11 +1,13 @@
 """Short names of setups, and the options that make setups."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capkv_edge import policies
-from capkv_edge.bench.options import numbers, policy_names, setups
+from capkv_edge.bench.options import numbers, policy_names, setups, setups_of
 from capkv_edge.bench.run.setups import N_BATCH_MAX, N_PAD, SHIFT, Setup
 from capkv_edge.config import CACHE_TYPES
 
@@ -17,10 +19,12 @@ BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0"
     budget=st.integers(70, 100_000),
     kind=st.sampled_from(list(CACHE_TYPES)),
     options=st.sampled_from(["", ",novelty=0", ",novelty=2.5,sink=8"]),
+    recall=st.booleans(),
 )
-def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options):
-    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}")
-    assert Setup.parse(setup.name) == setup
+def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options, recall):
+    recall = recall and policy != SHIFT
+    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}" + "+recall" * recall)
+    assert Setup.parse(setup.name) == setup and bool(setup.recall) == recall
     assert (setup.policy, setup.budget, setup.type) == (policy, budget, kind)
 
 
@@ -60,11 +64,27 @@ def test_equal_bytes_are_never_more(n_ctx, kind, other):
         ("capkv@512,novelty", "not OPTION=VALUE"),
         ("capkv@512,novelty=many", "novelty"),
         ("capvk@512", "no policy 'capvk'"),
+        ("capkv@512+memory", r"behind \+ allowed is recall"),
+        ("capkv@512+", r"behind \+ allowed is recall"),
+        ("shift@512+recall", "with recall allowed is full, a cache type or a policy"),
     ],
 )
 def test_a_wrong_part_is_named(name, says):
     with pytest.raises(ValueError, match=says):
         Setup.parse(name)
+
+
+def test_recall_is_a_part_of_a_setup_and_of_its_rows():
+    plain, more = Setup.parse("capkv@512"), Setup.parse("capkv@512+recall")
+    assert more.fields == {**plain.fields, "setup": "capkv@512+recall", "recall": 256} and "recall" not in plain.fields
+    assert Setup.parse("full+recall").name == "full+recall" and Setup.parse("q8_0+recall").type == "q8_0"
+
+
+def test_a_command_that_does_not_measure_recall_refuses_it():
+    given = SimpleNamespace(policy="capkv", budget="512", type="f16", setup="capkv@512+recall")
+    assert [one.name for one in setups_of(given, recall=True)] == ["full", "capkv@512", "capkv@512+recall"]
+    with pytest.raises(ValueError, match=r"setup = capkv@512\+recall: retrieval alone measures recall"):
+        setups_of(given)
 
 
 def test_a_text_too_short_for_equal_bytes_is_refused():

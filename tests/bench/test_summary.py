@@ -18,6 +18,11 @@ def compared(rows, kind="fidelity"):
     return summary.comparisons(summary.summaries(rows, kind))
 
 
+def test_setups_with_recall_are_series_of_their_own():
+    assert summary.series_of("capkv@512:q8_0,sink=8+recall") == "capkv:q8_0,sink=8+recall"
+    assert summary.series_of("capkv@512+recall") == "capkv+recall" and summary.series_of("full+recall") == "full+recall"
+
+
 def one_group(n_docs=12, seed=0, names=PAIR):
     return bench_rows.fidelity(n_docs, seed, names, corpora=("novel",), lengths=(4096,))
 

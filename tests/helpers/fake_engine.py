@@ -9,6 +9,7 @@ import numpy as np
 from capkv_edge.bench.run.setups import Setup
 from capkv_edge.bench.tasks.dialogues import RULES
 from capkv_edge.bench.tasks.ruler import N_COMMON, N_FREQUENT
+from capkv_edge.recall.held import Held
 
 BOS, EOG = 0, 1
 
@@ -46,6 +47,9 @@ class FakeEngine:
     def detokenize(self, tokens):
         return "".join(self.words[token] for token in tokens)
 
+    def piece(self, token):
+        return self.words[token].encode()
+
     def is_eog(self, token):
         return token == EOG
 
@@ -60,13 +64,27 @@ class FakeEngine:
     def bytes_per_token(self, kind):
         return {"f16": 64.0, "q8_0": 34.0, "q4_0": 16.0}[kind]
 
-    def open(self, setup: Setup, n_ctx, n_batch=None):
+    def open(self, setup: Setup, n_ctx, n_batch=None, n_more=0):
         self.streams.append(FakeStream(self, setup.for_context(n_ctx, self.bytes_per_token), n_ctx))
         return self.streams[-1]
 
 
+class FakeCache:
+    """A kv.KvCache with one head, which holds the first n positions."""
+
+    heads = [(0, 0)]
+
+    def __init__(self, n):
+        self.n = n
+
+    def positions(self, layer, head, seq_id):
+        return np.arange(self.n)
+
+
 class FakeStream:
-    """`log` lists what was done to it: texts that were read, "compress", "back"."""
+    """`log` lists what was done to it: texts that were read, "compress", "back". With a policy the first n_held tokens alone are held."""
+
+    n_held = 0
 
     def __init__(self, engine, setup, n_ctx):
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
@@ -113,6 +131,13 @@ class FakeStream:
         self.n_most = max(self.n_most, len(self.tokens) + 1)
         del self._left[: n_max - 1]
         return out
+
+    @property
+    def n_gone(self):
+        return len(self.tokens)
+
+    def held(self):
+        return Held(FakeCache(self.n_held))
 
     def compress(self):
         self.log.append("compress")

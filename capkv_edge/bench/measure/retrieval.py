@@ -4,6 +4,7 @@ Each setup reads a text once. Mode "blind": the text is read, the cache is evict
 asked alone, from that same state. Mode "aware": the question is read with the text, and the eviction comes before the answer.
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +19,7 @@ from ..run.setups import Setup
 from ..tasks import haystacks, registry
 from ..tasks.questions import Item, Text
 from . import divergence
+from .recalling import Recalling
 
 MODES = ("blind", "aware")
 
@@ -168,36 +170,79 @@ def nll_of(stream, opening: list, expected: list) -> float:
     return -float(np.concatenate(found).mean())
 
 
-def ask(stream, reader: Reader, text: Text, mode: str) -> tuple:
-    """Read a text into an empty stream and ask its questions: ([{depth, question, expected, answer, score, nll}], memory).
+class Reading:
+    """A text that a stream reads, to be asked its questions: several times, where only what comes back with them differs.
 
-    nll is None where more than one string is right. memory is Stream.memory() after the eviction.
+    `memory` is Stream.memory() after the last eviction.
     """
-    stream.read(reader.prefix(text))
-    if mode == "aware":
-        stream.read(reader.question(text.items[0]))
-    stream.compress()
-    memory = stream.memory()
-    mark = stream.mark()
-    out = []
-    for i, item in enumerate(text.items):
-        if i:
-            stream.back(mark)
-        opening = ([] if mode == "aware" else reader.question(item)) + reader.opening(text, item)
-        stream.read(opening)
-        said, nll = answer(stream, item), None
-        if item.has_one_answer:
-            stream.back(mark)
-            nll = nll_of(stream, opening, reader.engine.tokenize(" " + item.expected[0]))
-        asked = dict(depth=item.depth, question=item.question.strip(), expected=list(item.expected))
-        out.append({**asked, "answer": said, "score": item.score(said), "nll": nll})
-    return out, memory
+
+    def __init__(self, stream, reader: Reader, text: Text, mode: str):
+        self.stream, self.reader, self.text, self._is_aware = stream, reader, text, mode == "aware"
+        self._recalling = None
+        stream.read(reader.prefix(text))
+        if not self._is_aware:
+            self._evict()
+
+    def _evict(self) -> None:
+        self.stream.compress()
+        self.memory = self.stream.memory()
+        self._mark, self._is_at_mark = self.stream.mark(), True
+
+    def _return(self) -> None:
+        if not self._is_at_mark:
+            self.stream.back(self._mark)
+        self._is_at_mark = False
+
+    def _question(self, item: Item, quota: int) -> tuple:
+        """Tokens of a question with what comes back, and what the row says of that."""
+        question = self.reader.question(item)
+        if not quota:
+            return question, {}
+        if self._recalling is None:
+            self._recalling = Recalling(self.stream, self.reader.count)
+            self._recalling.add(self.reader.prefix(self.text), self.stream.n_gone)
+        found, said = self._recalling.find(item.question, quota)
+        return question + self.reader.engine.tokenize(found), said
+
+    def ask(self, quota: int = 0) -> list:
+        """[{depth, question, expected, answer, score, nll}] of the text's questions; nll is None where more than one string is right.
+
+        quota: tokens of the text that may come back with a question, in the end of the user's turn; 0 is no recall.
+        """
+        stream, reader, out = self.stream, self.reader, []
+        for item in self.text.items:
+            question, said = self._question(item, quota)
+            if self._is_aware:
+                stream.read(question)
+                self._evict()
+            opening = ([] if self._is_aware else question) + reader.opening(self.text, item)
+            self._return()
+            stream.read(opening)
+            reply, nll = answer(stream, item), None
+            if item.has_one_answer:
+                self._return()
+                nll = nll_of(stream, opening, reader.engine.tokenize(" " + item.expected[0]))
+            asked = dict(depth=item.depth, question=item.question.strip(), expected=list(item.expected))
+            out.append({**asked, "answer": reply, "score": item.score(reply), "nll": nll, **said})
+        return out
+
+    @property
+    def bytes_recall(self) -> int:
+        """Memory of token ids and index, after ask() with a quota."""
+        return self._recalling.n_bytes
+
+
+@contextlib.contextmanager
+def reading_of(stream, reader: Reader, text: Text, mode: str):
+    """A Reading, whose stream is closed in the end."""
+    with stream:
+        yield Reading(stream, reader, text, mode)
 
 
 # --- the run ---
 
 
-class _Reading:
+class _Job:
     """A text of a condition, read by a setup: what one row is of."""
 
     def __init__(self, engine, reader, plan, condition, index, setup):
@@ -223,15 +268,29 @@ class _Reading:
             **setup_fields(engine, setup, self.n_ctx),
         )
 
-    def measure(self) -> dict:
+    def read(self, n_more: int):
+        """The text, read into a stream of its own: a context manager that gives a Reading. n_more: positions beside the text's."""
         text = self._text or make_text(self.reader, self.plan, self.condition, self.index)
-        with self.engine.open(self.setup, self.n_ctx) as stream:
-            items, memory = ask(stream, self.reader, text, self.condition.mode)
-        means = {}
+        base = dataclasses.replace(self.setup, recall=0)
+        return reading_of(self.engine.open(base, self.n_ctx, n_more=n_more), self.reader, text, self.condition.mode)
+
+    def ask(self, reading: Reading) -> dict:
+        """The row of the answers."""
+        items, means = reading.ask(self.setup.recall), {}
         for name in ("score", "nll"):
             found = [item[name] for item in items]
             means[name] = None if None in found else sum(found) / len(found)
-        return {**self.row, **memory, "n_tokens": self.reader.size(text), **means, "items": items}
+        memory = {**reading.memory, **({"bytes_recall": reading.bytes_recall} if self.setup.recall else {})}
+        return {**self.row, **memory, "n_tokens": self.reader.size(reading.text), **means, "items": items}
+
+
+def _groups(setups: list, mode: str) -> list:
+    """Lists of setups that read a text once: in mode "blind" those of a policy that differ in recall alone."""
+    groups = {}
+    for setup in setups:
+        is_shared = setup.on and mode == "blind"
+        groups.setdefault(dataclasses.replace(setup, recall=0) if is_shared else setup, []).append(setup)
+    return list(groups.values())
 
 
 def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
@@ -252,16 +311,21 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
 
     def measure(conditions, setups):
         nonlocal done
-        for index, one, setup in product(range(plan.n_texts), conditions, setups):
-            progress(done, total, f"{one.task} {one.length} {one.mode}, text {index + 1}: {setup.name}")
-            reading = _Reading(engine, reader, plan, one, index, setup)
-            if store.done(reading.row):
-                row = None
-            else:
-                row = {**reading.measure(), **common}
-                store.add(row)
-            done += 1
-            yield one, key_of(reading.row), row
+        for index, one in product(range(plan.n_texts), conditions):
+            for group in _groups(setups, one.mode):
+                jobs = [_Job(engine, reader, plan, one, index, setup) for setup in group]
+                todo = [job for job in jobs if not store.done(job.row)]
+                with contextlib.ExitStack() as stack:
+                    reading = None
+                    for job in jobs:
+                        progress(done, total, f"{one.task} {one.length} {one.mode}, text {index + 1}: {job.setup.name}")
+                        row = None
+                        if job in todo:
+                            reading = reading or stack.enter_context(job.read(max(job.setup.recall for job in todo)))
+                            row = {**job.ask(reading), **common}
+                            store.add(row)
+                        done += 1
+                        yield one, key_of(job.row), row
 
     conditions, setups = plan.conditions, plan.setups
     if plan.min_base:

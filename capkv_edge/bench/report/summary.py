@@ -47,6 +47,11 @@ class Summary:
         return series_of(self.setup)
 
     @property
+    def is_full(self) -> bool:
+        """Whether it is the full cache that all others are compared with."""
+        return self.setup == "full"
+
+    @property
     def share(self) -> float:
         """Bytes held as a share of the full f16 cache."""
         return self.bytes_total / self.bytes_full if self.bytes_full else nan
@@ -93,8 +98,8 @@ def figure_of(kind: Kind, name: str):
 
 
 def series_of(setup: str) -> str:
-    """ "capkv@512:q8_0" -> "capkv:q8_0"."""
-    return re.sub(r"@[^:,]*", "", setup, count=1)
+    """ "capkv@512:q8_0+recall" -> "capkv:q8_0+recall"."""
+    return re.sub(r"@[^:,+]*", "", setup, count=1)
 
 
 def _sortable(value) -> tuple:
@@ -181,7 +186,7 @@ def compare(own: Summary, other: Summary, figure: str, equal: str = "") -> Compa
 
 def _equal(own: Summary, other: Summary) -> str | None:
     """What makes two setups comparable (as Comparison.equal); None where nothing does."""
-    if other.policy is None and other.type_k == "f16":
+    if other.is_full:
         return None if own.kind.base_is_full else ""
     if other.series == own.series:
         return None

@@ -79,6 +79,10 @@ class Engine:
         """The text of token ids. Bytes that are no UTF-8 become U+FFFD."""
         return self.model.detokenize(list(tokens)).decode("utf-8", "replace")
 
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a text: bytes; nothing for a control token."""
+        return self._vocab.piece(token)
+
     def is_eog(self, token: int) -> bool:
         """Whether the model ends its reply with this token."""
         return self._vocab.is_eog(token)
@@ -93,14 +97,14 @@ class Engine:
 
     # --- contexts ---
 
-    def open(self, setup: Setup, n_ctx: int, n_batch: int | None = None) -> Stream:
-        """A new, empty context for one sequence of up to n_ctx tokens.
+    def open(self, setup: Setup, n_ctx: int, n_batch: int | None = None, n_more: int = 0) -> Stream:
+        """A new, empty context for one sequence of up to n_ctx tokens, and n_more that do not count for "=TYPE" and bytes_full.
 
         Raises:
             ValueError: the model cannot have this context; names the setup and the reason.
         """
         setup = setup.for_context(n_ctx, self.bytes_per_token)
-        return Stream(self, setup, n_ctx, n_batch)
+        return Stream(self, setup, n_ctx, n_batch, n_more)
 
     def make_context(self, setup: Setup, n_ctx: int, n_batch: int):
         """The `llama_context *` for a resolved setup; the caller frees it. Raises ValueError as open()."""

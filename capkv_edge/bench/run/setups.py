@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ...config import CACHE_TYPES, CapkvConfig, options, policies
+from ...recall.choice import QUOTA
 
 SHIFT = "shift"
 
@@ -17,6 +18,9 @@ NAMES = {
     "shift@512": "llama.cpp's context shift in as many cells as a budget of 512 has: when they are full, half of what comes after "
     "the first four tokens is removed",
     "capkv@512,novelty=0": "a policy with one of its options",
+    "capkv@512+recall": "the same, and passages of the text that most heads no longer hold come back with the question (in `retrieval` "
+    "alone)",
+    "full+recall": "the full cache, and passages of the text come back with the question although nothing is evicted",
 }
 
 #: llama.cpp pads a cache to a multiple of N_PAD cells; cells beyond the budget are the headroom, which takes the next batch
@@ -34,10 +38,19 @@ class Setup:
     budget: int | str = 0
     type: str = "f16"  #: of K and V
     options: tuple = ()  #: (name, text of the value) of policy options, as given
+    recall: int = 0  #: tokens of the text that may come back with a question
 
     @classmethod
     def parse(cls, text: str) -> "Setup":
         """The setup of a short name. Raises ValueError that says which part of it is wrong and what is allowed."""
+        whole, plus, more = text.partition("+")
+        if plus and more != "recall":
+            raise ValueError(f"setup = {text}: behind + allowed is recall")
+        if plus:
+            base = cls.parse(whole)
+            if base.policy == SHIFT:
+                raise ValueError(f"setup = {text}: with recall allowed is full, a cache type or a policy")
+            return dataclasses.replace(base, recall=QUOTA)
         head, *pairs = text.split(",")
         head, _, kind = head.partition(":")
         policy, at, budget = head.partition("@")
@@ -70,10 +83,11 @@ class Setup:
     @property
     def name(self) -> str:
         """The short name, which parse() reads."""
+        recall = "+recall" if self.recall else ""
         if self.policy is None:
-            return "full" if self.type == "f16" else self.type
+            return ("full" if self.type == "f16" else self.type) + recall
         kind = "" if self.type == "f16" else ":" + self.type
-        return f"{self.policy}@{self.budget}{kind}" + "".join(f",{name}={value}" for name, value in self.options)
+        return f"{self.policy}@{self.budget}{kind}" + "".join(f",{name}={value}" for name, value in self.options) + recall
 
     @property
     def on(self) -> bool:
@@ -101,7 +115,8 @@ class Setup:
     def fields(self) -> dict:
         """The fields of a row that say which setup it is of."""
         kinds = dict(type_k=self.type, type_v=self.type)
-        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options))
+        recall = dict(recall=self.recall) if self.recall else {}
+        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options), **recall)
 
     def config(self) -> CapkvConfig:
         """The policy's options. Raises ValueError where they clash."""

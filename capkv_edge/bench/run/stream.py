@@ -7,19 +7,20 @@ import numpy as np
 
 from ... import _log
 from ...kv import KvCache
+from ...recall.held import Held
 from .setups import SHIFT, Setup
 
 N_KEEP = 4  # first tokens that a context shift keeps: as many as the sinks of a budget
 
 
 class Stream:
-    """Made by Engine.open(). `setup` is resolved: its budget is a number."""
+    """Made by Engine.open(). `setup` is resolved: its budget is a number. It takes n_ctx + n_more tokens."""
 
-    def __init__(self, engine, setup: Setup, n_ctx: int, n_batch: int | None = None):
+    def __init__(self, engine, setup: Setup, n_ctx: int, n_batch: int | None = None, n_more: int = 0):
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
         self.n_batch = n_batch or setup.n_batch
         self.n_tokens = 0  #: tokens read so far
-        self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx
+        self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx + n_more
         self._n_past = 0  # next position: n_tokens less the tokens that context shifts removed
         self._n_shifted = self._n_shifts = 0
         self.ctx = engine.make_context(setup, self._n_cells, self.n_batch)
@@ -123,6 +124,15 @@ class Stream:
         """Evict down to the budget now; does nothing in a setup without a policy."""
         if self._kv is not None:
             self._kv.compress()
+
+    def held(self) -> Held:
+        """What each KV head holds now."""
+        return Held(self._kv)
+
+    @property
+    def n_gone(self) -> int:
+        """Every head holds every token from this position on. Without a policy none is taken to be held: all that was read."""
+        return self._kv.stats().pos_tail if self._kv is not None else self.n_tokens
 
     def mark(self):
         """What back() needs to return to this point, any number of times. It has no logits: after back(), read a token first."""

@@ -30,23 +30,27 @@ _SHIPS = "Albatross Meridian Nightingale Poseidon Stormcloud Kingfisher Wanderer
 class Fact:
     told: str  #: the sentence up to the value
     question: str
+    reworded: str  #: the question in other words, none of which is in `told` but small ones
     values: str = ""  #: words to choose from; empty: a number of four digits
 
 
 FACTS = (
-    Fact("My dentist is called Dr.", "What is the name of my dentist?", _SURNAMES),
-    Fact("My sister has moved to", "Which city has my sister moved to?", _CITIES),
-    Fact("I have a dog named", "What is the name of my dog?", _PETS),
-    Fact("The code of my locker is", "What is the code of my locker?"),
-    Fact("The instrument that I play is the", "Which instrument do I play?", _INSTRUMENTS),
-    Fact("My grandmother's name is", "What is my grandmother's name?", _NAMES),
-    Fact("My parking permit has the number", "Which number does my parking permit have?"),
-    Fact("My uncle's boat is called", "What is my uncle's boat called?", _SHIPS),
+    Fact("My dentist is called Dr.", "What is the name of my dentist?", "Who looks after my teeth?", _SURNAMES),
+    Fact("My sister has moved to", "Which city has my sister moved to?", "Where does my sibling live now?", _CITIES),
+    Fact("I have a dog named", "What is the name of my dog?", "What do I call my puppy?", _PETS),
+    Fact("The code of my locker is", "What is the code of my locker?", "Which digits open the cabinet that is mine?"),
+    Fact("The instrument that I play is the", "Which instrument do I play?", "On what do I make music?", _INSTRUMENTS),
+    Fact("My grandmother's name is", "What is my grandmother's name?", "Who is the mother of my mother or father?", _NAMES),
+    Fact("My parking permit has the number", "Which number does my parking permit have?", "Which digits are on my card for cars?"),
+    Fact("My uncle's boat is called", "What is my uncle's boat called?", "How did my father's brother christen his ship?", _SHIPS),
 )
 
 
-def recall(draft: Draft) -> Text:
-    """Facts told in the first turns, one for each question, then `length` turns of other talk."""
+def recall(draft: Draft, *, reworded: bool = False) -> Text:
+    """Facts told in the first turns, one for each question, then `length` turns of other talk.
+
+    reworded: the questions have other words than the facts.
+    """
     rng = draft.rng()
     turns, items = [], []
     codes = [number[:4] for number in numbers(rng, len(FACTS))]
@@ -56,7 +60,8 @@ def recall(draft: Draft) -> Text:
         value = values[rng.integers(len(values))]
         turns += [("user", f"{fact.told} {value}."), ("assistant", NOTED[rng.integers(len(NOTED))])]
         depth = round(i / (draft.share + draft.length), 4)
-        items.append(Item(fact.question, (value,), 16, f'You told me: "{fact.told}', depth))
+        question = fact.reworded if reworded else fact.question
+        items.append(Item(question, (value,), 16, f'You told me: "{fact.told}', depth))
     for question, reply in small_talk(rng, draft.length):
         turns += [("user", question), ("assistant", reply)]
     return Text("", tuple(items), tuple(turns))

@@ -47,6 +47,15 @@ TASKS = {
         Task("fwe", frequent_words, "words", "the three most frequent coded words", own=True, max_share=1),
         Task("recall", recall, "talk", "facts told in the first turns", own=True, turns=True, max_share=len(FACTS)),
         Task(
+            "recall_reworded",
+            partial(recall, reworded=True),
+            "talk",
+            "the same, in other words than the facts were told in",
+            own=True,
+            turns=True,
+            max_share=len(FACTS),
+        ),
+        Task(
             "instruction",
             instruction,
             "talk",

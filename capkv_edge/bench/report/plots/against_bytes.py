@@ -21,7 +21,7 @@ def draw(rows: list[dict], kind: Kind, drawing: Drawing, default: str, floor: fl
     found = [one for one in summaries(rows, kind.name) if one.share > 0]
     if drawing.is_log:
         found = [one for one in found if one.figures[figure.name].mean > 0]
-    full = {} if kind.base_is_full else {one.place: one for one in found if one.policy is None and one.type_k == "f16"}
+    full = {} if kind.base_is_full else {one.place: one for one in found if one.is_full}
     shown = found if kind.base_is_full else [one for one in found if _mean(full.get(one.place), figure) >= floor]
     if not shown:
         return []

@@ -68,7 +68,7 @@ def styles(names, default: str) -> dict:
     """A Style for each series. For the policies in POLICIES it does not depend on the other names."""
     out, spare = {}, 0
     for name in sorted(set(names)):
-        policy = re.split("[:,]", name)[0]
+        policy = re.split("[:,+]", name)[0]
         style = POLICIES.get(policy)
         if policy == default:
             style = Style(VERMILION, "o", width=2.6, is_default=name == default)
