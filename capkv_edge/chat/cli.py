@@ -9,6 +9,7 @@ import typer
 
 from .. import command
 from ..config import CACHE_TYPES, cache_type, options, policies
+from ..recall.choice import QUOTA
 
 CHAT_BUDGET = "1024"
 
@@ -72,6 +73,9 @@ def _app() -> typer.Typer:
         temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the most likely token")] = "0.8",
         seed: Annotated[str | None, _option("--seed", "N", "seed of the sampling and of the KV policy", "random")] = None,
         max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = no limit")] = "1024",
+        recall: Annotated[
+            str, _option("--recall", "N", "tokens of evicted text that may come back with a question, 0 = off")
+        ] = str(QUOTA),
         threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "the physical cores that the process may use")] = None,
         gpu_layers: Annotated[
             str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all where there is a GPU")
@@ -107,6 +111,7 @@ def _app() -> typer.Typer:
                 system=system,
                 temp=_number(float, "--temp", temp, 0, 100),
                 max_tokens=_number(int, "--max-tokens", max_tokens, 0),
+                recall=_number(int, "--recall", recall, 0),
             ),
             prompts=prompt or [],
             files=file or [],

@@ -13,6 +13,7 @@ from .. import threads
 from ..kv import KvStats, remarks
 from ..template import ChatTemplate, Turns
 from ..vocab import Vocab
+from .recalling import TurnRecall
 
 # positions that ask() leaves free for the reply, and read() for a question and its reply
 N_RESERVE, N_RESERVE_ASK = 16, 128
@@ -42,10 +43,12 @@ class Conversation:
         system: system prompt; "" is none, None is the template's own.
         temp: temperature of the sampling, 0 is greedy.
         max_tokens: longest reply in tokens, 0 is no limit.
+        recall: tokens of evicted text that may come back with a turn, 0 is off.
     """
 
-    def __init__(self, llm, system=None, temp=0.8, max_tokens=0):
+    def __init__(self, llm, system=None, temp=0.8, max_tokens=0, recall=0):
         self.llm, self.temp, self.max_tokens = llm, temp, max_tokens
+        self.recall = TurnRecall(llm, recall)
         self._vocab = vocab = Vocab(llm.model)
         self.template = Turns(ChatTemplate(llm.metadata, vocab), system)
         has_bos = vocab.bos is not None and self.template.first[0].startswith(vocab.text(vocab.bos))
@@ -55,10 +58,11 @@ class Conversation:
     def clear(self) -> None:
         """Forget everything; the cache is empty."""
         self.llm.reset()
+        self.recall.clear()
         self.turn = Turn()
         self._n_turns = 0
         self._open = False  # the user's turn has begun and ask() has not ended it
-        self._unread = []  # the last token of a reply: it was shown, but is not in the cache yet
+        self._unread = []  # of a reply that was shown, but is not in the cache: its last token, or all behind what was taken out
         self._has_marker = False  # the reply ended with the template's `stop` as text, which is in the cache
 
     @property
@@ -89,7 +93,7 @@ class Conversation:
         """What may surprise the user at the start, one line each."""
         n_trained = llama_cpp.llama_model_n_ctx_train(self.llm.model)
         trained = [f"the model was trained for {n_trained:,} tokens, replies get worse past them"] if self.n_ctx > n_trained else []
-        return trained + remarks(self.llm) + self.template.remarks
+        return trained + remarks(self.llm) + self.template.remarks + [self.recall.remark] * bool(self.recall.remark)
 
     # --- the user's turn ---
 
@@ -106,9 +110,14 @@ class Conversation:
         return len(tokens)
 
     def ask(self, text: str, progress=None) -> None:
-        """End the user's turn with a text; reply() comes next. Otherwise as read()."""
-        _, after = self._parts
-        self._feed(self._begin() + self._tokens(text) + self._tokens(after, special=True), progress, N_RESERVE)
+        """End the user's turn with a text, and behind it what `recall` finds for it; reply() comes next. Otherwise as read()."""
+        asked, after = self._begin() + self._tokens(text), self._tokens(self._parts[1], special=True)
+        back = self._tokens(self.recall.find(text, len(asked) + len(after)))
+        begin = self.n_tokens + len(asked)
+        try:
+            self._feed(asked + back + after, progress, N_RESERVE)
+        finally:
+            self.recall.put(begin, len(back))
         self._open = False
         self._n_turns += 1
 
@@ -119,6 +128,7 @@ class Conversation:
     def _begin(self) -> list:
         if self._open:
             return []
+        self._unread = self.recall.take_out() + self._unread
         head = [] if self._n_turns else self._head
         before = self._parts[0].removeprefix(self.template.stop) if self._has_marker else self._parts[0]
         return head + self._unread + self._tokens(before, special=True)
@@ -144,8 +154,10 @@ class Conversation:
         finally:
             self.turn.n_read = self.n_tokens - n_start
             self.turn.t_read = time.perf_counter() - t_start
-            if self.turn.n_read:
+            if self.turn.n_read > len(self._unread):
                 self._open, self._unread, self._has_marker = True, [], False
+            else:
+                self._unread = self._unread[self.turn.n_read :]
 
     # --- the reply ---
 

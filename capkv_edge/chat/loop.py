@@ -12,10 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 from .conversation import ContextFullError
+from .recalling import recalled_line, search_lines
 
 COMMANDS = {
     "/help": "show this list",
     "/read FILE": "put a file into the conversation; then ask about it",
+    "/recall QUERY": "search what was evicted, without asking the model",
     "/stats": "show what the cache holds and costs",
     "/clear": "forget everything and begin anew",
     "/exit": "end the chat; so does Ctrl-C or Ctrl-D at the prompt",
@@ -27,6 +29,7 @@ FORGETS = (
     "Note: the cache is full and tokens are being evicted. Each KV head now keeps {budget:,} tokens of what was said "
     "and no more; what was evicted is gone, and answers about it may be wrong."
 )
+RECALLS = " Its text can be searched: passages with the words of a question come back with it, and are shown (--recall)."
 ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
 WAITED = 0.15  # a larger share of a reply's time without a CPU is shown; with nothing else running it is about 0.02
 FULL = "/clear begins anew, a larger --ctx makes room for more."
@@ -157,6 +160,8 @@ class Chat:
             if self.is_script:
                 raise
             return self.ui.info(f"stopped after reading {self.talk.turn.n_read:,} tokens; they stay, and no reply was made")
+        if self.talk.recall.found:
+            self.ui.info(recalled_line(self.talk.recall.found))
         try:
             with closing(self.talk.reply()) as pieces:
                 for piece in pieces:
@@ -194,22 +199,32 @@ class Chat:
             self.ui.info(f"note: {name} is not all UTF-8: {n_replaced:,} bytes were replaced")
         self._warn()
 
+    def search(self, query: str) -> None:
+        """/recall: show the passages that a query finds."""
+        try:
+            for line in search_lines(self.talk.recall, query):
+                self.ui.info(line)
+        except ValueError as err:
+            self.fail(str(err))
+
     def _warn(self) -> None:
         stats = self.talk.stats()
         if not self._warned and stats is not None and stats.n_evictions:
             self._warned = True
-            self.ui.info(FORGETS.format(budget=stats.config.budget))
+            self.ui.info(FORGETS.format(budget=stats.config.budget) + RECALLS * self.talk.recall.is_on)
 
     def command(self, line: str) -> bool:
         """Carry out a command; False if it ends the chat."""
         name, _, rest = line.partition(" ")
         if name == "/help":
             for command, what in COMMANDS.items():
-                self.ui.info(f"{command:<11} {what}")
+                self.ui.info(f"{command:<13} {what}")
             self.ui.info(MULTI_LINE)
             self.ui.info(CTRL_C)
         elif name == "/read":
             self.read(rest.strip())
+        elif name == "/recall":
+            self.search(rest.strip())
         elif name == "/stats":
             for text in stats_lines(self.talk):
                 self.ui.info(text)

@@ -1,6 +1,7 @@
 """Stand-ins for a Conversation and for a UI: replies come from a list, and everything shown is collected in one text."""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 from capkv_edge import CapkvConfig, KvStats
 from capkv_edge.chat.conversation import ContextFullError, Turn
@@ -13,6 +14,7 @@ class FakeTalk:
     """
 
     device, n_threads = "CPU", 2
+    recall = SimpleNamespace(found=None, is_on=False, remark="")
 
     def __init__(self, replies=(), n_ctx=1000, budget=256):
         self.replies, self.n_ctx, self.budget = list(replies), n_ctx, budget
