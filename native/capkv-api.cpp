@@ -31,6 +31,18 @@ bool capkv_get_params(const llama_context * ctx, capkv_params * params) {
     return cache != nullptr;
 }
 
+bool capkv_is_endless(const llama_context * ctx) {
+    const auto * cache = capkv_of(ctx);
+
+    return cache && cache->get_length().endless;
+}
+
+bool capkv_can_pass_trained(const llama_context * ctx) {
+    const auto * cache = capkv_of(ctx);
+
+    return cache && cache->get_length().past_trained;
+}
+
 bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * stats) {
     return capkv_guard(false, [&] {
         if (!stats) {

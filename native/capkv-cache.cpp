@@ -39,21 +39,20 @@ static std::vector<capkv_layer> capkv_find_layers(const llama_kv_cache & kv, con
 
 capkv_cache::capkv_cache(
         llama_kv_cache & kv, const llama_model & model, const llama_hparams & hparams, capkv_observer::buffers & bufs,
-        const capkv_params & params, uint32_t n_ctx_seq, llama_pos n_pos_max, bool was_unified) :
-    was_unified(was_unified), kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_ctx_seq(n_ctx_seq), n_pos_max(n_pos_max),
-    n_swa(hparams.n_swa),
+        const capkv_params & params, const capkv_length & length) :
+    length(length), kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_swa(hparams.n_swa),
     layers(capkv_find_layers(kv, model, hparams)),
     positions(layers, kv.get_n_stream()),
     observer (kv, this->params, policy, layers, bufs, hparams.no_alloc),
-    evictor  (kv, this->params, policy, layers, positions, observer, n_pos_max),
+    evictor  (kv, this->params, policy, layers, positions, observer, length.n_pos_max),
     state    (kv, this->params, layers, positions, observer, evictor) {
 
     capkv_stats stats = {};
     add_stats(0, stats);
 
-    LLAMA_LOG_INFO("%s: policy = %s, budget = %u, sink = %u, recent = %u, headroom = %u, %u cells for up to %u tokens, observed queries %.2f MiB\n",
-            __func__, params.policy, params.n_budget, params.n_sink, params.n_recent, params.n_headroom, stats.n_cells, n_ctx_seq,
-            stats.bytes_obs/1024.0/1024.0);
+    LLAMA_LOG_INFO("%s: policy = %s, budget = %u, sink = %u, recent = %u, headroom = %u, %u cells for %s, observed queries %.2f MiB\n",
+            __func__, params.policy, params.n_budget, params.n_sink, params.n_recent, params.n_headroom, stats.n_cells,
+            length.endless ? "a text without end" : ("up to " + std::to_string(length.n_ctx_seq) + " tokens").c_str(), stats.bytes_obs/1024.0/1024.0);
 }
 
 void capkv_cache::reset(uint32_t s) {
@@ -193,7 +192,9 @@ void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
     const uint32_t s     = kv.get_stream(seq_id);
     const auto   & st    = evictor.get(s);
 
-    stats.n_tokens    += cells.get_used() + st.n_evicted;
+    const uint64_t n_tokens = cells.get_used() + st.n_evicted;
+
+    stats.n_tokens    += n_tokens;
     stats.n_cells     += cells.size();
     stats.n_used      += cells.get_used();
     stats.n_evicted   += st.n_evicted;
@@ -202,14 +203,14 @@ void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
     stats.pos_tail     = pos_tail(seq_id);
     stats.pos_offset   = pos_offset(seq_id);
     stats.n_reindexes += st.n_reindexes;
-    stats.n_pos_max    = n_pos_max;
+    stats.n_pos_max    = length.n_pos_max;
 
     size_t row = 0; // bytes of K and V of one token
     for (const auto & l : layers) {
         row += ggml_row_size(kv.type_k(), l.d_k*l.n_head_kv) + ggml_row_size(kv.type_v(), l.d_v*l.n_head_kv);
     }
     stats.bytes_kv   += row*cells.size();
-    stats.bytes_full += row*n_ctx_seq;
+    stats.bytes_full += row*(length.endless ? std::max<uint64_t>(length.n_ctx_seq, n_tokens) : length.n_ctx_seq);
     stats.bytes_obs  += observer.n_bytes();
     stats.bytes_pos  += positions.n_bytes(s);
     stats.bytes_work  = evictor.n_bytes_work();

@@ -24,18 +24,32 @@
 //   capkv_state       saved states
 //
 
+// how long the sequences of a context may be
+struct capkv_length {
+    uint32_t n_ctx_seq    = 0;     // of the context; without an end n_pos_max, padded
+    uint32_t n_pos_max    = 0;     // RoPE positions end here
+    bool     was_unified  = false; // the sequences were to share the cells of one context, before each got a stream of its own
+    bool     past_trained = false; // a sequence may be longer than n_pos_max
+    bool     endless      = false; // no length was asked for, and past_trained
+
+    // what callers are told without an end: 2^30 tokens in all, an equal part for each of n_seq sequences
+    static uint32_t n_ctx_seq_endless(uint32_t n_seq) { return (1u << 30)/n_seq & ~255u; }
+};
+
 class capkv_cache {
 public:
     // bufs: the cache's own buffers, which the observed queries are allocated beside
     capkv_cache(
             llama_kv_cache & kv, const llama_model & model, const llama_hparams & hparams, capkv_observer::buffers & bufs,
-            const capkv_params & params, uint32_t n_ctx_seq, llama_pos n_pos_max, bool was_unified);
+            const capkv_params & params, const capkv_length & length);
 
     capkv_cache(const capkv_cache &) = delete;
     capkv_cache & operator=(const capkv_cache &) = delete;
 
-    // the sequences were to share the cells of one context, before each got a stream of its own
-    const bool was_unified;
+    const capkv_length & get_length() const { return length; }
+
+    // the keys cannot be rotated to other positions, as was found once the graphs of batches were seen: the context ends at n_pos_max
+    void end_at_pos_max() { length.past_trained = length.endless = false; }
 
     //
     // llama_kv_cache calls these: each in the function of the same name
@@ -124,12 +138,12 @@ public:
     std::vector<llama_pos> head_positions(llama_seq_id seq_id, const capkv_layer & l, int64_t head_kv, bool rope = false) const;
 
 private:
+    capkv_length length;
+
     llama_kv_cache & kv;
 
     const capkv_params   params;
     const capkv_policy & policy;
-    const uint32_t       n_ctx_seq;
-    const llama_pos      n_pos_max; // RoPE positions end here
     const llama_pos      n_swa; // of the other layers' windows
 
     const std::vector<capkv_layer> layers;

@@ -77,6 +77,22 @@ bool capkv_no_shift(const llama_memory_i * mem) {
     return true;
 }
 
+//
+// contexts
+//
+
+uint32_t capkv_n_ctx(const llama_memory_i * mem) {
+    const auto * cache = capkv_memory::find(mem);
+
+    return capkv_n_ctx_seq(mem)*(cache ? cache->n_stream() : 0);
+}
+
+uint32_t capkv_n_ctx_seq(const llama_memory_i * mem) {
+    const auto * cache = capkv_memory::find(mem);
+
+    return cache && cache->get_length().endless ? capkv_length::n_ctx_seq_endless(cache->n_stream()) : 0;
+}
+
 int32_t capkv_update_result(llama_memory_i * mem) {
     auto * cache = capkv_memory::find(mem);
 

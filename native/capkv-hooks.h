@@ -66,6 +66,10 @@ void capkv_build_observe(
 // batch
 void capkv_set_rope_positions(const llm_graph_result & res, const llama_memory_i * mem, const llama_ubatch & ubatch);
 
+// the lengths that llama_n_ctx() and llama_n_ctx_seq() tell of a context without an end; 0 if it has one
+uint32_t capkv_n_ctx    (const llama_memory_i * mem);
+uint32_t capkv_n_ctx_seq(const llama_memory_i * mem);
+
 // the update that evicts; NULL if there is nothing to evict, or no budget
 llama_memory_context_ptr capkv_init_update(capkv_cache * cache, llama_context * lctx, bool optimize);
 

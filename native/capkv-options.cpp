@@ -332,6 +332,16 @@ bool capkv_params_set(capkv_params * params, const char * name, const char * val
     });
 }
 
+bool capkv_get_env(capkv_params * params) {
+    return capkv_guard(false, [&] {
+        if (!params) {
+            throw capkv_error("capkv_get_env: NULL is not allowed");
+        }
+        *params = capkv_options_from_env();
+        return true;
+    });
+}
+
 bool capkv_set_env(const char * name, const char * value) {
     return capkv_guard(false, [&] {
         if (!name || !value) {

@@ -17,11 +17,10 @@ struct capkv_pending {
     capkv_params params;        // what was asked for; resolved once the cache's cells are known
 
     // while a context with a budget is made
-    bool     on          = false;
-    bool     was_unified = false;
-    uint32_t n_batch     = 0;
-    uint32_t n_ctx_seq   = 0;
-    uint32_t n_pos_max   = 0; // RoPE positions end here
+    bool         on       = false;
+    capkv_length length;
+    uint32_t     n_batch  = 0;
+    uint32_t     n_ubatch = 0;
 
     // while K and V are allocated: how much, for the error if there is no memory
     uint64_t n_cells     = 0;
@@ -85,18 +84,22 @@ static void capkv_check_model(const llama_model & model) {
 }
 
 // a draft's context takes its length from the main one, which is longer once its sequences have streams of their own: give it the
-// length and the shared cells that it would have without a budget
+// length and the shared cells that it would have without a budget. It has no budget, so it always has an end
 static void capkv_follow(const llama_model & model, llama_context_params & params) {
     const auto * other = params.ctx_other;
     const auto * cache = other ? capkv_memory::find(other->get_memory()) : nullptr;
 
-    // this one reads the cells of the main context, so it keeps the same streams
-    if (!cache || model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
+    if (!cache || params.n_ctx != llama_n_ctx(other)) {
         return;
     }
 
-    if (cache->was_unified && params.n_ctx == llama_n_ctx(other) && params.n_seq_max == llama_n_seq_max(other)) {
-        params.n_ctx      = llama_n_ctx_seq(other);
+    const auto & cparams = other->get_cparams();
+
+    params.n_ctx = cparams.n_ctx; // where the main context has no end, its trained length for each sequence
+
+    // GEMMA4_ASSISTANT reads the cells of the main context, so it keeps the same streams
+    if (cache->get_length().was_unified && params.n_seq_max == llama_n_seq_max(other) && model.arch != LLM_ARCH_GEMMA4_ASSISTANT) {
+        params.n_ctx      = cparams.n_ctx_seq;
         params.kv_unified = true;
     }
 }
@@ -153,22 +156,37 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         capkv_throw("flash attention = off: allowed with kv_budget is on or auto");
     }
-    const uint32_t n_ctx = params.n_ctx == 0 ? model.hparams.n_ctx_train : params.n_ctx;
+    auto & length = g_pending.length;
 
-    // each sequence gets a stream of its own; where they would have shared the cells, each may still be as long as the context
-    if (params.kv_unified && params.n_seq_max > 1) {
-        LLAMA_LOG_INFO("%s: kv_unified is off with a KV budget: %u sequences of up to %u tokens\n", __func__, params.n_seq_max, n_ctx);
-        params.n_ctx = n_ctx*params.n_seq_max;
-        g_pending.was_unified = true;
+    length.n_pos_max    = std::min<uint32_t>(capkv_n_pos_max(model, params), INT32_MAX);
+    length.was_unified  = params.kv_unified && params.n_seq_max > 1;
+    length.past_trained = g_pending.params.reindex != CAPKV_REINDEX_NEVER;
+    length.endless      = length.past_trained && params.n_ctx == 0;
+
+    const uint32_t n_ctx = length.endless ? length.n_pos_max : params.n_ctx == 0 ? model.hparams.n_ctx_train : params.n_ctx;
+
+    // each sequence gets a stream of its own; where they would have shared the cells, each may still be as long as the context.
+    // Without an end, all that llama.cpp decides by the length is decided as for the trained length
+    if (length.was_unified || length.endless) {
+        const uint64_t n_all = (uint64_t) n_ctx*std::max(1u, params.n_seq_max);
+        if (n_all > UINT32_MAX - 255) { // llama.cpp rounds it up to a multiple of 256
+            capkv_throw("n_ctx = " + std::to_string(n_ctx) + ": allowed with kv_budget and " + std::to_string(params.n_seq_max) +
+                    " sequences is at most " + std::to_string((UINT32_MAX - 255)/params.n_seq_max));
+        }
+        params.n_ctx = (uint32_t) n_all;
+    }
+    if (length.was_unified) {
+        LLAMA_LOG_INFO("%s: kv_unified is off with a KV budget: each of the %u sequences is as long as the context\n",
+                __func__, params.n_seq_max);
     }
     params.kv_unified = false;
 
     // layers with a sliding window keep no more than the window
     params.swa_full = false;
 
-    g_pending.on        = true;
-    g_pending.n_batch   = std::min(n_ctx, params.n_batch);
-    g_pending.n_pos_max = std::min<uint32_t>(capkv_n_pos_max(model, params), INT32_MAX);
+    g_pending.on       = true;
+    g_pending.n_batch  = std::min(n_ctx, params.n_batch);
+    g_pending.n_ubatch = params.n_ubatch == 0 ? g_pending.n_batch : std::min(g_pending.n_batch, params.n_ubatch);
 }
 
 capkv_scope::~capkv_scope() {
@@ -207,7 +225,9 @@ void capkv_scope::check_graph(const llama_memory_i * mem, bool flash_attn) const
     const auto caches = capkv_memory::caches(mem);
     if (!cache.find_key_ropes(caches.size() > 1 ? caches[1] : nullptr) && g_pending.params.reindex != CAPKV_REINDEX_NEVER) {
         LLAMA_LOG_WARN("%s: the keys of the architecture '%s' cannot be rotated to other positions: past position %u, the end of those that it "
-                "was trained on, the model breaks down\n", __func__, model.arch_name().c_str(), g_pending.n_pos_max);
+                "was trained on, the model breaks down%s\n", __func__, model.arch_name().c_str(), cache.get_length().n_pos_max,
+                cache.get_length().endless ? ", and the context ends there" : "");
+        cache.end_at_pos_max();
     }
     if (flash_attn) {
         return;
@@ -257,12 +277,29 @@ uint32_t capkv_kv_size(
         capkv_throw(err.what());
     }
 
-    g_pending.n_ctx_seq = kv_size;
+    auto & length = g_pending.length;
+
+    length.n_ctx_seq = kv_size;
+
+    // the kept entries and what is read after them have to fit in the trained length
+    if ((uint64_t) g_pending.params.n_budget + g_pending.n_ubatch > length.n_pos_max) {
+        if (length.endless) {
+            LLAMA_LOG_WARN("%s: the budget of %u tokens and a batch of %u are more than the %u tokens of the trained length, where the context ends\n",
+                    __func__, g_pending.params.n_budget, g_pending.n_ubatch, length.n_pos_max);
+        }
+        length.past_trained = false;
+        length.endless      = false;
+    }
 
     const uint64_t n_cells = (uint64_t) g_pending.params.n_budget + g_pending.params.n_headroom;
 
     g_pending.n_cells     = std::min<uint64_t>(kv_size, GGML_PAD(n_cells, (uint64_t) 256));
     g_pending.bytes_cells = g_pending.n_cells*bytes_per_tok;
+
+    if (length.endless && g_pending.n_cells < g_pending.params.n_budget + (uint64_t) g_pending.n_batch) {
+        LLAMA_LOG_WARN("%s: batches of more than %u tokens will find no room past the trained length of %u tokens\n",
+                __func__, (uint32_t) g_pending.n_cells - g_pending.params.n_budget, kv_size);
+    }
 
     return (uint32_t) g_pending.n_cells;
 }
@@ -276,8 +313,7 @@ std::shared_ptr<capkv_cache> capkv_init(
 
     std::shared_ptr<capkv_cache> res;
     try {
-        res = std::make_shared<capkv_cache>(kv, model, hparams, bufs, g_pending.params, g_pending.n_ctx_seq, g_pending.n_pos_max,
-                g_pending.was_unified);
+        res = std::make_shared<capkv_cache>(kv, model, hparams, bufs, g_pending.params, g_pending.length);
     } catch (const capkv_error & err) {
         capkv_throw(err.what());
     }

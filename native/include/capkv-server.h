@@ -19,9 +19,22 @@ static inline bool capkv_adopt_streams(const llama_context * ctx, params_t & par
     }
     if (params.kv_unified) {
         params.kv_unified = false;
-        params.n_ctx      = (int32_t) llama_n_ctx(ctx);
+        if (!capkv_is_endless(ctx)) {
+            params.n_ctx = (int32_t) llama_n_ctx(ctx);
+        }
     }
     return true;
+}
+
+// the longest that a slot may be for the model: the trained length, unless a text may be longer
+static inline int32_t capkv_n_ctx_model(const llama_context * ctx) {
+    return capkv_can_pass_trained(ctx) ? INT32_MAX : llama_model_n_ctx_train(llama_get_model(ctx));
+}
+
+// the tokens that a reply may have; -1 is no limit, which the end of a context sets otherwise. Without an end it is the trained length: a
+// model that never ends its reply would occupy the slot for good
+static inline int32_t capkv_n_predict(const llama_context * ctx, int32_t n_predict) {
+    return n_predict == -1 && capkv_is_endless(ctx) ? llama_model_n_ctx_train(llama_get_model(ctx)) : n_predict;
 }
 
 // one line for the log
@@ -32,8 +45,10 @@ static inline std::string capkv_describe(const llama_context * ctx) {
         return "none";
     }
     char buf[256];
-    snprintf(buf, sizeof(buf), "%u tokens kept (%s), %u slots with %u cells each for up to %u tokens, no shared cache, no shift",
-            p.n_budget, p.policy, llama_n_seq_max(ctx), st.n_cells, llama_n_ctx_seq(ctx));
+    const std::string length = capkv_is_endless(ctx) ? "a text without end" : "up to " + std::to_string(llama_n_ctx_seq(ctx)) + " tokens";
+
+    snprintf(buf, sizeof(buf), "%u tokens kept (%s), %u slots with %u cells each for %s, no shared cache, no shift",
+            p.n_budget, p.policy, llama_n_seq_max(ctx), st.n_cells, length.c_str());
     return buf;
 }
 

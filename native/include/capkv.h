@@ -38,7 +38,7 @@ struct capkv_params {
     // the budget, in the unit that it was given in: at most one of the three is not zero, all zero = no budget
     uint32_t n_budget;     // tokens kept per KV head
     uint64_t budget_bytes; // bytes of K and V that all layers may take for one sequence, headroom not counted
-    float    budget_share; // share of the logical context of a sequence, in (0, 1]
+    float    budget_share; // share of the logical context of a sequence, without an end of the trained length, in (0, 1]
 
     char     policy[32];
     uint32_t n_sink;       // first tokens, always kept
@@ -100,7 +100,7 @@ struct capkv_stats {
     uint64_t bytes_obs;    // what the policy has observed of the queries
     uint64_t bytes_pos;    // position table, on the host
     uint64_t bytes_work;   // work memory of an eviction (one, shared by all sequences)
-    uint64_t bytes_full;   // K and V that the cache would have taken without a budget
+    uint64_t bytes_full;   // K and V that a full cache takes for the context; without an end, for the trained length or the tokens so far
 
     // share of the capacity C = 1/2 log det(I + sum_i w_i v_i v_i^T/ridge), summed over the KV heads of all layers, that the last
     // eviction retained, under the policy's own weights w (equal ones if it has none); 1 = nothing was evicted
@@ -161,6 +161,10 @@ bool capkv_params_set(struct capkv_params * params, const char * name, const cha
 // characters and a zero; text may be NULL; -1 and capkv_last_error() if there is no such option
 int32_t capkv_params_get(const struct capkv_params * params, const char * name, char * text, int32_t n_max);
 
+// what the environment sets (LLAMA_ARG_KV_BUDGET and so on), the defaults for the rest; false and capkv_last_error() if a value is not
+// allowed
+bool capkv_get_env(struct capkv_params * params);
+
 // set one option for the whole process (its environment variable); false and capkv_last_error() if the value is not allowed
 bool capkv_set_env(const char * name, const char * value);
 
@@ -179,6 +183,14 @@ void capkv_set_next_params(const struct capkv_params * params);
 
 // the parameters in force, all resolved (n_budget in tokens); false if the context has no budget; params may be NULL
 bool capkv_get_params(const struct llama_context * ctx, struct capkv_params * params);
+
+// whether the context has no end: it has a budget, and llama_context_params.n_ctx was 0, which is the trained length without one.
+// llama_n_ctx() then tells 2^30, shared by its sequences: no limit in practice, and nothing is allocated by it. Explicit lengths stay
+// limits; so does the trained length where the model or the options do not allow a longer text
+bool capkv_is_endless(const struct llama_context * ctx);
+
+// whether a text may be longer than the model was trained for, as far as the context goes; false without a budget
+bool capkv_can_pass_trained(const struct llama_context * ctx);
 
 // false and capkv_last_error() if the context has no budget or no such sequence
 bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct capkv_stats * stats);

@@ -69,6 +69,74 @@ static void check_draft() {
     }
 }
 
+// a context whose length was not given has no end: callers are told of one that no text reaches, and nothing is allocated by it
+static void check_endless() {
+    const auto model = tiny_model();
+    const auto kv    = budget_of(64);
+
+    const uint32_t n_trained = llama_model_n_ctx_train(model.get());
+
+    for (const uint32_t n_seq : { 1, 3, 256 }) {
+        for (const bool unified : { true, false }) {
+            auto params = tiny_context_params(n_seq);
+            params.n_ctx      = 0;
+            params.kv_unified = unified;
+
+            capkv_set_next_params(&kv);
+            llama_context_ptr main(llama_init_from_model(model.get(), params));
+            CHECK(has_budget(main) && capkv_is_endless(main.get()) && capkv_can_pass_trained(main.get()));
+
+            const uint32_t n_ctx_seq = llama_n_ctx_seq(main.get());
+            CHECK(n_ctx_seq % 256 == 0 && n_ctx_seq > (1u << 30)/n_seq - 256 && n_ctx_seq <= (1u << 30)/n_seq);
+            CHECK(llama_n_ctx(main.get()) == n_ctx_seq*n_seq);
+
+            capkv_stats st;
+            CHECK(capkv_get_stats(main.get(), 0, &st));
+            CHECK(st.n_cells < 1024 && st.bytes_full == st.bytes_kv/st.n_cells*n_trained);
+
+            // a draft's context ends, since it has no budget
+            auto params_draft = params;
+            params_draft.n_ctx     = llama_n_ctx(main.get());
+            params_draft.ctx_other = main.get();
+
+            llama_context_ptr draft(llama_init_from_model(model.get(), params_draft));
+            CHECK(!has_budget(draft) && !capkv_is_endless(draft.get()));
+            CHECK(llama_n_ctx_seq(draft.get()) == n_trained);
+        }
+    }
+
+    // a text longer than the model was trained for
+    auto params = tiny_context_params();
+    params.n_ctx = 0;
+    capkv_set_next_params(&kv);
+    llama_context_ptr ctx(llama_init_from_model(model.get(), params));
+    CHECK(tiny_read(ctx.get(), tiny_text(n_trained + 1000)) == 0);
+    capkv_stats st;
+    CHECK(capkv_get_stats(ctx.get(), 0, &st));
+    CHECK(st.n_tokens == n_trained + 1000 && st.bytes_full == st.bytes_kv/st.n_cells*st.n_tokens);
+
+    // an explicit length, no budget: all as ever
+    capkv_set_next_params(&kv);
+    CHECK(!capkv_is_endless(llama_context_ptr(llama_init_from_model(model.get(), tiny_context_params())).get()));
+    llama_context_ptr without(llama_init_from_model(model.get(), params));
+    CHECK(!capkv_is_endless(without.get()) && !capkv_can_pass_trained(without.get()) && llama_n_ctx(without.get()) == n_trained);
+
+    // a budget that leaves no room in the trained length
+    const auto all = budget_of(n_trained);
+    capkv_set_next_params(&all);
+    llama_context_ptr full(llama_init_from_model(model.get(), params));
+    CHECK(has_budget(full) && !capkv_is_endless(full.get()) && !capkv_can_pass_trained(full.get()));
+    CHECK(llama_n_ctx(full.get()) == n_trained);
+
+    // more positions than llama.cpp's types hold
+    params.n_ctx      = 1u << 30;
+    params.n_seq_max  = 4;
+    params.kv_unified = true;
+    capkv_set_next_params(&kv);
+    CHECK(!llama_init_from_model(model.get(), params));
+    CHECK(strstr(capkv_last_error(), "n_ctx = 1073741824: allowed with kv_budget and 4 sequences is at most 1073741760"));
+}
+
 static void check_flash_attention() {
     const auto kv = budget_of(64);
 
@@ -107,6 +175,7 @@ int main() {
     tiny_quiet();
     check_params_are_for_one_call();
     check_draft();
+    check_endless();
 
     tiny_device_register();
     check_flash_attention();
