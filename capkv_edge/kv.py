@@ -26,7 +26,7 @@ class KvStats:
     bytes_obs: int  #: what the policy has observed of the queries
     bytes_pos: int  #: position table
     bytes_work: int  #: work memory of an eviction
-    bytes_full: int  #: K and V of the cache without a budget
+    bytes_full: int  #: K and V of a full cache for the context; without an end, for the trained length or the tokens so far
     capacity: float  #: share of the capacity that the last eviction retained, over all layers; 1 = nothing was evicted
     capacity_layers: tuple = ()  #: the same for each layer that the budget governs
     config: CapkvConfig = None  #: the options in force, all resolved
@@ -59,6 +59,16 @@ class KvCache:
         ffi, lib = load()
         params = ffi.new("struct capkv_params *")
         return CapkvConfig.from_params(params) if lib.capkv_get_params(self.ctx, params) else None
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the context has no end: it has a budget, and no length was asked for."""
+        return load()[1].capkv_is_endless(self.ctx)
+
+    @property
+    def can_pass_trained(self) -> bool:
+        """Whether a text may be longer than the model was trained for, as far as the context goes; False without a budget."""
+        return load()[1].capkv_can_pass_trained(self.ctx)
 
     def stats(self, seq_id: int = 0) -> KvStats:
         """Figures of one sequence, or with -1 their sums over all sequences (capacity_layers is empty then).
@@ -128,6 +138,16 @@ class KvBudget:
         if self.kv_config is None:
             raise RuntimeError("this context has no KV budget: give kv_budget to Llama()")
         return KvCache(self.ctx, self.kv_config)
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the context has no end, as with kv_budget and without n_ctx. n_ctx() is then a number that no text reaches."""
+        return self.kv_config is not None and self._kv.is_endless
+
+    @property
+    def can_pass_trained(self) -> bool:
+        """Whether a text may be longer than the model was trained for, as far as n_ctx goes; False without a budget."""
+        return self.kv_config is not None and self._kv.can_pass_trained
 
     def kv_stats(self) -> KvStats:
         """Tokens read, cells in use, evictions and bytes, now. Raises RuntimeError without a budget."""

@@ -127,25 +127,28 @@ class Completions:
     def create_completion(self, prompt, *args, **kwargs):
         """As upstream's; with a budget, `logprobs` needs logits_all=True and excludes `echo`.
 
-        With `logprobs`, a character that is split over tokens counts to the token that completes it.
+        With `logprobs`, a character that is split over tokens counts to the token that completes it. In a context without an end,
+        a completion that is to have no limit (max_tokens None or 0) ends at the model's trained length.
 
         Raises:
             ValueError: logprobs with echo, or an empty prompt for a model without a token to begin with; else as upstream.
         """
         given = _COMPLETION.bind(self, prompt, *args, **kwargs).arguments
+        given.pop("self")
         if not len(prompt) and given.get("suffix") is None:
             begins = isinstance(prompt, str) and Vocab(self.model).adds_bos
             if not begins:
                 raise ValueError(f"prompt = {prompt!r}: allowed is at least one token (the model puts none in front by itself)")
+        if self.is_endless and (given.get("max_tokens", _COMPLETION.parameters["max_tokens"].default) or 0) <= 0:
+            given["max_tokens"] = llama_cpp.llama_model_n_ctx_train(self.model)
         if self._all_scores or given.get("logprobs") is None:
-            return super().create_completion(prompt, *args, **kwargs)
+            return super().create_completion(**given)
         if given.get("echo"):
             raise ValueError(
                 "echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)"
             )
         if not self._gives_logprobs:
             raise ValueError("logprobs is not supported for models created with logits_all=False")
-        given.pop("self")
         n_top, is_stream = given.pop("logprobs"), given.get("stream")
         tally = Tally(self, n_top, len(prompt))
         chunks = with_logprobs(super().create_completion(**{**given, "stream": True}), tally)

@@ -51,15 +51,17 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
 
     Takes the keywords of llama_cpp.Llama and:
 
-        kv_budget: tokens kept per KV head, or a memory size ("256MiB"), or a share of n_ctx ("10%"). 0 is off;
+        kv_budget: tokens kept per KV head, or a memory size ("256MiB"), or a share ("10%") of n_ctx, without an end of
+            the trained length. 0 is off;
             None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
         kv_policy and so on, one for each option (`help(Llama.__init__)` says what they are): None leaves it to the
             environment (LLAMA_ARG_KV_POLICY), where unset is the default.
 
     model_path may be "demo". Three defaults differ: n_threads and n_threads_batch are the number of physical cores that the
     process may use, n_gpu_layers is all layers where there is a GPU, and flash attention is on with a budget or a quantized V.
-    With a budget, n_ctx is by default the model's trained length, and logits_all=True keeps the logits of the last 64 tokens only,
-    which is enough for `logprobs` of the generated tokens. Drafts are cut to n_batch - 1 tokens.
+    With a budget and no n_ctx, or n_ctx=0, the context has no end (is_endless), if the model can read on past its trained length; with an
+    n_ctx it ends there. With a budget, logits_all=True keeps the logits of the last 64 tokens only, which is enough for `logprobs` of
+    the generated tokens. Drafts are cut to n_batch - 1 tokens.
 
     After close(), all methods that need the model raise RuntimeError.
 
@@ -98,7 +100,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         if flash_attn is False and needs_flash:
             raise ValueError("flash_attn = False: with a quantized type_v allowed is True (or leave it out)")
         if n_ctx is None:
-            n_ctx = 0 if wanted.on else _UPSTREAM["n_ctx"].default  # 0: the model's trained length
+            n_ctx = 0 if wanted.on else _UPSTREAM["n_ctx"].default
+        self._no_n_ctx = wanted.on and n_ctx == 0
 
         #: how often generate() read a whole prompt again, since it differs from what was read where tokens have been evicted
         self.n_rereads = 0
@@ -127,6 +130,9 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
             embedding=embedding,
             **more,
         )
+        if self.is_endless:
+            now = self.kv_stats()
+            self.n_batch = min(self.n_batch, now.n_cells - now.config.budget)
         self._shrink_batch()
         if not self._all_scores:
             self.scores = np.empty((0, self.n_vocab()), dtype=np.single)  # upstream's has n_batch rows that nothing writes
@@ -165,7 +171,9 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
     @property
     def context_params(self):
         """As upstream's. Where flash attention was not asked for it is "auto", which upstream has no option for: llama.cpp then
-        looks whether the device supports it."""
+        looks whether the device supports it. And n_ctx stays 0 with a budget, where upstream sets it to the trained length."""
+        if self._no_n_ctx:
+            self._context_params.n_ctx = 0
         if self.flash_attn_by_itself:
             self._context_params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_AUTO
         return self._context_params

@@ -53,8 +53,7 @@ class Reading:
             super().eval(tokens)
             return _log.raise_interrupt()
         self._drop_unread()
-        if len(self.input_ids) < self.n_tokens + len(tokens):
-            self.input_ids = np.resize(self.input_ids, max(2 * len(self.input_ids), self.n_tokens + len(tokens)))
+        self._make_room(len(tokens) + 1)  # generate() puts one more there before it asks for a draft
         for i in range(0, len(tokens), self.n_batch):
             batch = tokens[i : i + self.n_batch]
             n = len(batch)
@@ -69,6 +68,13 @@ class Reading:
             if self._gives_logprobs:
                 logits.keep(self, self._kept_logits, n)
             _log.raise_interrupt()
+
+    def _make_room(self, n: int) -> None:
+        n += self.n_tokens
+        if len(self.input_ids) < n:
+            grown = np.empty(n + n // 4, dtype=np.intc)  # memory that is never written to takes no room
+            grown[: self.n_tokens] = self.input_ids[: self.n_tokens]
+            self.input_ids = grown
 
     def sample(self, *args, **kwargs) -> int:
         """As upstream's. Raises RuntimeError while there are no logits: nothing was read since reset() or load_state()."""

@@ -47,8 +47,7 @@ def put(llm, data, tokens, seed: int) -> None:
         native.llama_memory_clear(native.llama_get_memory(llm.ctx), True)  # some cells may belong to no sequence
         llm.reset()
         raise ValueError(f"the state does not fit: {reason}")
-    llm.input_ids = np.zeros(max(n_tokens, llm.n_ctx()), dtype=np.intc)
-    llm.input_ids[:n_tokens] = tokens
+    llm.input_ids = np.array(tokens, dtype=np.intc)
     llm.n_tokens = n_tokens
     llm._has_logits = False
     llm.set_seed(seed)

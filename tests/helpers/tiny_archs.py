@@ -68,6 +68,18 @@ def write_yarn(path):
     write_decoder(path, "llama", options=options)
 
 
+def write_longrope(path, n_orig):
+    """Two sets of frequency factors, as Phi 3 and MiniCPM have them: the long ones are for contexts of more than n_orig tokens."""
+
+    def options(writer):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_orig_ctx_len(n_orig)
+
+    factors = {"long": np.linspace(4, 16, 16), "short": np.linspace(1, 2, 16)}
+    given = {f"rope_factors_{name}.weight": values.astype(np.float32) for name, values in factors.items()}
+    write_decoder(path, "llama", options=options, given=given)
+
+
 def write_freqs(path, factors):
     """Frequency factors, as Llama 3.1 has them."""
     write_decoder(path, "llama", given={"rope_freqs.weight": np.asarray(factors, np.float32)})

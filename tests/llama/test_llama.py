@@ -10,7 +10,8 @@ from capkv_edge import Llama
 # --- reading ---
 
 
-def test_budget_resolves_and_the_context_stays_long(llm):
+def test_budget_resolves_and_the_context_stays_long(make_llama, tiny_llama):
+    llm = make_llama(tiny_llama, n_ctx=4096, **BUDGET)
     assert llm.n_ctx() == 4096
     config = llm.kv_config
     assert (config.budget, config.sink, config.recent, config.headroom) == (64, 4, 32, 32)
