@@ -64,7 +64,9 @@ def _app() -> typer.Typer:
         ] = None,
         cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
         cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as --cache-type-k")] = "f16",
-        ctx: Annotated[str, _option("--ctx", "N", "length of the conversation in tokens", "the model's trained length")] = "0",
+        ctx: Annotated[
+            str, _option("--ctx", "N", "length of the conversation in tokens", "no end; without a budget the trained length")
+        ] = "0",
         prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "answer this and exit; may be repeated")] = None,
         file: Annotated[
             list[str] | None, _option("-f/--file", "FILE", "put this file into the conversation first; may be repeated")

@@ -71,9 +71,9 @@ class Conversation:
         return self.llm.n_tokens
 
     @property
-    def n_ctx(self) -> int:
-        """Number of positions of the context."""
-        return self.llm.n_ctx()
+    def n_ctx(self) -> int | None:
+        """Number of positions of the context; None where it has no end."""
+        return None if self.llm.is_endless else self.llm.n_ctx()
 
     def stats(self) -> KvStats | None:
         """Figures of the cache, or None without a budget."""
@@ -92,7 +92,8 @@ class Conversation:
     def remarks(self) -> list:
         """What may surprise the user at the start, one line each."""
         n_trained = llama_cpp.llama_model_n_ctx_train(self.llm.model)
-        trained = [f"the model was trained for {n_trained:,} tokens, replies get worse past them"] if self.n_ctx > n_trained else []
+        is_too_long = self.n_ctx is not None and self.n_ctx > n_trained and not self.llm.can_pass_trained
+        trained = [f"the model was trained for {n_trained:,} tokens, replies get worse past them"] if is_too_long else []
         return trained + remarks(self.llm) + self.template.remarks + [self.recall.remark] * bool(self.recall.remark)
 
     # --- the user's turn ---
@@ -137,9 +138,12 @@ class Conversation:
         # only the template may give control tokens: "<|im_end|>" in a file must not end the turn
         return self.llm.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=special) if text else []
 
+    def _n_left(self, n_reserve: int) -> int | None:
+        return None if self.n_ctx is None else self.n_ctx - self.n_tokens - n_reserve
+
     def _feed(self, tokens: list, progress, n_reserve: int) -> None:
-        n_left = self.n_ctx - self.n_tokens - n_reserve
-        if len(tokens) > n_left:
+        n_left = self._n_left(n_reserve)
+        if n_left is not None and len(tokens) > n_left:
             raise ContextFullError(
                 f"this takes {len(tokens):,} tokens, and {max(n_left, 0):,} of {self.n_ctx:,} positions are left"
             )
@@ -167,7 +171,7 @@ class Conversation:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         marker = Marker(self.template.stop)
         stop_token = self._marker_token()
-        n_start, token = self.n_tokens, None
+        n_start, n_ctx, token = self.n_tokens, self.n_ctx, None
         t_start, clock = time.perf_counter(), threads.Clock()
         turn.end = "cut"
         try:
@@ -184,7 +188,7 @@ class Conversation:
                 if self.max_tokens and turn.n_reply >= self.max_tokens:
                     turn.end = "length"
                     break
-                if self.n_tokens + 1 >= self.n_ctx:
+                if n_ctx is not None and self.n_tokens + 1 >= n_ctx:
                     turn.end = "context"
                     break
             if rest := marker.feed(decoder.decode(b"", final=True)) + marker.flush():

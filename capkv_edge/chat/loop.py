@@ -32,7 +32,7 @@ FORGETS = (
 RECALLS = " Its text can be searched: passages with the words of a question come back with it, and are shown (--recall)."
 ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
 WAITED = 0.15  # a larger share of a reply's time without a CPU is shown; with nothing else running it is about 0.02
-FULL = "/clear begins anew, a larger --ctx makes room for more."
+FULL = "/clear begins anew, a larger --ctx makes room for more; with a budget and without --ctx there is no end."
 
 
 def is_complete(text: str) -> bool:
@@ -62,11 +62,15 @@ def cost_lines(talk) -> list:
     stats = talk.stats()
     if stats is None:
         return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens, on {talk.device}"]
-    config = stats.config
+    config, row = stats.config, stats.bytes_kv / stats.n_cells
+    if talk.n_ctx is None:
+        full = f"the conversation has no end; a full cache would take {size(1000 * row)} for each 1,000 tokens of it"
+    else:
+        full = f"a full cache for {talk.n_ctx:,} tokens would take {size(stats.bytes_full)}"
     return [
         f"budget: {config.budget:,} tokens per KV head; the first {config.sink} and the last {config.recent} always stay",
         f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
-        f"a full cache for {talk.n_ctx:,} tokens would take {size(stats.bytes_full)}",
+        f"{full}",
     ]
 
 
@@ -90,7 +94,10 @@ def turn_line(talk) -> str:
 def toolbar(talk) -> str:
     """The line below the input: a bar of the cells in use, and what is left of the context."""
     stats = talk.stats()
-    left = f"{talk.n_ctx - talk.n_tokens:,} of {talk.n_ctx:,} positions left"
+    if talk.n_ctx is None:
+        left = f"{talk.n_tokens:,} tokens so far"
+    else:
+        left = f"{talk.n_ctx - talk.n_tokens:,} of {talk.n_ctx:,} positions left"
     if stats is None:
         return f" {left}"
     n_full = round(20 * stats.n_used / stats.n_cells)
@@ -101,7 +108,8 @@ def toolbar(talk) -> str:
 def stats_lines(talk) -> list:
     """All figures, for /stats."""
     stats = talk.stats()
-    lines = [f"positions   {talk.n_tokens:,} of {talk.n_ctx:,} used"]
+    used = f"{talk.n_tokens:,} used, no end" if talk.n_ctx is None else f"{talk.n_tokens:,} of {talk.n_ctx:,} used"
+    lines = [f"positions   {used}"]
     if stats is None:
         return [*lines, "budget      none: nothing is evicted"]
     config = stats.config

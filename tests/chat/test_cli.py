@@ -77,8 +77,9 @@ def test_without_a_budget(chat, tiny_llama):
 
 
 def test_remarks_are_shown(chat, tiny_llama):
-    status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "8192")
+    status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "8192")
     assert status == 0 and "note: the model was trained for 4,096 tokens" in err
+    assert "trained for" not in chat(tiny_llama, "-p", "hello", *FAST, "--ctx", "8192")[2]  # with a budget it reads on past them
     assert "chat template" not in err
 
 

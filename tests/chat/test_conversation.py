@@ -126,6 +126,17 @@ def test_a_reply_stops_where_the_context_ends(make_llama, tiny_llama):
     assert talk.n_tokens < 100
 
 
+def test_without_an_end_a_talk_goes_on_past_the_trained_length(make_llama, tmp_path):
+    tiny_models.write_llama(tmp_path / "short.gguf", n_ctx=256)
+    talk = Conversation(make_llama(tmp_path / "short.gguf", kv_budget=64, n_batch=32), temp=0, max_tokens=20)
+    assert talk.n_ctx is None and not any("trained" in remark for remark in talk.remarks())
+    for _ in range(5):
+        talk.ask("x" * 200)
+        reply(talk)
+        assert talk.turn.end in ("stop", "length")
+    assert talk.n_tokens == talk.stats().n_tokens > 1000
+
+
 def test_without_a_budget_it_works_too(make_llama, tiny_llama):
     talk = Conversation(make_llama(tiny_llama, n_ctx=256), temp=0, max_tokens=3)
     talk.ask("hello")

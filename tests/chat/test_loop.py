@@ -3,7 +3,7 @@
 import pytest
 from fake_talk import FakeTalk, Transcript
 
-from capkv_edge.chat.loop import Chat, FORGETS, clean, is_complete, run_chat, size, turn_line
+from capkv_edge.chat.loop import Chat, FORGETS, clean, cost_lines, is_complete, run_chat, size, toolbar, turn_line
 from capkv_edge.chat.conversation import Conversation, Turn
 
 
@@ -79,6 +79,18 @@ def test_a_full_context_is_told_and_the_chat_goes_on():
     assert "(this takes 1 tokens, and 0 of 10 positions are left. /clear begins anew" in shown
     assert "> /stats\n(positions   10 of 10 used)\n" in shown
     assert n_failed == 2
+
+
+def test_a_talk_without_an_end_says_so_and_no_length():
+    talk = FakeTalk([["ok"]], n_ctx=None)
+    assert cost_lines(talk)[1] == (
+        "cache: 384 cells, 1.0 MiB on CPU; the conversation has no end; a full cache would take 2.6 MiB for each 1,000 tokens of it"
+    )
+    shown, n_failed = transcript(talk, "word " * 5000, "/stats")
+    assert n_failed == 0 and "ok\n" in shown
+    assert "(positions   5,001 used, no end)\n" in shown
+    assert toolbar(talk).endswith(" · 5,001 tokens so far")
+    assert toolbar(FakeTalk()).endswith(" · 1,000 of 1,000 positions left")
 
 
 def test_ctrl_c_stops_a_reply_and_leaves_at_the_prompt():

@@ -35,7 +35,7 @@ class FakeTalk:
 
     def read(self, text, progress=None):
         n = len(text.split())
-        if self.n_tokens + n > self.n_ctx:
+        if self.n_ctx is not None and self.n_tokens + n > self.n_ctx:
             raise ContextFullError(
                 f"this takes {n} tokens, and {self.n_ctx - self.n_tokens} of {self.n_ctx} positions are left"
             )
@@ -56,7 +56,7 @@ class FakeTalk:
             self.turn.n_reply += 1
             self.n_tokens += 1
             yield word
-        self.turn.end = "context" if self.n_tokens >= self.n_ctx else "stop"
+        self.turn.end = "context" if self.n_ctx is not None and self.n_tokens >= self.n_ctx else "stop"
 
 
 class Transcript:
