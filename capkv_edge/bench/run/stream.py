@@ -23,7 +23,8 @@ class Stream:
         self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx + n_more
         self._n_past = 0  # next position: n_tokens less the tokens that context shifts removed
         self._n_shifted = self._n_shifts = 0
-        self.ctx = engine.make_context(setup, self._n_cells, self.n_batch)
+        # a budget reads on past the trained length, in a context without an end
+        self.ctx = engine.make_context(setup, 0 if setup.on and n_ctx > engine.n_ctx_train else self._n_cells, self.n_batch)
         self._memory = llama_cpp.llama_get_memory(self.ctx)
         self._tokens = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
         self._ids, self._pos, self._n_seq, self._logits = (
