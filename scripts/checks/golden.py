@@ -4,7 +4,7 @@
 
 For each cache type and budget it prints the intersection over union of the kept positions, and the mean KL divergence from the
 full cache over the next 32 tokens beside that of the authors' code. Only float32 weights agree exactly
-(tests/helpers/f32_model.py makes them); quantized weights show what quantization changes.
+(tests/helpers/plain_model.py makes them); quantized weights show what quantization changes.
 """
 
 import sys

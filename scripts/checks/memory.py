@@ -3,8 +3,9 @@
     python scripts/checks/memory.py                  100,000 tokens with the demo model, about 6 minutes on 2 cores
     python scripts/checks/memory.py --tokens 6000
 
-The text may be longer than the model was trained for, since only memory is measured. The last line of the output is one JSON
-object; its `growth` is how much the peak resident memory grew after the first eviction, as a share. Exit status 1 above 2 %.
+The context has no end unless --ctx gives it one. The last line of the output is one JSON object; its `growth` is how much the peak
+resident memory grew after the first eviction, as a share, and `bytes_per_token` what the second half of the text added to the resident
+memory. Exit status 1 above 2 %.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=models.DEMO, help="a GGUF file, or demo (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=100_000, help="tokens to read (default: %(default)s)")
-    parser.add_argument("--ctx", type=int, default=8192, help="n_ctx (default: %(default)s)")
+    parser.add_argument("--ctx", type=int, default=None, help="n_ctx (default: no end)")
     parser.add_argument("--budget", default="512", help="kv_budget (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=512, help="n_batch (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the cores that it may use)")
@@ -51,11 +52,13 @@ def main() -> int:
     text = llm.tokenize("\n\n".join(pydoc_data.topics.topics.values()).encode(), add_bos=False)
     tokens = (text * (args.tokens // len(text) + 1))[: args.tokens]
 
-    at_eviction, t_start = None, time.perf_counter()
+    at_eviction, at_half, t_start = None, None, time.perf_counter()
     for i in range(0, len(tokens), args.batch):
         llm.eval(tokens[i : i + args.batch])
         if at_eviction is None and llm.kv_stats().n_evictions:
             at_eviction = memory("VmHWM")
+        if at_half is None and 2 * llm.n_tokens >= len(tokens):
+            n_half, at_half = llm.n_tokens, memory()
         if i // args.batch % 20 == 0:
             print(f"{llm.n_tokens:>8,} tokens  {llm.kv_stats().n_used:>6,} cells  {memory() / 2**20:8.1f} MiB", flush=True)
 
@@ -66,7 +69,7 @@ def main() -> int:
     result = {
         "model": Path(llm.model_path).name,
         "config": stats.config.as_dict(),
-        "n_ctx": llm.n_ctx(),
+        "n_ctx": None if llm.is_endless else llm.n_ctx(),
         "n_tokens": stats.n_tokens,
         "n_cells": stats.n_cells,
         "n_evictions": stats.n_evictions,
@@ -74,6 +77,7 @@ def main() -> int:
         "bytes_full": stats.bytes_full,
         "peak_after_first_eviction": at_eviction,
         "peak_at_end": peak,
+        "bytes_per_token": round((memory() - at_half) / max(1, llm.n_tokens - n_half), 1),
         "growth": round(peak / at_eviction - 1, 5),
         "seconds": round(time.perf_counter() - t_start, 1),
     }

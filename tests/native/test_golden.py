@@ -5,7 +5,7 @@ With the quantized model and an f16 cache the figures differ a little: scripts/c
 
 import numpy as np
 import pytest
-from f32_model import write_f32
+from plain_model import write_f32
 from golden_run import GOLDEN, compare
 
 

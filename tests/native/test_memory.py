@@ -32,6 +32,13 @@ def test_memory_is_flat_after_the_first_eviction(model, n_tokens, tiny_llama):
     assert got["growth"] <= 0.02
 
 
+def test_without_an_end_a_long_text_adds_its_token_ids(tiny_llama):
+    got = measure("--model", tiny_llama, "--tokens", 200_000)
+    assert got["n_ctx"] is None and got["n_tokens"] == 200_000 and got["n_cells"] == 1024
+    assert got["bytes_per_token"] < 64  # 4 for an id, and what the allocator leaves unused; K and V of a token are 512
+    assert got["growth"] <= 0.02
+
+
 def test_the_logical_length_costs_token_ids_and_nothing_else(make_llama, tiny_llama):
     short, long = (make_llama(tiny_llama, n_ctx=n, kv_budget=512) for n in (8192, 1 << 20))
     assert long.kv_stats().n_cells == short.kv_stats().n_cells == 1024
