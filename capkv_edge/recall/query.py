@@ -75,14 +75,14 @@ class Weigher:
     """
 
     def __init__(self, tokenize, n_vocab: int):
-        self._tokenize, self._n_vocab = tokenize, n_vocab
+        self._tokenize, self._vocab_size = tokenize, n_vocab
 
     def rarity(self, term: Term) -> float:
         """0 for a word that says nothing, to 1."""
         tokens = self._tokenize(" " + term.text.lower())
         if len(tokens) != 1 or term.table != "words":
             return 1.0
-        share = max(tokens[0], 1) / self._n_vocab
+        share = max(tokens[0], 1) / self._vocab_size
         return min(1.0, max(0.0, math.log(share / _PLAIN) / math.log(_RARE / _PLAIN)))
 
     def find(self, index: Index, text: str) -> Found:
