@@ -62,15 +62,12 @@ def cost_lines(talk) -> list:
     stats = talk.stats()
     if stats is None:
         return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens, on {talk.device}"]
-    config, row = stats.config, stats.bytes_kv / stats.n_cells
-    if talk.n_ctx is None:
-        full = f"the conversation has no end; a full cache would take {size(1000 * row)} for each 1,000 tokens of it"
-    else:
-        full = f"a full cache for {talk.n_ctx:,} tokens would take {size(stats.bytes_full)}"
+    config, n_full = stats.config, round(stats.bytes_full * stats.n_cells / stats.bytes_kv)
+    end = "; the conversation has no end" if talk.n_ctx is None else ""
     return [
         f"budget: {config.budget:,} tokens per KV head; the first {config.sink} and the last {config.recent} always stay",
         f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
-        f"{full}",
+        f"a full cache for {n_full:,} tokens would take {size(stats.bytes_full)}{end}",
     ]
 
 

@@ -43,7 +43,7 @@ def test_one_shot_prints_the_answer_alone(chat, tiny_llama):
     assert status == 0 and out.endswith("\n")
     assert re.fullmatch(
         r"budget: 600 tokens per KV head; the first 4 and the last 64 always stay\n"
-        r"cache: 1,280 cells, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 2.0 MiB\n"
+        r"cache: 1,280 cells, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 2.0 MiB; the conversation has no end\n"
         r"[\d.]+ tokens/s · \d+ of 1,280 cells used \(budget 600\) · 0 of \d+ tokens evicted( · cut at --max-tokens)?( · slow: .*)?\n",
         err,
     ), err
