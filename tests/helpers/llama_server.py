@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -108,6 +109,11 @@ class Server:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def caches(self) -> list:
+        """(cells, streams) of the caches in the order that they were made: a draft's is the last."""
+        found = re.findall(r"llama_kv_cache: size = .* MiB \( *(\d+) cells, .* \d+/(\d+) seqs\)", self.log())
+        return [(int(cells), int(streams)) for cells, streams in found]
 
     # ---
 

@@ -138,10 +138,9 @@ def test_batches_are_cut_to_the_room_in_the_trained_length(make_llama, short_mod
     assert llm.n_tokens == 5000
 
 
-def test_a_model_whose_positions_cannot_move_ends_at_the_trained_length(make_llama, tmp_path):
-    tiny_archs.write_mrope(tmp_path / "model.gguf")
-    llm = make_llama(tmp_path / "model.gguf", **BUDGET)
-    assert not llm.is_endless and llm.n_ctx() == 4096
+def test_where_positions_stay_true_the_trained_length_is_the_end(make_llama, tiny_llama):
+    llm = make_llama(tiny_llama, kv_reindex="never", **BUDGET)
+    assert not llm.is_endless and not llm.can_pass_trained and llm.n_ctx() == 4096
     with pytest.raises(ValueError, match="exceed context window of 4096"):
         llm.create_completion(text(4096))
 

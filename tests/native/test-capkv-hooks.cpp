@@ -76,7 +76,7 @@ static void check_endless() {
 
     const uint32_t n_trained = llama_model_n_ctx_train(model.get());
 
-    for (const uint32_t n_seq : { 1, 3, 256 }) {
+    for (const uint32_t n_seq : { 1, 3, 32 }) {
         for (const bool unified : { true, false }) {
             auto params = tiny_context_params(n_seq);
             params.n_ctx      = 0;

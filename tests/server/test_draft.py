@@ -1,18 +1,10 @@
 """A draft model next to a budget: its cache is as large as without one, and answers are those of the main model alone."""
 
-import re
-
 import pytest
 from driving import text
 
 BUDGET = ("--kv-budget", 128)
 N_SLOTS = 4
-
-
-def caches(server) -> list:
-    """(cells, streams) of the caches in the order that they were made: the draft's is the last."""
-    found = re.findall(r"llama_kv_cache: size = .* MiB \( *(\d+) cells, .* \d+/(\d+) seqs\)", server.log())
-    return [(int(cells), int(streams)) for cells, streams in found]
 
 
 @pytest.fixture
@@ -23,10 +15,10 @@ def draft(tiny_llama):
 
 @pytest.mark.parametrize("slots", [("-np", -1), ("-np", N_SLOTS, "--no-kv-unified"), ("-np", 1)], ids=str)
 def test_a_budget_leaves_the_cache_of_the_draft_as_it_is(serve, draft, slots):
-    without = caches(serve(*slots, *draft))[-1]
+    without = serve(*slots, *draft).caches()[-1]
     server = serve(*BUDGET, *slots, *draft)
-    assert caches(server)[-1] == without
-    assert caches(server)[-2][0] < without[0]  # the main model's, per stream
+    assert server.caches()[-1] == without
+    assert server.caches()[-2][0] < without[0]  # the main model's, per stream
     answer = server.complete(text(300), n=60)
     assert answer["timings"]["draft_n"] > 0 and len(answer["tokens"]) == 60
 
@@ -41,6 +33,6 @@ def test_slots_that_are_too_long_together_for_the_draft_are_answered(serve, draf
         again = [server.complete(prompts[slot] + first[slot] + text(5), n=20, slot=slot) for slot in range(N_SLOTS)]
         assert [answer["timings"]["cache_n"] > 1400 for answer in again] == [True] * N_SLOTS
         answers.append(first + [answer["tokens"] for answer in again])
-    assert caches(server)[-1] == (2048, 1)
+    assert server.caches()[-1] == (2048, 1)
     assert "failed to decode draft batch, ret = 1" in server.log()  # room had to be made
     assert answers[0] == answers[1]

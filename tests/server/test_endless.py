@@ -3,7 +3,6 @@
 import pytest
 import tiny_models
 from driving import text
-from test_draft import caches
 
 ENDLESS = ("--kv-budget", 128, "-c", 0)
 
@@ -38,7 +37,7 @@ def test_what_clients_are_told_of_the_length(serve, short_model):
 def test_a_history_that_comes_again_is_not_read_again(serve, short_model, slots, fit):
     server = serve(*ENDLESS, *slots, "-fit", fit, model=short_model)
     history = text(700)
-    for turn in range(4):  # as clients of the OpenAI API do: the whole history each time
+    for turn in range(6):  # as clients of the OpenAI API do: the whole history each time
         n_known = len(history) if turn else 0
         history += text(50, seed=turn)
         answer = server.complete(history, n=30)
@@ -87,9 +86,9 @@ def test_drafts_go_on_past_the_trained_length(serve, short_model):
     draft = ("-md", short_model, "--spec-type", "draft-simple", "--spec-draft-n-max", 4)
     server = serve(*ENDLESS, *draft, model=short_model)
     without = serve("-c", 0, *draft, model=short_model)
-    assert caches(server)[-1] == caches(without)[-1] == (512, 1)
+    assert server.caches()[-1] == without.caches()[-1] == (512, 1)
     history = text(400)
-    for turn in range(4):
+    for turn in range(6):
         answer = server.complete(history, n=100)
         assert len(answer["tokens"]) == 100
         history += answer["tokens"] + text(50, seed=turn)
