@@ -112,3 +112,14 @@ def test_prompts_do_not_depend_on_the_day_nor_leave_room_to_think(engine, monkey
     monkeypatch.setattr(engine.model, "metadata", lambda: {"tokenizer.chat_template": template})
     assert engine.chat([{"role": "user", "content": "!"}]) == "1 Jan 2026 False!"
     engine.__dict__.pop("_template", None)
+
+
+def test_a_budget_reads_on_past_the_trained_length(engine):
+    with engine.open(Setup.parse("capkv@100"), 5000) as stream:
+        stream.read(np.resize(TOKENS, 5000))
+        memory = stream.memory()
+        assert stream.n_tokens == 5000 > engine.n_ctx_train and memory["n_cells"] <= 512
+        assert memory["bytes_full"] == 5000 * engine.bytes_per_token("f16")
+        assert stream._kv.is_endless and len(stream.generate(10)) > 0
+    with engine.open(Setup.parse("capkv@100"), 4096) as stream:
+        assert not stream._kv.is_endless
