@@ -65,7 +65,7 @@ def test_commands_that_fail_say_why_and_count(tmp_path):
         "> /read .\n(.: Is a directory)!\n"
         "> /read binary\n(binary: this is not a text file)!\n"
         "> /read huge.txt\n(huge.txt: this takes 2001 tokens, and 1000 of 1000 positions are left. Nothing was read. "
-        "/clear begins anew, a larger --ctx makes room for more.)!\n"
+        "/clear begins anew, a larger --ctx makes room for more; with a budget and without --ctx there is no end.)!\n"
         "> /nope 1\n(no such command: /nope; /help lists them)!\n"
     )
     assert n_failed == 6
