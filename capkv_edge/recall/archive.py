@@ -69,6 +69,22 @@ class Archive:
         begin, end = self._begins[number - 1], self._ends[number - 1]
         return Passage(begin, end, self.text(begin, end))
 
+    def excerpt(self, passage: Passage, texts: list) -> Passage:
+        """The sentences of a passage from the first to the last that has one of the texts; all of it where none has."""
+        pieces = self._pieces(passage.begin, passage.end)
+        kinds = passages.borders(pieces)
+        starts = [0, *(i for i in range(1, len(pieces)) if passages.ends_line(kinds[i])), len(pieces)]
+        words = [text.lower() for text in texts]
+        held = []
+        for begin, end in zip(starts, starts[1:]):
+            sentence = b"".join(pieces[begin:end]).decode("utf-8", "replace").lower()
+            if any(word in sentence for word in words):
+                held.append((begin, end))
+        if not held:
+            return passage
+        begin, end = passage.begin + held[0][0], passage.begin + held[-1][1]
+        return Passage(begin, end, self.text(begin, end))
+
     # --- growing, going back ---
 
     def extend(self, tokens, n_gone: int) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from .archive import Archive, Passage
-from .query import Weigher, names_in
+from .query import Found, Weigher, names_in
 
 
 QUOTA = 256  #: tokens that may come back for one turn
@@ -34,9 +34,9 @@ class Gate:
     `sure`, whatever else the query has.
     """
 
-    least: float = 0.75
-    share: float = 0.5
-    sure: float = 1.4
+    least: float = 0.8
+    share: float = 0.6
+    sure: float = 1.2
 
 
 @dataclass(frozen=True)
@@ -69,55 +69,64 @@ class Choice:
 
     def search(self, text: str, n_max: int) -> list:
         """The best Hits, at most n_max, of those that are equal the latest first. None of them shares tokens with a better one."""
-        found = self._weigher.find(self.archive.index, text)
-        unit = math.log(self.archive.index.n + 1)
-        out = []
+        return [hit for _, hit in self._hits(self._weigher.find(self.archive.index, text), n_max)]
+
+    def _hits(self, found: Found, n_max: int) -> list:
+        """[(number, Hit)], as search()."""
+        unit, out = math.log(self.archive.index.n + 1), []
         for number in sorted(found.passages, key=lambda number: (found.passages[number], number), reverse=True):
             if len(out) == n_max:
                 break
             passage, weight = self.archive.passage(number), found.passages[number]
-            if all(passage.end <= hit.passage.begin or hit.passage.end <= passage.begin for hit in out):
-                out.append(Hit(passage, weight / unit, weight / found.weight))
+            if _is_apart(passage, [hit.passage for _, hit in out]):
+                out.append((number, Hit(passage, weight / unit, weight / found.weight)))
         return out
 
     def find(self, text: str, quota: int, is_wanted) -> Recalled | None:
         """What comes back for a turn with this text; None where nothing does.
 
-        Behind the passages that the text asks for come, while there is room, passages with a name that those have and the text has
-        not, as where a program uses what it defined elsewhere.
+        Where not all passages fit, each is cut down to the sentences that have the words of the turn. Behind them come, while there
+        is room, sentences with a name that those have and the turn has not, as where a program uses what it defined elsewhere.
 
         Args:
             quota: tokens of the passages with their marks, at most.
             is_wanted: a function from a Passage to whether it may come.
         """
-        n_tokens = quota - self._count(marked(()))
-        if n_tokens <= 0 or not self.archive.index.n:
+        if quota <= self._count(marked(())) or not self.archive.index.n:
             return None
-        passages = self._choose(text, n_tokens, is_wanted)
-        while passages and self._count(marked(passages)) > quota:
-            passages.pop()
-        passages.sort(key=lambda passage: passage.begin)
-        return Recalled(tuple(passages), marked(passages)) if passages else None
+        found = self._weigher.find(self.archive.index, text)
+        hits = [(number, hit.passage) for number, hit in self._hits(found, _N_HITS) if self.passes(hit) and is_wanted(hit.passage)]
+        short = [self.archive.excerpt(passage, found.texts_in(number)) for number, passage in hits]
+        whole = [passage for _, passage in hits]
+        out = whole if self._fits(whole, quota) else self._fitting([], short, quota)
+        out = self._fitting(out, self._led(short, text, is_wanted), quota)
+        passages = tuple(sorted(out, key=lambda passage: passage.begin))
+        return Recalled(passages, marked(passages)) if passages else None
 
-    def _choose(self, text: str, n_tokens: int, is_wanted) -> list:
-        out = []
-        n_left = self._take([hit.passage for hit in self.search(text, _N_HITS) if self.passes(hit)], n_tokens, is_wanted, out)
-        seen, i = set(names_in(text)), 0
-        while i < len(out) and n_left > 0:
-            for name in names_in(out[i].text):
+    def _led(self, short: list, text: str, is_wanted):
+        """Sentences that names lead to from sentence to sentence, those nearest to the first ones before others."""
+        short, seen = list(short), set(names_in(text))
+        for one in short:
+            for name in names_in(one.text):
                 if name not in seen:
+                    seen.add(name)
                     numbers = self.archive.index.holding("words", name, _N_LED + 1)
                     led = [self.archive.passage(number) for number in numbers] if len(numbers) <= _N_LED else []
-                    n_left = self._take(led, n_left, is_wanted, out)
-                    seen.add(name)
-            i += 1
+                    led = [self.archive.excerpt(passage, [name]) for passage in led if is_wanted(passage)]
+                    short += led
+                    yield from led
+
+    def _fitting(self, out: list, more, quota: int) -> list:
+        """`out` and those of `more` that fit beside it."""
+        for passage in more:
+            if _is_apart(passage, out) and self._fits([*out, passage], quota):
+                out = [*out, passage]
         return out
 
-    def _take(self, passages: list, n_left: int, is_wanted, out: list) -> int:
-        for passage in passages:
-            n = self._count(passage.text)
-            apart = all(passage.end <= other.begin or other.end <= passage.begin for other in out)
-            if n <= n_left and apart and is_wanted(passage):
-                out.append(passage)
-                n_left -= n
-        return n_left
+    def _fits(self, passages: list, quota: int) -> bool:
+        return self._count(marked(passages)) <= quota
+
+
+def _is_apart(passage: Passage, others: list) -> bool:
+    """Whether a passage shares no token with others."""
+    return all(passage.end <= other.begin or other.end <= passage.begin for other in others)

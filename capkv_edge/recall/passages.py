@@ -13,6 +13,8 @@ _END = re.compile(
     rb"|\xe3\x80\x82|\xef\xbc[\x81\x9f]"  # the same in Chinese and Japanese, where no space follows
     rb"|\n\s*\n"
 )
+# or a full stop that lacks the space behind it
+_LINE_END = re.compile(rb"\n|(?<=[a-z0-9)])[.!?](?=[A-Z])")
 _SENTENCE, _LINE, _WORD, _CHARACTER = _KINDS = 4, 3, 2, 1
 
 
@@ -29,10 +31,15 @@ def borders(pieces: list) -> np.ndarray:
         first = piece[:1]
         kinds[i] = _SENTENCE if not first else _WORD if first.isspace() else 0 if 0x80 <= first[0] < 0xC0 else _CHARACTER
     # a token that reaches over the end of a sentence or line belongs to it
-    for kind, pattern in ((_LINE, rb"\n"), (_SENTENCE, _END)):
+    for kind, pattern in ((_LINE, _LINE_END), (_SENTENCE, _END)):
         kinds[np.searchsorted(ends, [match.end() for match in re.finditer(pattern, text)])] = kind
     kinds[-1] = max(kinds[-1], _CHARACTER)
     return kinds
+
+
+def ends_line(kind: int) -> bool:
+    """Whether a sentence or a line begins at a token, from what borders() says of it."""
+    return kind >= _LINE
 
 
 def end_of(kinds: np.ndarray, begin: int) -> int:

@@ -16,6 +16,7 @@ _PART = re.compile(r"[^\W_]+")
 _RUN = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
 # names as programs have them: digits, underscores, or capitals that are not only at the beginning
 _NAME = re.compile(r"\w*(?:\d|_\w|[a-z][A-Z])\w*|[A-Z]{3,}")
+_N_NAME = 3  # letters of a name that tells something
 _N_PART = 3  # letters of an entry in the table of parts
 
 #: a word is common where a larger share of the passages has it, and more than so many
@@ -38,8 +39,8 @@ def is_name(text: str) -> bool:
 
 
 def names_in(text: str) -> list:
-    """The words of a text that look like names in a program, each once, in its order."""
-    return list(dict.fromkeys(word for word in re.findall(r"\w+", text) if is_name(word)))
+    """The words of a text that look like names in a program, or long numbers, each once, in its order."""
+    return list(dict.fromkeys(word for word in re.findall(r"\w+", text) if is_name(word) and len(word) >= _N_NAME))
 
 
 def terms_of(text: str) -> list:
@@ -63,6 +64,12 @@ class Found:
 
     weight: float  #: of all terms of the query
     passages: dict  #: number of a passage -> weight of the terms that it holds
+    terms: tuple  #: (weight, text, numbers of the passages that have it) of each term that is neither common nor missing
+
+    def texts_in(self, number: int) -> list:
+        """The terms of the query that a passage has, but for those that weigh less than half of the heaviest."""
+        held = [(weight, text) for weight, text, numbers in self.terms if number in numbers]
+        return [text for weight, text in held if 2 * weight >= max(held)[0]]
 
 
 class Weigher:
@@ -78,7 +85,9 @@ class Weigher:
         self._tokenize, self._vocab_size = tokenize, n_vocab
 
     def rarity(self, term: Term) -> float:
-        """0 for a word that says nothing, to 1."""
+        """0 for a word that says nothing, to 1; 2 for a name or a number of some length, which is seldom there by chance."""
+        if is_name(term.text) and len(term.text) >= _N_NAME:
+            return 2.0
         tokens = self._tokenize(" " + term.text.lower())
         if len(tokens) != 1 or term.table != "words":
             return 1.0
@@ -90,7 +99,7 @@ class Weigher:
         rare = {term: self.rarity(term) for term in terms_of(text)}
         terms = sorted((term for term in rare if rare[term]), key=lambda term: -rare[term])[:N_TERMS]
         n_max = max(_N_COMMON, int(_COMMON * index.n))
-        total, passages = 0.0, {}
+        total, passages, known = 0.0, {}, []
         for term in terms:
             table = term.table
             found = index.holding(table, term.text, n_max + 1) if table in index.tables else []
@@ -100,6 +109,8 @@ class Weigher:
                 continue
             weight = rare[term] * math.log((index.n + 1) / (len(found) + 0.5))
             total += weight
+            if found:
+                known.append((weight, term.text, frozenset(found)))
             for number in found:
                 passages[number] = passages.get(number, 0.0) + weight
-        return Found(total, passages)
+        return Found(total, passages, tuple(known))

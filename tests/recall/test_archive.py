@@ -97,3 +97,18 @@ def test_only_what_comes_next_can_be_left_out():
             archive.leave_out(*wrong)
     archive.leave_out(130, 130)
     assert archive.gaps == [(100, 120)]
+
+
+def test_an_excerpt_is_the_sentences_with_the_words_and_those_between():
+    words = [" One", " a", ".", " Two", ".", " Three", " b", ".", " Four", ".", " Five", " a", "\n", " Six", "."]
+    archive = Archive(lambda token: words[token].encode())
+    archive.extend(range(len(words)), len(words))
+    passage = archive.passage(1)
+
+    def text(*asked):
+        found = archive.excerpt(passage, asked)
+        assert found.text == archive.text(found.begin, found.end)
+        return found.text
+
+    assert text("THREE") == " Three b." and text("two", "four") == " Two. Three b. Four." and text("five") == " Five a\n"
+    assert text("six") == " Six." and text("seven") == passage.text == text()
