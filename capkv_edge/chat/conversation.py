@@ -114,6 +114,10 @@ class Conversation:
         """End the user's turn with a text, and behind it what `recall` finds for it; reply() comes next. Otherwise as read()."""
         asked, after = self._begin() + self._tokens(text), self._tokens(self._parts[1], special=True)
         back = self._tokens(self.recall.find(text, len(asked) + len(after)))
+        n_left = self._n_left(N_RESERVE)
+        if back and n_left is not None and len(asked + back + after) > n_left:
+            self.recall.clear()
+            back = []
         begin = self.n_tokens + len(asked)
         try:
             self._feed(asked + back + after, progress, N_RESERVE)

@@ -85,8 +85,8 @@ class Choice:
     def find(self, text: str, quota: int, is_wanted) -> Recalled | None:
         """What comes back for a turn with this text; None where nothing does.
 
-        Where not all passages fit, each is cut down to the sentences that have the words of the turn. Behind them come, while there
-        is room, sentences with a name that those have and the turn has not, as where a program uses what it defined elsewhere.
+        Where not all passages fit, each is cut down to the sentences that have the words of the turn. To each of them, the best
+        first, belong the sentences with a name that it has and the turn has not, as where a program uses what it defined elsewhere.
 
         Args:
             quota: tokens of the passages with their marks, at most.
@@ -96,35 +96,47 @@ class Choice:
             return None
         found = self._weigher.find(self.archive.index, text)
         hits = [(number, hit.passage) for number, hit in self._hits(found, _N_HITS) if self.passes(hit) and is_wanted(hit.passage)]
-        short = [self.archive.excerpt(passage, found.texts_in(number)) for number, passage in hits]
-        whole = [passage for _, passage in hits]
-        out = whole if self._fits(whole, quota) else self._fitting([], short, quota)
-        out = self._fitting(out, self._led(short, text, is_wanted), quota)
+        short, seen = [], set(names_in(text))
+        for number, passage in hits:
+            one = self.archive.excerpt(passage, found.texts_in(number))
+            short += [one, *self._led_from(one, seen, is_wanted)]
+        whole = _apart([passage for _, passage in hits] + short)
+        out = whole if self._fits(whole, quota) else self._fitting(short, quota)
         passages = tuple(sorted(out, key=lambda passage: passage.begin))
         return Recalled(passages, marked(passages)) if passages else None
 
-    def _led(self, short: list, text: str, is_wanted):
-        """Sentences that names lead to from sentence to sentence, those nearest to the first ones before others."""
-        short, seen = list(short), set(names_in(text))
-        for one in short:
+    def _led_from(self, first: Passage, seen: set, is_wanted) -> list:
+        """Sentences that names lead to from a sentence to others, the nearest first. The names are added to those that were seen."""
+        out = [first]
+        for one in out:
             for name in names_in(one.text):
-                if name not in seen:
+                if name not in seen and len(out) <= _N_HITS:
                     seen.add(name)
                     numbers = self.archive.index.holding("words", name, _N_LED + 1)
                     led = [self.archive.passage(number) for number in numbers] if len(numbers) <= _N_LED else []
                     led = [self.archive.excerpt(passage, [name]) for passage in led if is_wanted(passage)]
-                    short += led
-                    yield from led
+                    out += [passage for passage in led if _is_apart(passage, out)]
+        return out[1:]
 
-    def _fitting(self, out: list, more, quota: int) -> list:
-        """`out` and those of `more` that fit beside it."""
-        for passage in more:
-            if _is_apart(passage, out) and self._fits([*out, passage], quota):
-                out = [*out, passage]
+    def _fitting(self, passages: list, quota: int) -> list:
+        """Those that fit beside the ones before them."""
+        out = []
+        for passage in _apart(passages):
+            if self._fits([*out, passage], quota):
+                out.append(passage)
         return out
 
     def _fits(self, passages: list, quota: int) -> bool:
         return self._count(marked(passages)) <= quota
+
+
+def _apart(passages: list) -> list:
+    """Those that share no token with one before them."""
+    out = []
+    for passage in passages:
+        if _is_apart(passage, out):
+            out.append(passage)
+    return out
 
 
 def _is_apart(passage: Passage, others: list) -> bool:

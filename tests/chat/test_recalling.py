@@ -128,6 +128,13 @@ def test_room_is_made_before_so_that_passages_can_be_taken_out(make_talk):
     assert MARK not in text_of(talk)
 
 
+def test_a_question_that_just_fits_is_not_refused_for_what_comes_back_with_it(make_talk):
+    talk = make_talk(n_ctx=2816)
+    assert 100 < 2816 - talk.n_tokens < 300
+    talk.ask(QUESTION)
+    assert talk.recall.found is None and MARK not in text_of(talk)
+
+
 def test_cleared_is_cleared(make_talk):
     talk = make_talk()
     talk.ask(QUESTION)
