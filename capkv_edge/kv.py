@@ -122,12 +122,49 @@ class KvCache:
         """Evict now, down to n_budget tokens (0: the context's own budget); returns how many tokens each KV head dropped.
 
         Raises:
-            ValueError: a budget that is not allowed.
+            ValueError: a budget that is not allowed, or leaves too little beside what is pinned.
         """
         n = load()[1].capkv_compress(self.ctx, seq_id, n_budget)
         if n < 0:
             raise ValueError(last_error())
         return n
+
+    def pin(self, start: int, stop: int, seq_id: int = 0) -> None:
+        """Let no KV head drop the tokens at positions [start, stop), which may lie ahead of the text.
+
+        Raises:
+            ValueError: some heads have dropped a token of the range, or too little of the budget would be left to choose from;
+                the message has the figures, and nothing has changed.
+        """
+        if not load()[1].capkv_pin(self.ctx, seq_id, _position("start", start), _position("stop", stop)):
+            raise ValueError(last_error())
+
+    def unpin(self, start: int | None = None, stop: int | None = None, seq_id: int = 0) -> None:
+        """Pin no position of [start, stop) any more; None is an open end. Raises ValueError if an end is no position."""
+        p0 = -1 if start is None else _position("start", start)
+        p1 = -1 if stop is None else _position("stop", stop)
+        if not load()[1].capkv_unpin(self.ctx, seq_id, p0, p1):
+            raise ValueError(last_error())
+
+    def pins(self, seq_id: int = 0) -> list:
+        """(start, stop) of each range of pinned positions, ascending. Raises ValueError if there is no such sequence."""
+        ffi, lib = load()
+        n = lib.capkv_get_pins(self.ctx, seq_id, ffi.NULL, 0)
+        if n < 0:
+            raise ValueError(last_error())
+        out = ffi.new("int32_t[]", max(n, 1))
+        ends = list(out[0 : lib.capkv_get_pins(self.ctx, seq_id, out, n)])
+        return list(zip(ends[::2], ends[1::2]))
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _position(name: str, value) -> int:
+    if not _is_count(value) or not 0 <= value < 2**31:
+        raise ValueError(f"{name} = {value}: allowed is a position, 0 or above and below 2^31")
+    return int(value)
 
 
 class KvBudget:
@@ -176,14 +213,42 @@ class KvBudget:
 
         Raises:
             RuntimeError: without a budget.
-            ValueError: a budget that is not allowed.
+            ValueError: a budget that is not allowed, or leaves too little beside what is pinned.
         """
         kv = self._kv
-        is_count = isinstance(budget, (int, np.integer)) and not isinstance(budget, bool)
-        if budget is not None and not (is_count and 0 < budget < 2**32):
+        if budget is not None and not (_is_count(budget) and 0 < budget < 2**32):
             raise ValueError(f"budget = {budget}: allowed is a number of tokens above 0 and below 2^32")
         self._drop_unread()
         return kv.compress(int(budget or 0))
+
+    def pin(self, start: int, stop: int) -> None:
+        """Let no KV head drop the tokens at positions [start, stop), whatever the policy says.
+
+        They may lie ahead of the text, and are pinned once they are read. Beyond the first `sink` tokens they count against the
+        budget. Saved states and sessions hold the pins; reset() ends them, and going back ends those of the tokens that go.
+
+        Raises:
+            RuntimeError: without a budget.
+            ValueError: some heads have dropped a token of the range, or pins, sinks and recent window would leave less than a
+                quarter of the budget to choose from; the message has the figures, and nothing has changed.
+        """
+        kv = self._kv
+        self._drop_unread()
+        kv.pin(start, stop)
+
+    def unpin(self, start: int | None = None, stop: int | None = None) -> None:
+        """Pin no position of [start, stop) any more; None is an open end.
+
+        Raises:
+            RuntimeError: without a budget.
+            ValueError: an end that is no position.
+        """
+        self._kv.unpin(start, stop)
+
+    @property
+    def pins(self) -> list:
+        """(start, stop) of each range of pinned positions, ascending. Raises RuntimeError without a budget."""
+        return self._kv.pins()
 
 
 def remarks(llm) -> list:

@@ -81,6 +81,8 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
                     std::to_string(n_min));
         }
 
+        cache.check_room(seq_id, n_target);
+
         const uint32_t n_used = cache.n_used(seq_id);
         if (n_used <= n_target) {
             return 0;
@@ -97,6 +99,34 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
                     "compress: the eviction failed, the cache is as it was");
         }
         return (int32_t) (n_used - n_target);
+    });
+}
+
+bool capkv_pin(llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p1) {
+    return capkv_guard(false, [&] {
+        const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id)).pin(seq_id, p0, p1);
+        return true;
+    });
+}
+
+bool capkv_unpin(llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p1) {
+    return capkv_guard(false, [&] {
+        const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id)).unpin(seq_id, p0, p1);
+        return true;
+    });
+}
+
+int32_t capkv_get_pins(const llama_context * ctx, int32_t seq_id, int32_t * ends, int32_t n_max) {
+    return capkv_guard(-1, [&] {
+        std::vector<int32_t> res;
+        for (const auto & r : capkv_of_or_throw(ctx, seq_id).get_pins(seq_id)) {
+            res.push_back(r.p0);
+            res.push_back(r.p1);
+        }
+        if (ends) {
+            std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), ends);
+        }
+        return (int32_t) res.size();
     });
 }
 

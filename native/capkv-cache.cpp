@@ -43,9 +43,10 @@ capkv_cache::capkv_cache(
     length(length), kv(kv), params(params), policy(*capkv_policy_find(params.policy)), n_swa(hparams.n_swa),
     layers(capkv_find_layers(kv, model, hparams)),
     positions(layers, kv.get_n_stream()),
+    pins     (this->params, layers, positions, kv.get_n_stream()),
     observer (kv, this->params, policy, layers, bufs, hparams.no_alloc),
-    evictor  (kv, this->params, policy, layers, positions, observer, length.n_pos_max),
-    state    (kv, this->params, layers, positions, observer, evictor) {
+    evictor  (kv, this->params, policy, layers, positions, pins, observer, length.n_pos_max),
+    state    (kv, this->params, layers, positions, pins, observer, evictor) {
 
     capkv_stats stats = {};
     add_stats(0, stats);
@@ -57,6 +58,7 @@ capkv_cache::capkv_cache(
 
 void capkv_cache::reset(uint32_t s) {
     positions.reset(s);
+    pins     .reset(s);
     observer .reset(s);
     evictor  .reset(s);
 }
@@ -101,8 +103,12 @@ bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
                 break;
             case capkv_positions::RM_TAIL:
                 observer.forget(s, p0, p1);
+                pins.forget(kv.get_cells(id), s, p0, p1);
                 break;
             default:
+                if (p0 <= 0 && p1 < 0) {
+                    pins.reset(s); // of a text that was not begun
+                }
                 break;
         }
     }
@@ -116,6 +122,7 @@ void capkv_cache::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst) {
 
     if (s_src != s_dst) {
         positions.copy(s_src, s_dst);
+        pins     .copy(s_src, s_dst);
         observer .copy(s_src, s_dst);
         evictor  .copy(s_src, s_dst);
     }
@@ -123,6 +130,18 @@ void capkv_cache::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst) {
 
 bool capkv_cache::can_seq_cp(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
     return positions.has_all(kv.get_stream(seq_id), p0, p1);
+}
+
+void capkv_cache::pin(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    pins.pin(kv.get_cells(seq_id), kv.get_stream(seq_id), p0, p1);
+}
+
+void capkv_cache::unpin(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    pins.unpin(kv.get_stream(seq_id), p0, p1);
+}
+
+void capkv_cache::check_room(llama_seq_id seq_id, uint32_t n_target) const {
+    pins.check_room(kv.get_cells(seq_id), kv.get_stream(seq_id), n_target);
 }
 
 void capkv_cache::update(uint32_t s_src, uint32_t s_dst) {

@@ -3,6 +3,7 @@
 #include "capkv-evict.h"
 #include "capkv-observe.h"
 #include "capkv-params.h"
+#include "capkv-pins.h"
 #include "capkv-positions.h"
 #include "capkv-state.h"
 #include "policies/policy.h"
@@ -19,6 +20,7 @@
 // A facade: llama.cpp calls it, and each part does its own work.
 //
 //   capkv_positions   which tokens the cells hold, and what can be taken back
+//   capkv_pins        which tokens no head drops
 //   capkv_observer    what the policy sees of the queries
 //   capkv_evictor     scores, selects and moves entries
 //   capkv_state       saved states
@@ -102,6 +104,12 @@ public:
     llama_pos pos_offset(llama_seq_id seq_id) const { return positions.get(kv.get_stream(seq_id)).offset; }
     bool      has_offset() const;
 
+    // see capkv_pins; a pin, or an eviction by request, that leaves too little to choose from throws capkv_error
+    void pin  (llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+    void unpin(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+
+    void check_room(llama_seq_id seq_id, uint32_t n_target) const;
+
     // evict down to n_target entries at the next update
     void request(llama_seq_id seq_id, uint32_t n_target) { evictor.request(kv.get_stream(seq_id), n_target); }
 
@@ -129,6 +137,8 @@ public:
     // first position of the tail; 0 = nothing was evicted
     llama_pos pos_tail(llama_seq_id seq_id) const { return positions.pos_tail(kv.get_stream(seq_id)); }
 
+    const capkv_pins::stream & get_pins(llama_seq_id seq_id) const { return pins.get(kv.get_stream(seq_id)); }
+
     // [n_layers], of the last eviction
     const std::vector<capkv_evictor::capacity> & capacities(llama_seq_id seq_id) const { return evictor.get(kv.get_stream(seq_id)).cap; }
 
@@ -150,6 +160,7 @@ private:
 
     // each takes those before it by reference
     capkv_positions positions;
+    capkv_pins      pins;
     capkv_observer  observer;
     capkv_evictor   evictor;
     capkv_state     state;

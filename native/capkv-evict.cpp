@@ -2,19 +2,18 @@
 
 #include "capkv-error.h"
 #include "capkv-graph.h"
+#include "capkv-select.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
 
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 #include <numeric>
 
 capkv_evictor::capkv_evictor(
         llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
-        capkv_positions & positions, capkv_observer & observer, llama_pos n_pos_max) :
-    kv(kv), params(params), policy(policy), layers(layers), positions(positions), observer(observer), n_pos_max(n_pos_max),
+        capkv_positions & positions, const capkv_pins & pins, capkv_observer & observer, llama_pos n_pos_max) :
+    kv(kv), params(params), policy(policy), layers(layers), positions(positions), pins(pins), observer(observer), n_pos_max(n_pos_max),
     streams(kv.get_n_stream()), targets(kv.get_n_stream()), n_group(layers.size(), 1) {
 
     for (const auto & l : layers) {
@@ -154,27 +153,6 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
     return p;
 }
 
-// entries that a head keeps, ascending: [parts.n()] of n
-static void capkv_keep(int64_t n, const capkv_positions::parts & parts, const float * score, int32_t * keep) {
-    const uint32_t n_sink = parts.n_sink, n_mid = parts.n_mid, n_recent = parts.n_recent;
-
-    // sinks and recent entries stay whatever their scores are: they are no candidates
-    std::vector<int32_t> cand(n - n_sink - n_recent);
-    std::iota(cand.begin(), cand.end(), n_sink);
-
-    auto val = [&](int32_t i) { return std::isfinite(score[i]) ? score[i] : -FLT_MAX; };
-
-    // of equal scores the later entry stays
-    std::nth_element(cand.begin(), cand.begin() + n_mid, cand.end(), [&](int32_t a, int32_t b) {
-        return val(a) != val(b) ? val(a) > val(b) : a > b;
-    });
-    std::sort(cand.begin(), cand.begin() + n_mid);
-
-    std::iota  (keep,                  keep + n_sink, 0);
-    std::copy_n(cand.begin(), n_mid,   keep + n_sink);
-    std::iota  (keep + n_sink + n_mid, keep + n_sink + n_mid + n_recent, n - n_recent);
-}
-
 static std::vector<float> capkv_get_f32(const ggml_tensor * t) {
     std::vector<float> res(ggml_nelements(t));
     ggml_backend_tensor_get(t, res.data(), 0, ggml_nbytes(t));
@@ -184,6 +162,10 @@ static std::vector<float> capkv_get_f32(const ggml_tensor * t) {
 ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
     const int64_t n        = p.order.size();
     const int64_t n_target = p.n_target();
+
+    const auto & cells = kv.get_cells(p.s);
+
+    bool fits = true;
 
     for (const auto & part : spans_scores) {
         const capkv_graph_meta meta(n_nodes_scores(part));
@@ -204,7 +186,9 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
                 const size_t  head = out.head0 + h;
                 int32_t     * keep = p.keep[out.ilayer].data() + head*n_target;
 
-                capkv_keep(n, p.parts, score.data() + h*n, keep);
+                const auto pinned = pins.of_head(cells, p.s, p.order, layers[out.ilayer], head);
+
+                fits = capkv_select(p.parts, n, score.data() + h*n, pinned, keep) && fits;
 
                 for (int64_t j = 0; j < n_target; ++j) {
                     p.w[out.ilayer][head*n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
@@ -214,6 +198,11 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
                 p.ridge[out.ilayer][2*head] = cap[2*h + 1];
             }
         }
+    }
+
+    if (!fits) { // an image has more entries than the positions that were pinned for it
+        LLAMA_LOG_WARN("%s: more entries of sequence %d are pinned than the budget of %d has room for: those that score lowest are evicted\n",
+                __func__, p.seq_id, (int) n_target);
     }
 
     return GGML_STATUS_SUCCESS;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "capkv-observe.h"
+#include "capkv-pins.h"
 #include "capkv-positions.h"
 #include "capkv-sched.h"
 
@@ -39,7 +40,7 @@ public:
 
     capkv_evictor(
             llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
-            capkv_positions & positions, capkv_observer & observer, llama_pos n_pos_max);
+            capkv_positions & positions, const capkv_pins & pins, capkv_observer & observer, llama_pos n_pos_max);
 
     // once the graphs of batches were seen: whether the keys of all layers can be rotated to other positions
     //   kv_swa: the cache of the layers with sliding windows, or NULL
@@ -90,8 +91,9 @@ private:
 
     const std::vector<capkv_layer> & layers;
 
-    capkv_positions & positions;
-    capkv_observer  & observer;
+    capkv_positions  & positions;
+    const capkv_pins & pins;
+    capkv_observer   & observer;
 
     const llama_pos n_pos_max; // RoPE positions end here
 

@@ -10,7 +10,8 @@
 static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
 static constexpr uint32_t CAPKV_STATE_VERSION = 5;
 
-// Versions 3 and 4 are still read. Both lack the RoPE positions: those are the positions themselves. Version 3 held capkv_params as the struct was then, in place of the options that have to match, and an end mark
+// versions 3 and 4 are still read. They lack pins and RoPE positions: those are the positions themselves. Version 3 held capkv_params as
+// the struct was then, in place of the options that have to match, and an end mark
 // after the tensors
 struct capkv_params_v3 {
     uint32_t n_budget;
@@ -130,8 +131,8 @@ static std::vector<capkv_field> capkv_state_fields(const capkv_observe & obs, co
 
 capkv_state::capkv_state(
         llama_kv_cache & kv, const capkv_params & params, const std::vector<capkv_layer> & layers,
-        capkv_positions & positions, capkv_observer & observer, capkv_evictor & evictor) :
-    kv(kv), params(params), layers(layers), positions(positions), observer(observer), evictor(evictor) {}
+        capkv_positions & positions, capkv_pins & pins, capkv_observer & observer, capkv_evictor & evictor) :
+    kv(kv), params(params), layers(layers), positions(positions), pins(pins), observer(observer), evictor(evictor) {}
 
 //
 // one stream
@@ -170,6 +171,11 @@ void capkv_state::write_stream(llama_io_write_i & io, uint32_t s) const {
             io.write(mid.data(), mid.size()*sizeof(mid[0]));
         }
     }
+
+    const auto & pin = pins.get(s);
+
+    capkv_write(io, (uint32_t) pin.size());
+    io.write(pin.data(), pin.size()*sizeof(pin[0]));
 }
 
 capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
@@ -244,6 +250,18 @@ capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
         read_rope(pos.sink_rope, pos.n_sink);
         for (const auto & l : layers) {
             read_rope(pos.mid_rope[l.i], pos.mid[l.i].size());
+        }
+    }
+
+    if (version_read >= 5) {
+        const uint32_t n_pins = capkv_read<uint32_t>(io);
+        if (n_pins > n_cells) {
+            capkv_state_refuse("it has " + std::to_string(n_pins) + " pins, here there are " + std::to_string(n_cells) + " cells");
+        }
+        res.pin.resize(n_pins);
+        io.read(res.pin.data(), n_pins*sizeof(res.pin[0]));
+        if (!capkv_pins::is_valid(res.pin)) {
+            capkv_state_refuse("its pins are not ascending");
         }
     }
 
@@ -347,6 +365,15 @@ void capkv_state::read_data(llama_io_read_i & io, llama_seq_id seq_id) {
         positions.set(streams[i], std::move(parts_read[i].pos));
         observer .set(streams[i], std::move(parts_read[i].obs));
         evictor  .set(streams[i], std::move(parts_read[i].evi));
+        pins     .set(streams[i], std::move(parts_read[i].pin));
+    }
+    for (const uint32_t s : streams) {
+        try {
+            pins.check_room(kv.get_cells(s), s, params.n_budget);
+        } catch (const capkv_error & err) {
+            pins.reset(s);
+            capkv_state_refuse(err.what());
+        }
     }
     parts_read.clear();
 }

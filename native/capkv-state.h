@@ -2,6 +2,7 @@
 
 #include "capkv-evict.h"
 #include "capkv-observe.h"
+#include "capkv-pins.h"
 #include "capkv-positions.h"
 
 #include "llama-io.h"
@@ -23,7 +24,7 @@ class capkv_state {
 public:
     capkv_state(
             llama_kv_cache & kv, const capkv_params & params, const std::vector<capkv_layer> & layers,
-            capkv_positions & positions, capkv_observer & observer, capkv_evictor & evictor);
+            capkv_positions & positions, capkv_pins & pins, capkv_observer & observer, capkv_evictor & evictor);
 
     // of one sequence, or with -1 of all
     void write_meta(llama_io_write_i & io, llama_seq_id seq_id) const;
@@ -48,6 +49,7 @@ private:
     const std::vector<capkv_layer> & layers;
 
     capkv_positions & positions;
+    capkv_pins      & pins;
     capkv_observer  & observer;
     capkv_evictor   & evictor;
 
@@ -56,6 +58,7 @@ private:
         capkv_positions::stream pos;
         capkv_observer::stream  obs;
         capkv_evictor::stream   evi;
+        capkv_pins::stream      pin;
     };
 
     // read by read_meta(), waiting for read_data()

@@ -20,8 +20,13 @@ _GENERATE = inspect.signature(llama_cpp.Llama.generate)
 class Reading:
     """Mixed into Llama; needs its `_all_scores`, `_kept_logits`, `_tally` and `kv_config`, and KvBudget's kv_stats()."""
 
+    #: ranges that the next eval() pins
+    _pins_to_keep = ()
+
     def _drop_unread(self) -> None:
         # the native sequence is longer than n_tokens after a reply that was cut short, and when n_tokens was set back
+        if native.llama_memory_seq_pos_max(native.llama_get_memory(self.ctx), 0) < self.n_tokens:
+            return  # a removal from 0 on would also end the pins of a text that was not begun
         if not self._remove_from(self.n_tokens) and self.kv_config is not None:
             raise RuntimeError(
                 f"cannot go back to token {self.n_tokens}: from {self.kv_stats().pos_tail} on all are held; reset() first"
@@ -35,7 +40,7 @@ class Reading:
             raise RuntimeError(f"{_lib.last_error()}: all {n_lost} tokens were dropped")
 
     def reset(self) -> None:
-        """Forget all that was read. The cache is emptied at once."""
+        """Forget all that was read, and what was pinned. The cache is emptied at once."""
         super().reset()
         self._kept_logits.clear()
         if native.llama_get_memory(self.ctx):
@@ -53,6 +58,9 @@ class Reading:
             super().eval(tokens)
             return _log.raise_interrupt()
         self._drop_unread()
+        pins, self._pins_to_keep = self._pins_to_keep, ()
+        for start, stop in pins:
+            self.pin(start, stop)
         self._make_room(len(tokens) + 1)  # generate() puts one more there before it asks for a draft
         for i in range(0, len(tokens), self.n_batch):
             batch = tokens[i : i + self.n_batch]
@@ -86,7 +94,8 @@ class Reading:
             raise RuntimeError("there are no logits: eval() a token first")
 
     def generate(self, tokens, *args, **kwargs):
-        """As upstream's. A prompt that differs from what was read where tokens have been evicted is read anew; n_rereads counts it."""
+        """As upstream's. A prompt that differs from what was read where tokens have been evicted is read anew; n_rereads counts it.
+        What was pinned of the tokens that both share stays pinned."""
         tokens = list(tokens)
         if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
             self._reset_if_evicted(tokens)
@@ -104,8 +113,10 @@ class Reading:
         n = min(self.n_tokens, len(tokens))
         differ = np.flatnonzero(self.input_ids[:n] != np.asarray(tokens[:n], dtype=np.intc))
         n_same = int(differ[0]) if len(differ) else n
-        if n_same == self.n_tokens and (n_same < len(tokens) or self._has_logits):
+        if self.n_tokens and n_same == self.n_tokens and (n_same < len(tokens) or self._has_logits):
             return
+        # upstream empties the cache next, or goes back in it
+        self._pins_to_keep = [(start, min(stop, n_same)) for start, stop in self.pins if start < n_same] if self.n_tokens else self.pins
         pos_tail = self.kv_stats().pos_tail
         n_reused = min(n_same, len(tokens) - 1)
         if 0 < n_reused < pos_tail:

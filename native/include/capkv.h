@@ -199,6 +199,16 @@ bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct ca
 // returns the number of tokens that each KV head dropped, 0 if the sequence is no longer than that, -1 and capkv_last_error() on failure
 int32_t capkv_compress(struct llama_context * ctx, int32_t seq_id, uint32_t n_budget);
 
+// pin the tokens at positions [p0, p1): no KV head drops them, whatever their scores are. They count against the budget, except for those
+// among the sinks. The range may lie ahead of the text; its ends are not open. Copies and saved states hold the pins. A removal of
+// tokens ends theirs, one of the whole sequence all
+// false and capkv_last_error(), and nothing changes, if some heads have dropped a token of the range, or if pins, sinks and recent window
+// would leave less than a quarter of the budget to choose from. capkv_compress() refuses a budget for the latter reason, too
+bool capkv_pin(struct llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p1);
+
+// pin no position of [p0, p1) any more; negative ends are open
+bool capkv_unpin(struct llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p1);
+
 // the functions below write to an array of at most n_max values; NULL asks for the number alone
 
 // layers that the budget governs, ascending; returns their number (0 without a budget), writes at most n_max of them
@@ -217,6 +227,10 @@ int32_t capkv_get_positions(const struct llama_context * ctx, int32_t seq_id, in
 
 // the same for the positions that the keys of these tokens are rotated to
 int32_t capkv_get_rope_positions(const struct llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max);
+
+// what is pinned: the two ends of each range, ascending, the second one exclusive; returns the number of ends, writes at most n_max
+// -1 and capkv_last_error() if there is no such sequence
+int32_t capkv_get_pins(const struct llama_context * ctx, int32_t seq_id, int32_t * ends, int32_t n_max);
 
 // --- scorers ---
 

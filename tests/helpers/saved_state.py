@@ -56,6 +56,7 @@ class Sequence:
     res_pos: np.ndarray = None  # [n_res] position of the token in each row of the sample, -1 = none
     last_pos: np.ndarray = None  # [n_last] and of the last queries
     layers: list = field(default_factory=list)
+    pins: np.ndarray = None  # [n_pins, 2] ends of the pinned ranges
 
 
 class Reader:
@@ -111,6 +112,7 @@ def parse(data: bytes, has_ext: bool = False) -> Sequence:
         seq.offset = r.ints("i")
         sinks = r.array("<i4", seq.n_sink)
         ropes = [np.hstack([np.tile(sinks, (layer.n_head_kv, 1)), r.array("<i4", layer.n_head_kv, seq.n_mid)]) for layer in seq.layers]
+    seq.pins = r.array("<i4", r.ints("I"), 2)
 
     order = _read_cells(r, tensors, seq, has_ext)
     for layer, table, rope in zip(seq.layers, tables, ropes):
@@ -225,8 +227,8 @@ def ending_with_a_zero(data: bytes) -> bytes:
     return next(out for out in (_with_meta(data, edit(us)) for us in range(1 << 16)) if out[-1] == 0)
 
 
-def _without_rope_positions(meta: bytearray) -> bytearray:
-    """Without what version 5 added to each sequence; none of them has got new RoPE positions."""
+def _without_version_5(meta: bytearray) -> bytearray:
+    """Without what version 5 added to each sequence; none of them has pins, or has got new RoPE positions."""
     at = meta.index(struct.pack("<II", MAGIC, VERSION))
     r = Reader(meta)
     r.take(at + 8 + OPTIONS.size)
@@ -238,7 +240,7 @@ def _without_rope_positions(meta: bytearray) -> bytearray:
         n_mid = r.ints("IiIIQ")[3]
         r.take(24 + 16 * n_layer + 4 * (n_res + n_last) + 4 * n_mid * sum(heads))
         out += meta[start : r.at]
-        assert r.ints("QI") == (0, 0)
+        assert r.ints("QII") == (0, 0, 0)
     return out + meta[r.at :]
 
 
@@ -246,7 +248,7 @@ def as_version_4(data: bytes) -> bytes:
     """The state in the layout of version 4."""
 
     def edit(meta):
-        return _without_rope_positions(meta).replace(struct.pack("<II", MAGIC, VERSION), struct.pack("<II", MAGIC, 4))
+        return _without_version_5(meta).replace(struct.pack("<II", MAGIC, VERSION), struct.pack("<II", MAGIC, 4))
 
     return _with_meta(data, edit, frame_version=1)
 
@@ -255,7 +257,7 @@ def as_version_3(data: bytes, with_end: bool = True) -> bytes:
     """The state in the layout of version 3, of a plain cache, whose end is the end of all but the tensors."""
 
     def edit(meta):
-        meta = _without_rope_positions(meta)
+        meta = _without_version_5(meta)
         at = meta.index(struct.pack("<II", MAGIC, VERSION))
         policy, sink, seed = OPTIONS.unpack_from(meta, at + 8)
         options = OPTIONS_V3.pack(64, 0, 0.0, policy, sink, 32, 192, 5.0, 0.25, seed, 0)

@@ -78,16 +78,18 @@ def capacity(policy, seq, layer, attention, kept):
     return out
 
 
-def check_kept(kept, pos, score, budget, n_sink, n_recent):
+def check_kept(kept, pos, score, budget, n_sink, n_recent, pinned=()):
     """Check the positions `kept` by one head after an eviction down to `budget`. pos, score: of its entries before.
+    pinned: positions that stay whatever their scores are.
 
     Returns how many entries were swapped with others of nearly the same score.
     """
     n = len(pos)
     middle = np.arange(n_sink, n - n_recent)
-    n_mid = budget - n_sink - n_recent
-    best = middle[np.lexsort((-middle, -score[middle]))][:n_mid]  # of equal scores the later entry
-    want = np.sort(np.concatenate([np.arange(n_sink), best, np.arange(n - n_recent, n)]))
+    stay, middle = middle[np.isin(pos[middle], pinned)], middle[~np.isin(pos[middle], pinned)]
+    n_best = budget - n_sink - n_recent - len(stay)
+    best = middle[np.lexsort((-middle, -score[middle]))][:n_best]  # of equal scores the later entry
+    want = np.sort(np.concatenate([np.arange(n_sink), stay, best, np.arange(n - n_recent, n)]))
     kept = np.asarray(kept)
     assert len(kept) == budget and (np.diff(kept) > 0).all()
     assert (kept[:n_sink] == pos[:n_sink]).all() and (kept[budget - n_recent :] == pos[n - n_recent :]).all()
@@ -96,6 +98,7 @@ def check_kept(kept, pos, score, budget, n_sink, n_recent):
     assert len(mine) == budget, "a position was kept that was not there"
     edge = score[best[-1]]
     swapped = np.setxor1d(mine, want)
+    assert not np.isin(swapped, stay).any(), "a pinned entry was dropped"
     distance = np.abs(score[swapped] - edge) / max(score[middle].std(), 1e-30)
     assert (distance < NEAR).all(), f"positions {pos[swapped]} are {distance} away from the last score that stays"
     return len(swapped) // 2
