@@ -38,10 +38,15 @@ class Seen:
     stats: object  # KvStats
     pos_min: int
     pos_max: int
+    pins: list  # (start, stop) of each range
 
     @classmethod
     def of(cls, context, seq):
-        return cls(context.positions(seq), context.rope_positions(seq), context.stats(seq), *context.ends(seq))
+        return cls(context.positions(seq), context.rope_positions(seq), context.stats(seq), *context.ends(seq), context.pins(seq))
+
+
+def positions_of(ranges) -> set:
+    return {pos for start, stop in ranges for pos in range(start, stop)}
 
 
 SAME_BYTES = ("bytes_kv", "bytes_obs", "bytes_full")
@@ -63,6 +68,7 @@ class Sequence:
         self.offset, self.n_reindexes, self.reindexed = 0, 0, False
         self.n_sink = self.n_mid = self.n_evicted = self.n_evictions = 0
         self.pos_tail, self.evicted = 0, False
+        self.pins = frozenset()  # positions
         self.scattered = False  # whether cells may be in another order than their positions
         self.capacity = ()  # over all layers, then of each layer; () = all 1, None = unknown until the next look
         self.target, self.n_new, self.renumbers = None, 0, False  # of the operation that comes next
@@ -95,6 +101,11 @@ class Sequence:
         """How many tokens come before an eviction for the sake of the trained length."""
         return self.n_cells if self.config.reindex == "never" else self.n_pos_max + self.offset - self.end
 
+    def has_room(self, n_budget, pins):
+        """Whether pins, sinks and recent window leave a quarter of a budget to choose from."""
+        n = sum(pos >= self.config.sink for pos in pins)
+        return n == 0 or 4 * (n_budget - self.config.sink - self.config.recent - n) >= n_budget
+
     def append(self, ids):
         if self.n_used + len(ids) > self.n_cells:
             self.target = self.config.budget
@@ -113,6 +124,7 @@ class Sequence:
         stays = (self.held[0] < p0) | (self.held[0] >= p1)
         stays[: self.n_sink + self.n_mid] = True
         self.held, self.ropes = self.held[:, stays], self.ropes[:, stays]
+        self.pins -= set(range(p0, min(p1, self.end)))
         if self.n_used == 0:
             self.offset, self.reindexed = 0, False
         if p1 < self.end:
@@ -154,6 +166,7 @@ class Sequence:
         before, self.held, self.end = self.held, now, self.end + self.n_new
         self._check_order(that)
         self._check_rope_positions(that, before, np.stack(seen.rope_positions))
+        self._check_pins(that, seen)
         self.target, self.n_new, self.renumbers = None, 0, False
         self._check_stats(that, seen)
         self.stats = seen.stats
@@ -204,6 +217,12 @@ class Sequence:
         that((exact == exact[0]).all(axis=1), "the tail is the same in the same cells of every head")
         sinks = self.held[:, : min(self.config.sink, self.n_used)]
         that((sinks == np.arange(sinks.shape[1])).all(axis=1), "the sinks are the first tokens", sinks.tolist())
+
+    def _check_pins(self, that, seen):
+        that(positions_of(seen.pins) == self.pins, "the pins are those that were set", seen.pins)
+        read = np.array(sorted(pos for pos in self.pins if pos < self.end), np.int32)
+        found = [np.isin(read, row, assume_unique=True) for row in self.held]
+        that([part.all() for part in found], "every head holds what is pinned", [read[~part][:4] for part in found])
 
     def _check_stats(self, that, seen):
         now, was = seen.stats, self.stats

@@ -61,6 +61,15 @@ class Context(RawContext):
         """The positions that the keys of each head are rotated to, layer by layer."""
         return [self.kv.positions(layer, head, seq, rope=True) for layer, head in self.heads]
 
+    def pins(self, seq) -> list:
+        return self.kv.pins(seq)
+
+    def pin(self, seq, start, stop) -> None:
+        self.kv.pin(start, stop, seq)
+
+    def unpin(self, seq, start, stop) -> None:
+        self.kv.unpin(start, stop, seq)
+
     def ends(self, seq) -> tuple:
         """llama.cpp's first and last position."""
         return self.pos_min(seq), self.pos_max(seq)

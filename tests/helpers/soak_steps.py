@@ -4,6 +4,7 @@ from collections import Counter, deque
 
 import numpy as np
 from soak_checks import Checker, Seen, Sequence
+from soak_pins import Pins
 from soak_saves import Saves
 
 LONGEST_REREAD = 4096  # tokens
@@ -21,6 +22,10 @@ STEPS = {
     "reset": (0.3, 0),
     "clear": (0.1, 0),
     "compress": (5, 0),
+    "pin": (8, 0),
+    "pin_too_much": (1, 0),
+    "pin_what_is_lost": (2, 0),
+    "unpin": (4, 0),
     "save_in_memory": (2, 0),
     "save_in_a_file": (2, 0),
     "save_a_sequence_in_memory": (2, 0),
@@ -31,7 +36,7 @@ STEPS = {
 }
 
 
-class Soak(Saves):
+class Soak(Saves, Pins):
     """Two contexts: one that is worked on, one that states are moved to. Tokens are random ids."""
 
     def __init__(self, make_context, folder, seed):
@@ -227,6 +232,8 @@ class Soak(Saves):
                 self.that("allowed" in str(err), "what is refused says what is allowed", err)
         else:
             n = 0 if kind < 0.5 else int(self.rng.integers(least, max(seq.n_used, least) + 1))
+            if not seq.has_room(n or seq.config.budget, seq.pins):
+                return self.refused(lambda: self.context.compress(s, n), "pinned tokens")
             want = max(0, seq.n_used - (n or seq.config.budget))
             seq.compress(n or seq.config.budget)
             got = self.context.compress(s, n)

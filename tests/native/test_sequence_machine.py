@@ -2,6 +2,7 @@
 
 import llama_cpp
 import numpy as np
+import pytest
 import tiny_models
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,11 +21,17 @@ class Held:
         self.n = 0  # entries
         self.tail = 0  # first position of the exact tail
         self.holes = set()  # removed from before any eviction, or from the tail
+        self.pins = set()  # positions
+        self.gone = set()  # of these, holes when they were pinned
 
     def copy(self):
         new = Held()
-        new.__dict__.update(self.__dict__, holes=set(self.holes))
+        new.__dict__.update(self.__dict__, holes=set(self.holes), pins=set(self.pins), gone=set(self.gone))
         return new
+
+    def unpin(self, positions):
+        self.pins -= set(positions)
+        self.gone = {pos for pos in self.gone & self.pins if pos < self.end}
 
     def exact(self) -> list:
         """Positions that every head holds."""
@@ -81,6 +88,10 @@ class Sequences(RuleBasedStateMachine):
     @rule(s=seqs, budget=st.sampled_from([0, 21, 40, 100]))
     def compress(self, s, budget):
         target = budget or BUDGET
+        if not self.has_room(s, self.held[s].pins, target):
+            with pytest.raises(ValueError, match="pinned tokens"):
+                self.c.compress(s, budget)
+            return self.note()
         dropped, h = self.c.compress(s, budget), self.held[s]
         assert dropped == max(0, h.n - target)
         n = h.n
@@ -89,6 +100,35 @@ class Sequences(RuleBasedStateMachine):
         self.note(s)
         if dropped:
             self.pending = set()
+
+    def has_room(self, s, pins, n_budget=BUDGET) -> bool:
+        row = self.c.held(s)[0]
+        end = max(self.c.pos_max(s) + 1, SINK)
+        n = sum(pos in pins for pos in row[SINK:].tolist()) + sum(pos >= end for pos in pins)
+        return n == 0 or 4 * (n_budget - SINK - RECENT - n) >= n_budget
+
+    @rule(s=seqs, back=st.integers(-50, 300), n=st.integers(1, 20))
+    def pin(self, s, back, n):
+        h = self.held[s]
+        p0 = max(h.end - back, 0)
+        new = set(range(p0, p0 + n))
+        held = [set(row.tolist()) for row in self.c.held(s)]
+        lost = {pos for pos in new - h.pins if pos < min(h.tail, self.c.pos_max(s) + 1) and not all(pos in row for row in held)}
+        if lost or not self.has_room(s, h.pins | new):
+            with pytest.raises(ValueError, match="have dropped" if lost else "pinned tokens"):
+                self.c.kv.pin(p0, p0 + n, s)
+            return self.note()
+        self.c.kv.pin(p0, p0 + n, s)
+        h.gone |= (new - h.pins) & h.holes
+        h.pins |= new
+        self.note(s)
+
+    @rule(s=seqs, p0=st.one_of(st.none(), st.integers(0, 600)), n=st.one_of(st.none(), st.integers(0, 300)))
+    def unpin(self, s, p0, n):
+        p1 = None if n is None else (p0 or 0) + n
+        self.c.kv.unpin(p0, p1, s)
+        self.held[s].unpin(range(p0 or 0, 10_000 if p1 is None else p1))
+        self.note(s)
 
     @rule(source=seqs, to=seqs)
     def copy(self, source, to):
@@ -113,6 +153,8 @@ class Sequences(RuleBasedStateMachine):
             for pos in [pos for pos in new.exact() if not max(p0, 0) <= pos < p1]:
                 new.holes.add(pos)
                 new.n -= 1
+            end = self.c.pos_max(source) + 1
+            new.pins -= {pos for pos in new.pins if pos < end and not max(p0, 0) <= pos < p1}
             self.held[to] = self.ended(new)
             self.pending.add(to)
         self.note(to)
@@ -121,9 +163,12 @@ class Sequences(RuleBasedStateMachine):
         """As h goes on: with the position after the last one that is there."""
         exact = h.exact()
         if h.n == 0:
-            return Held()
+            left, h = h.pins, Held()
+            h.pins = left
+            return h
         h.end = exact[-1] + 1 if exact else h.tail
         h.holes = {pos for pos in h.holes if pos < h.end}
+        h.unpin([])
         return h
 
     @rule(s=st.integers(-1, N_SEQ - 1), back=st.integers(0, 40), n=st.one_of(st.none(), st.integers(1, 20)))
@@ -132,7 +177,8 @@ class Sequences(RuleBasedStateMachine):
         p0 = max(max(self.held[i].end for i in some) - back, 0)
         p1 = -1 if n is None else p0 + n
         ranges = {i: [pos for pos in range(p0, self.held[i].end) if p1 < 0 or pos < p1] for i in some}
-        whole = {i: p0 == 0 and (p1 < 0 or p1 >= self.held[i].end) for i in some}
+        whole = {i: p0 == 0 and (p1 < 0 or p1 >= self.held[i].end > 0) for i in some}
+        last = {i: self.c.pos_max(i) for i in some}
         allowed = all(not r or whole[i] or r[0] >= self.held[i].tail for i, r in ranges.items())
         assert self.c.rm(s, p0, p1) == allowed
         if allowed:
@@ -144,6 +190,7 @@ class Sequences(RuleBasedStateMachine):
                 gone = {pos for pos in r if pos not in h.holes}
                 h.holes |= gone
                 h.n -= len(gone)
+                h.pins -= set(range(p0, last[i] + 1 if p1 < 0 else min(p1, last[i] + 1)))
                 self.held[i] = self.ended(h)
         self.note(*(some if allowed else []))
 
@@ -188,7 +235,10 @@ class Sequences(RuleBasedStateMachine):
             last = -1 if h.n == 0 else exact[-1] if exact else h.tail - 1
             assert self.c.pos_max(s) == last
             assert self.c.pos_min(s) == (-1 if h.n == 0 else h.tail if h.tail else exact[0])
+            assert {pos for start, stop in self.c.kv.pins(s) for pos in range(start, stop)} == h.pins
+            must = [pos for pos in h.pins - h.gone if pos <= last]
             for pos in self.c.held(s):
+                assert np.isin(must, pos).all()
                 assert len(pos) == h.n and (np.diff(pos) > 0).all()
                 assert pos[len(pos) - len(exact) :].tolist() == exact
                 if h.tail and not any(hole < SINK for hole in h.holes):

@@ -145,6 +145,18 @@ def cp_copies_another(context, source, target, *, real=Context.cp):
         context.rm(target, -1, -1)
 
 
+def pin_one_less(context, seq, start, stop, *, real=Context.pin):
+    real(context, seq, start, stop)
+    context.unpin(seq, stop - 1, stop)
+
+
+def pin_and_hold_nothing(context, seq, start, stop, *, real=Context.pin):
+    real(context, seq, start, stop)
+    told = {i: context.pins(i) for i in range(context.n_seq)}
+    context.kv.unpin(seq_id=seq)
+    context.pins = told.get
+
+
 def load_does_nothing(context, data, seq, *, real=Context.load):
     return True
 
@@ -177,6 +189,8 @@ FAULTS = [
     ("rm", rm_does_nothing, "nothing is lost or found"),
     ("cp", cp_copies_another, "nothing is lost or found"),
     ("load", load_does_nothing, "nothing is lost or found"),
+    ("pin", pin_one_less, "the pins are those that were set"),
+    ("pin", pin_and_hold_nothing, "every head holds what is pinned|the pins are those"),
 ]
 
 
