@@ -87,6 +87,8 @@ class Turns:
         self.stop = "<|im_end|>" if template.is_guess else ""
         #: what was done about a missing template or system prompt, one line each
         self.remarks = ["the model has no chat template, ChatML is a guess"] if template.is_guess else []
+        #: whether the conversation begins with a system prompt, one of the template's own counts
+        self.has_system = bool(system) or (system is None and _has_own_system(template))
         head = [] if system is None else [message("system", system)]
         if system == "" and not _has_own_system(template):
             head = []

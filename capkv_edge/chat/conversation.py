@@ -13,6 +13,7 @@ from .. import threads
 from ..kv import KvStats, remarks
 from ..template import ChatTemplate, Turns
 from ..vocab import Vocab
+from .pins import Pins
 from .recalling import TurnRecall
 
 # positions that ask() leaves free for the reply, and read() for a question and its reply
@@ -53,11 +54,14 @@ class Conversation:
         self.template = Turns(ChatTemplate(llm.metadata, vocab), system)
         has_bos = vocab.bos is not None and self.template.first[0].startswith(vocab.text(vocab.bos))
         self._head = [vocab.bos] if vocab.adds_bos and not has_bos else []
+        n_system = len(self._head + self._tokens(self.template.first[0], special=True)) if self.template.has_system else 0
+        self.pins = Pins(llm, n_system)  #: what is never evicted
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything; the cache is empty."""
+        """Forget everything, but pin the system prompt; the cache is empty."""
         self.llm.reset()
+        self.pins.begin_anew()
         self.recall.clear()
         self.turn = Turn()
         self._n_turns = 0
@@ -69,6 +73,11 @@ class Conversation:
     def n_tokens(self) -> int:
         """Length of the conversation in tokens, which is the next position."""
         return self.llm.n_tokens
+
+    def said(self) -> tuple:
+        """The tokens of what was said, and the position after the template's text that follows it; of both, some may not be read yet."""
+        begin = self._begin()
+        return self.llm.input_ids[: self.n_tokens].tolist() + self._unread, self.n_tokens + len(begin)
 
     @property
     def n_ctx(self) -> int | None:
@@ -94,7 +103,8 @@ class Conversation:
         n_trained = llama_cpp.llama_model_n_ctx_train(self.llm.model)
         is_too_long = self.n_ctx is not None and self.n_ctx > n_trained and not self.llm.can_pass_trained
         trained = [f"the model was trained for {n_trained:,} tokens, replies get worse past them"] if is_too_long else []
-        return trained + remarks(self.llm) + self.template.remarks + [self.recall.remark] * bool(self.recall.remark)
+        notes = [note for note in (self.recall.remark, self.pins.note) if note]
+        return trained + remarks(self.llm) + self.template.remarks + notes
 
     # --- the user's turn ---
 
@@ -123,6 +133,7 @@ class Conversation:
             self._feed(asked + back + after, progress, N_RESERVE)
         finally:
             self.recall.put(begin, len(back))
+        self.pins.add("the model", begin, begin + len(after))  # where they are once what came back is taken out
         self._open = False
         self._n_turns += 1
 
@@ -153,7 +164,7 @@ class Conversation:
             )
         self.turn = Turn()
         t_start = time.perf_counter()
-        n_start = self.n_tokens
+        n_start, n_begin = self.n_tokens, len(self._begin())
         try:
             for i in range(0, len(tokens), self.llm.n_batch):
                 self.llm.eval(tokens[i : i + self.llm.n_batch])
@@ -163,6 +174,8 @@ class Conversation:
             self.turn.n_read = self.n_tokens - n_start
             self.turn.t_read = time.perf_counter() - t_start
             if self.turn.n_read > len(self._unread):
+                if not self._open:
+                    self.pins.add("you", n_start + len(self._unread), n_start + n_begin)
                 self._open, self._unread, self._has_marker = True, [], False
             else:
                 self._unread = self._unread[self.turn.n_read :]

@@ -11,6 +11,7 @@
 from contextlib import closing
 from pathlib import Path
 
+from . import pins
 from .conversation import ContextFullError
 from .recalling import recalled_line, search_lines
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "/help": "show this list",
     "/read FILE": "put a file into the conversation; then ask about it",
     "/recall QUERY": "search what was evicted, without asking the model",
+    **pins.COMMANDS,
     "/stats": "show what the cache holds and costs",
     "/clear": "forget everything and begin anew",
     "/exit": "end the chat; so does Ctrl-C or Ctrl-D at the prompt",
@@ -62,10 +64,12 @@ def cost_lines(talk) -> list:
     stats = talk.stats()
     if stats is None:
         return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens, on {talk.device}"]
-    config, n_full = stats.config, round(stats.bytes_full * stats.n_cells / stats.bytes_kv)
+    config, n_system, n_full = stats.config, talk.pins.n_system, round(stats.bytes_full * stats.n_cells / stats.bytes_kv)
+    stay = f"the first {config.sink}, the last {config.recent} and the system prompt ({n_system:,} tokens)" if n_system else ""
+    stay = stay or f"the first {config.sink} and the last {config.recent}"
     end = "; the conversation has no end" if talk.n_ctx is None else ""
     return [
-        f"budget: {config.budget:,} tokens per KV head; the first {config.sink} and the last {config.recent} always stay",
+        f"budget: {config.budget:,} tokens per KV head; {stay} always stay",
         f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
         f"a full cache for {n_full:,} tokens would take {size(stats.bytes_full)}{end}",
     ]
@@ -233,6 +237,12 @@ class Chat:
         elif name == "/stats":
             for text in stats_lines(self.talk):
                 self.ui.info(text)
+        elif name in ("/pin", "/pins", "/unpin"):
+            try:
+                for text in pins.command(self.talk, name, rest.strip()):
+                    self.ui.info(text)
+            except ValueError as err:
+                self.fail(str(err))
         elif name == "/clear":
             self.talk.clear()
             self._warned = False

@@ -14,6 +14,7 @@ class FakeTalk:
     """
 
     device, n_threads = "CPU", 2
+    pins = SimpleNamespace(n_system=0)
     recall = SimpleNamespace(found=None, is_on=False, remark="")
 
     def __init__(self, replies=(), n_ctx=1000, budget=256):
