@@ -11,8 +11,7 @@ static constexpr uint32_t CAPKV_STATE_MAGIC   = 0x564b5043; // "CPKV"
 static constexpr uint32_t CAPKV_STATE_VERSION = 5;
 
 // versions 3 and 4 are still read. They lack pins and RoPE positions: those are the positions themselves. Version 3 held capkv_params as
-// the struct was then, in place of the options that have to match, and an end mark
-// after the tensors
+// the struct was then, in place of the options that have to match, and an end mark after the tensors
 struct capkv_params_v3 {
     uint32_t n_budget;
     uint64_t budget_bytes;
