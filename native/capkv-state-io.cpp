@@ -233,7 +233,11 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
             capkv_memory::find(mem)->windows_read(seq_id, (llama_pos) head.pos_offset);
         }
         if (seq_id != -1 && capkv_memory::find(mem)->n_used(seq_id) == 0) {
+            const auto pins = capkv_memory::find(mem)->get_pins(seq_id); // of a text that was not begun
             mem->seq_rm(seq_id, -1, -1); // the cells of its sliding windows too
+            for (const auto & r : pins) {
+                capkv_memory::find(mem)->pin(seq_id, r.p0, r.p1);
+            }
         }
     } catch (...) {
         capkv_drop(mem, seq_id);

@@ -96,7 +96,7 @@ class Pins:
         for message, stop in zip(self._messages, headers):
             if message in messages:
                 ids = said[message.content : min(stop, message.content + N_SHOWN)]
-                text = " ".join(self._llm.detokenize(ids).decode("utf-8", "replace").split())
+                text = " ".join(self._llm.detokenize(ids).decode("utf-8", "ignore").split())
                 more = "..." if stop - message.content > N_SHOWN else ""
                 lines.append(f'{_line(message.who, message.content, stop)}: "{text}{more}"')
         return lines

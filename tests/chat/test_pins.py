@@ -8,7 +8,7 @@ from capkv_edge.chat.conversation import Conversation
 from capkv_edge.chat.loop import Chat, cost_lines, run_chat
 
 SYSTEM = "Be brief."
-N_SYSTEM = len("<s>[system]Be brief.</s>[user]") - len("<s></s>") + 2  # a token for each character, and two control tokens
+N_SYSTEM = len("<s>[system]Be brief.</s>[user]") - len("<s></s>") + 2 + 2  # a token for each byte, two control tokens; a space is 3 bytes
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def script(llm, *replies):
 
 
 def text_of(llm, start, stop):
-    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm.input_ids[start:stop].tolist()).decode()
+    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm.input_ids[start:stop].tolist()).decode().replace(
+        "▁", " "
+    )
 
 
 def said(llm, *turns, system=SYSTEM):
@@ -73,7 +75,6 @@ def test_without_a_system_prompt_nothing_is_pinned(llm, system):
 def test_messages_are_pinned_with_the_headers_of_their_roles(llm):
     talk = said(llm, ("one", "first"), ("my number is 7731", "noted"))
     shown, n_failed = commands(talk, "/pin")
-    start = len(SYSTEM) + len("<s>[system]</s>[user]one</s>[assistant]first</s>[user]my number is 7731") - 5 * 3
     end = llm.n_tokens + len("[user]") + 1
     start, stop = llm.pins[-1]
     assert stop == end and text_of(llm, start, llm.n_tokens) == "</s>[assistant]noted"
@@ -86,7 +87,7 @@ def test_messages_are_pinned_with_the_headers_of_their_roles(llm):
     shown, _ = commands(talk, "/pin 2", "/pins")
     start, stop = llm.pins[-1]
     assert text_of(llm, start, llm.n_tokens) == "</s>[user]my number is 7731</s>[assistant]noted"
-    assert shown.count('you, positions 59 to 75: "my number is..."') == 2 and shown.count('the model, positions 88 to 92: "noted"') == 2
+    assert shown.count('you, positions 54 to 76: "my▁number..."') == 2 and shown.count('the model, positions 89 to 93: "noted"') == 2
     assert f"(  the system prompt, positions 0 to {N_SYSTEM - 1})" in shown
     shown, _ = commands(talk, "/unpin", "/pins")
     assert llm.pins == [(0, N_SYSTEM)] and f"({N_SYSTEM} tokens are pinned" in shown and "you" not in shown
@@ -136,7 +137,7 @@ def test_what_cannot_be_pinned_is_told(llm, make_llama, tiny_llama):
 def test_a_system_prompt_that_is_too_long_is_told_and_the_chat_goes_on(llm):
     talk = Conversation(llm, system="word " * 50)
     (note,) = [line for line in talk.remarks() if "system prompt" in line]
-    assert note.startswith("the system prompt is not pinned and may be evicted: pin [0, 271): 267 pinned tokens, kv_sink = 4")
+    assert note.startswith("the system prompt is not pinned and may be evicted: pin [0, 366): 362 pinned tokens, kv_sink = 4")
     assert llm.pins == [] and talk.pins.n_system == 0
     script(llm, "ok")
     talk.ask("what?")

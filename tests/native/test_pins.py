@@ -161,7 +161,7 @@ def test_a_prompt_that_is_sent_again_keeps_those_of_all_its_tokens(llm):
     llm.pin(62, 64)
     llm.load_state(llm.save_state())
     complete(llm, prompt)
-    assert llm.pins == [(50, 60)]
+    assert llm.pins == [(50, 60), (62, 64)]
 
 
 def test_states_and_sessions_hold_them(make_llama, tiny_llama, llm, held, tmp_path):
@@ -180,6 +180,17 @@ def test_states_and_sessions_hold_them(make_llama, tiny_llama, llm, held, tmp_pa
             assert one.pins == [(20, 30), (700, 705)]
             one.eval(text(400))
             assert holds(one, held, *range(20, 30), *range(700, 705))
+
+
+def test_the_state_of_an_empty_sequence_holds_them(make_sequences):
+    c = make_sequences(n_seq=2)
+    c.kv.pin(20, 30, 0)
+    one, both = c.save(0), c.get()
+    for data, seq in ((one, 0), (one, 1), (both, None)):
+        c.read(50, 0, 1)
+        c.kv.unpin(seq_id=0)
+        assert c.set(data, seq) == len(data)
+        assert c.kv.pins(seq or 0) == [(20, 30)] and c.pos_max(seq or 0) == -1
 
 
 def test_a_budget_that_has_no_room_for_them_refuses_the_state(make_llama, tiny_llama, llm, tmp_path):
