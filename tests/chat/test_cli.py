@@ -108,7 +108,7 @@ def test_a_budget_above_the_context_is_told(chat, tiny_llama):
 def test_an_empty_system_prompt_replaces_the_models_own(chat):
     status, _, err = chat("demo", "-p", "hi", *FAST, "--system", "")
     assert status == 0 and "note: the system prompt is an empty one, in place of the template's own\n" in err
-    assert "system prompt" not in chat("demo", "-p", "hi", *FAST)[2]
+    assert "note: the system prompt" not in chat("demo", "-p", "hi", *FAST)[2]
 
 
 def test_help_has_every_option_of_the_table(chat):
