@@ -89,7 +89,7 @@ class Context(RawContext):
 
     def save_session(self, path, ids) -> None:
         """Llama.save_session(), of a Llama that knows the token ids; only where there is one sequence."""
-        self.llm.input_ids[: len(ids)] = ids
+        self.llm.input_ids = np.array(ids, dtype=np.intc)
         self.llm.n_tokens = len(ids)
         self.llm.save_session(path)
 
