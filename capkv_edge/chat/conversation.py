@@ -133,7 +133,7 @@ class Conversation:
             self._feed(asked + back + after, progress, N_RESERVE)
         finally:
             self.recall.put(begin, len(back))
-        self.pins.add("the model", begin, begin + len(after))  # where they are once what came back is taken out
+        self.pins.add("the model", begin + len(back), begin + len(back + after))
         self._open = False
         self._n_turns += 1
 
@@ -144,7 +144,10 @@ class Conversation:
     def _begin(self) -> list:
         if self._open:
             return []
-        self._unread = self.recall.take_out() + self._unread
+        n = self.n_tokens
+        behind = self.recall.take_out()
+        self.pins.close_gap(self.n_tokens, n - self.n_tokens - len(behind))
+        self._unread = behind + self._unread
         head = [] if self._n_turns else self._head
         before = self._parts[0].removeprefix(self.template.stop) if self._has_marker else self._parts[0]
         return head + self._unread + self._tokens(before, special=True)

@@ -51,6 +51,13 @@ class Pins:
         """A message begins; see Message."""
         self._messages.append(Message(who, header, content))
 
+    def close_gap(self, begin: int, n: int) -> None:
+        """n tokens from position `begin` on were taken out of the conversation, and those behind them are read again."""
+        for message in self._messages:
+            if message.header >= begin + n:
+                message.header -= n
+                message.content -= n
+
     def pin(self, n: int, said: list, end: int) -> list:
         """Pin the last n messages, or all if there are fewer; returns a line for each.
 

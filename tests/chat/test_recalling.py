@@ -33,9 +33,9 @@ def make_talk(make_llama, tiny_llama):
     return make
 
 
-def text_of(talk):
-    """What was read, with control tokens as "|"."""
-    tokens = talk.llm.input_ids[: talk.n_tokens].tolist()
+def text_of(talk, begin=0):
+    """What was read from a position on, with control tokens as "|"."""
+    tokens = talk.llm.input_ids[begin : talk.n_tokens].tolist()
     return b"".join(b"|" if t < 3 else bytes([t - 3]) for t in tokens).decode(errors="replace").replace("▁", " ")
 
 
@@ -60,6 +60,20 @@ def test_after_the_reply_the_conversation_is_as_if_nothing_had_come_back(make_ta
     plain.ask(QUESTION)
     assert found.startswith(text_of(plain)) and talk.recall.found is None
     assert talk.stats().n_tokens == talk.n_tokens
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["taken out", "stays"])
+def test_messages_are_pinned_where_they_are(make_talk, stays):
+    talk = make_talk()
+    talk.ask(QUESTION)
+    said = "".join(talk.reply())
+    if stays:
+        talk.llm.compress()
+    talk.ask("And then?")
+    assert (MARK in text_of(talk)) == stays
+    replied, asked, last = talk.pins._messages[-3:]
+    assert text_of(talk, replied.header) == f"|[assistant]{said}|[user]And then?|[assistant]"
+    assert text_of(talk, asked.content) == "And then?|[assistant]" and text_of(talk, last.header) == "|[assistant]"
 
 
 def test_a_question_that_needs_nothing_gets_nothing(make_talk):
