@@ -37,6 +37,13 @@ def test_ten_thousand_tokens_with_everything_else_that_can_be_done(policy, seque
     assert set(got["steps"]) == names
 
 
+@pytest.mark.parametrize("more", [("--trained", 384), ("--trained", 384, "--sequences", 3), ("--reindex", "always")], ids=str)
+def test_entries_get_new_rope_positions_again_and_again(more):
+    sizes = ("--budget", 96, "--batch", 64, "--ctx", 4096)
+    got = run("--tokens", 10_000, *sizes, "--max-growth", 0.2, *more)
+    assert got["n_reindexes"] >= 15 and got["n_checks"] > 10_000
+
+
 @pytest.fixture
 def soak(tiny_llama, tmp_path):
     """Begins a soak of one policy, of two sequences unless told."""
