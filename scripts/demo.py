@@ -1,6 +1,9 @@
-"""The demo: read a long text from Python's documentation into a cache that is far too small for it, and ask two questions.
+"""The demo: read a text that is longer than the model was trained for into a cache that is far too small for it, and talk on.
 
     python scripts/demo.py [options of capkv-chat; they override those of the demo]
+
+The system prompt is pinned, so the model still knows who it is. What the first pages said is evicted; a question about them brings
+the passage back by recall.
 """
 
 import os
@@ -10,9 +13,10 @@ from pathlib import Path
 from capkv_edge import crashes
 
 TEXT = Path(__file__).resolve().parent.parent / "build" / "demo" / "python-reference.txt"
-N_CHARS = 26_000  # about 7,000 tokens: the demo model was trained for 8,192
+N_CHARS = 40_000  # more tokens than the 8,192 that the demo model was trained for
 BUDGET = "512"
-QUESTIONS = ["What is this text about?", "What does the with statement do?"]
+SYSTEM = "Your name is Ada. You are a Python teacher in Lisbon, Portugal. When asked who you are, say: I am Ada, a Python teacher in Lisbon."
+QUESTIONS = ["How is the dangling else problem solved in Python?", "Who are you?"]
 
 
 def write_text() -> int:
@@ -28,7 +32,7 @@ def write_text() -> int:
 def main() -> int:
     n_chars = write_text()
     program = Path(sys.executable).with_name("capkv-chat" + (".exe" if os.name == "nt" else ""))
-    command = [str(program), "demo", "--budget", BUDGET, "--temp", "0.5", "--seed", "5", "--max-tokens", "80"]
+    command = [str(program), "demo", "--budget", BUDGET, "--temp", "0", "--max-tokens", "60", "--system", SYSTEM]
     command += ["--file", os.path.relpath(TEXT)]
     for question in QUESTIONS:
         command += ["--prompt", question]

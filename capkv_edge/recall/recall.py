@@ -52,7 +52,17 @@ class Recall:
         n_same = self.archive.n_shared(tokens)
         if n_same < self.archive.n_tokens:
             self.rewind(n_same)
+        if llm.kv_config:
+            self._leave_out_pins()
         self.archive.extend(tokens[n_same:].tolist(), llm.kv_stats().pos_tail if llm.kv_config else 0)
+
+    def _leave_out_pins(self) -> None:
+        """What is pinned before it is indexed, as a system prompt, never leaves the cache, so it need not be found."""
+        last = max(self.archive.n_tokens, self.archive.gaps[-1][1] if self.archive.gaps else 0)
+        for begin, end in self.llm.pins:
+            if begin >= last and end <= self.llm.n_tokens:
+                self.archive.leave_out(begin, end)
+                last = end
 
     def rewind(self, n: int) -> None:
         """Forget what was read from position n on. follow() finds out where tokens differ; this is for those that are read again."""

@@ -46,6 +46,16 @@ def test_what_is_still_held_does_not_come_back(make_llama, tiny_llama):
     assert FACT in plain(hit.passage.text) and not is_gone
 
 
+def test_a_pinned_system_prompt_does_not_come_back(make_llama, tiny_llama):
+    llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": 128})
+    n = len(llm.tokenize(FACT.encode(), add_bos=False))
+    llm.pin(0, n)
+    read(llm, f"{FACT} {talk_of()}")
+    assert Recall(llm).find(QUESTION) is None
+    (hit, _), *_ = Recall(llm).search("thing 1 and place 701")
+    assert hit.passage.begin >= n
+
+
 @pytest.mark.parametrize("question", ["Go on.", "", "Please tell me a story"])
 def test_nothing_comes_back_for_what_needs_nothing(llm, question):
     assert Recall(llm).find(question) is None
