@@ -69,6 +69,12 @@ void capkv_pins::pin(const llama_kv_cells & cells, uint32_t s, llama_pos p0, lla
         throw capkv_error(what + ": allowed is a range that is not empty, from 0 to at most " + std::to_string(CAPKV_PINS_MAX_POS));
     }
 
+    for (const auto & r : streams[s]) {
+        if (r.p0 <= p0 && r.p1 >= p1) {
+            return; // pinned already
+        }
+    }
+
     if (const auto gone = lost(cells, s, p0, p1); !gone.empty()) {
         std::string list;
         for (size_t i = 0; i < std::min<size_t>(gone.size(), 4); ++i) {
