@@ -154,6 +154,7 @@ def test_policy_help_and_version(chat):
         (["--seed", "-2"], ["--seed = -2", "a whole number, 0 to 4294967295"]),
         (["--seed", "5000000000"], ["--seed = 5000000000", "a whole number, 0 to 4294967295"]),
         (["--max-tokens", "-2"], ["--max-tokens = -2"]),
+        (["--recall", "-2"], ["--recall = -2"]),
         (["--ctx", "many"], ["--ctx = many", "a whole number, 0 to 2147483647"]),
         (["--bugdet", "5"], ["--bugdet"]),
         (["extra"], ["extra"]),
