@@ -40,7 +40,7 @@ def test_what_is_still_held_does_not_come_back(make_llama, tiny_llama):
     llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": 2048})
     read(llm, f"{FACT} {talk_of()}")
     assert Recall(llm).find(QUESTION) is None and Recall(llm).search(QUESTION) == []
-    llm.compress(1200)
+    llm.compress(llm.n_tokens - 20)
     assert Recall(llm).find(QUESTION) is None
     (hit, is_gone), *_ = Recall(llm).search(QUESTION)
     assert FACT in plain(hit.passage.text) and not is_gone
@@ -76,12 +76,14 @@ def put(recall, found):
     recall.put(found, begin, recall.llm.n_tokens)
 
 
-def test_what_came_back_is_new_again_once_its_copy_is_evicted(llm):
+def test_what_came_back_is_new_again_once_its_copy_is_evicted(make_llama, tiny_llama):
+    llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": 512, "kv_recent": 256})
+    read(llm, f"{FACT} {talk_of()}")
     recall = Recall(llm)
     found = recall.find(QUESTION)
     put(recall, found)
     assert recall.find(QUESTION) is None
-    read(llm, talk_of(6))
+    read(llm, talk_of(20))
     assert recall.find(QUESTION) == found
 
 
