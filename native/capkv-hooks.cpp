@@ -1,5 +1,7 @@
 #include "capkv-hooks.h"
 
+#include "capkv-cast.h"
+
 #include "llama-graph.h"
 #include "llama-impl.h"
 
@@ -103,10 +105,10 @@ int32_t capkv_update_result(llama_memory_i * mem) {
     }
 }
 
-uint32_t capkv_n_nodes_observe(const llama_memory_i * mem) {
+uint32_t capkv_n_nodes(const llama_memory_i * mem, uint32_t n_layer) {
     const auto * cache = capkv_memory::find(mem);
 
-    return cache ? cache->get_observer().n_nodes() : 0;
+    return cache ? cache->get_observer().n_nodes() + n_layer*CAPKV_CAST_NODES : 0;
 }
 
 void capkv_build_observe(
@@ -140,6 +142,12 @@ void capkv_set_rope_positions(const llm_graph_result & res, const llama_memory_i
         if (dynamic_cast<llm_graph_input_pos *>(inp.get()) || dynamic_cast<llm_graph_input_attn_temp *>(inp.get())) {
             inp->set_input(&moved);
         }
+    }
+}
+
+void capkv_build_cast(const llm_graph_context & g, ggml_tensor *& k, ggml_tensor *& v, int il) {
+    if (capkv_memory::find(g.mctx)) {
+        capkv_cast(g, k, v, il);
     }
 }
 

@@ -70,6 +70,10 @@ void capkv_set_rope_positions(const llm_graph_result & res, const llama_memory_i
 uint32_t capkv_n_ctx    (const llama_memory_i * mem);
 uint32_t capkv_n_ctx_seq(const llama_memory_i * mem);
 
+// before the attention of a layer: puts copies in F32 in the place of k and v where that is faster; see capkv-cast.h. Nothing without a
+// budget
+void capkv_build_cast(const llm_graph_context & g, ggml_tensor *& k, ggml_tensor *& v, int il);
+
 // the update that evicts; NULL if there is nothing to evict, or no budget
 llama_memory_context_ptr capkv_init_update(capkv_cache * cache, llama_context * lctx, bool optimize);
 
@@ -81,8 +85,8 @@ int32_t capkv_update_result(llama_memory_i * mem);
 // make it forget the pool; does nothing without a budget
 void capkv_detach_threadpool(const llama_memory_i * mem, ggml_backend_t backend_cpu);
 
-// the most nodes that capkv_build_observe() adds to the graph of a batch; 0 without a budget
-uint32_t capkv_n_nodes_observe(const llama_memory_i * mem);
+// the most nodes that capkv_build_observe() and capkv_build_cast() add to the graph of a batch; 0 without a budget
+uint32_t capkv_n_nodes(const llama_memory_i * mem, uint32_t n_layer);
 
 // put a frame around what `write` and `read` do with the io that they are given: a damaged state is refused before any of it is parsed
 // false: nothing was done, since there is no budget, or since io is in such a frame already

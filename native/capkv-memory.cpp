@@ -41,6 +41,22 @@ const capkv_cache * capkv_memory::find_shared(const llama_memory_i * mem) {
     return all[0]->other ? all[0]->other->capkv.get() : all[0]->capkv.get();
 }
 
+capkv_cache * capkv_memory::find(const llama_memory_context_i * mctx) {
+    if (const auto * kv = dynamic_cast<const llama_kv_cache_context *>(mctx)) {
+        return find(kv);
+    }
+    if (const auto * iswa = dynamic_cast<const llama_kv_cache_iswa_context *>(mctx)) {
+        return find(iswa->get_base());
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_context *>(mctx)) {
+        return find(hybrid->get_attn());
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa_context *>(mctx)) {
+        return find(hybrid->get_attn()->get_base());
+    }
+    return nullptr;
+}
+
 bool capkv_memory::is_reserve(const llama_kv_cache_context * mctx) {
     return mctx->ubatches.empty();
 }

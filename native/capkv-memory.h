@@ -19,9 +19,10 @@ public:
     // the caches of a module, with and without a budget: the one with full attention comes first; none for any other kind
     static std::vector<llama_kv_cache *> caches(const llama_memory_i * mem);
 
-    // the capkv_cache of a module, or of the cache that a batch's graph works on; NULL without a budget
+    // the capkv_cache of a module, of the cache that a batch's graph works on, or of the module that it does; NULL without a budget
     static capkv_cache * find(const llama_memory_i * mem);
     static capkv_cache * find(const llama_kv_cache_context * mctx);
+    static capkv_cache * find(const llama_memory_context_i * mctx);
 
     // the same, also for a module that reads the cells of another context's: a draft model's
     static const capkv_cache * find_shared(const llama_memory_i * mem);

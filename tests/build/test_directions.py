@@ -22,6 +22,7 @@ PARTS = {
     "pins": {"capkv-pins"},
     "rope": {"capkv-rope"},
     "observe": {"capkv-observe", "capkv-observe-graph"},
+    "cast": {"capkv-cast"},
     "sched": {"capkv-sched"},
     "evict": {"capkv-evict", "capkv-graph", "capkv-reindex", "capkv-select"},
     "state": {"capkv-state"},
@@ -45,11 +46,12 @@ MAY_INCLUDE = {
     "pins": {"params", "positions"},
     "rope": {"policies"},
     "observe": {"layer", "memory", "params", "policies", "rope"},
+    "cast": {"kernels"},
     "sched": {"policies"},
     "evict": {"error", "layer", "observe", "params", "pins", "policies", "positions", "sched"},
     "state": {"evict", "memory", "observe", "pins", "positions"},
     "cache": {"evict", "observe", "params", "pins", "policies", "positions", "state"},
-    "hooks": {"cache", "memory", "options"},
+    "hooks": {"cache", "cast", "memory", "options"},
     "api": {"cache", "evict", "memory"},
 }
 

@@ -1,0 +1,8 @@
+#pragma once
+
+#include "ggml.h"
+
+// x in F32, contiguous, for data in host memory: one custom op on the CPU. ggml_cast() does the same block by block, which takes longer
+// for a few tokens than it saves
+//   x: [d, n, n_head_kv, n_stream] of any type whose rows can be read, in any order of its dimensions but the first
+ggml_tensor * capkv_build_dequantize(ggml_context * ctx, ggml_tensor * x);
