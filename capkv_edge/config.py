@@ -94,6 +94,11 @@ def cache_type(name: str, option: str) -> int:
     return CACHE_TYPES[name]
 
 
+def type_name(number: int) -> str:
+    """The name in CACHE_TYPES of an enum ggml_type; the number as text for a type that is not there."""
+    return next((name for name, value in CACHE_TYPES.items() if value == number), str(number))
+
+
 class CapkvConfig:
     """The options of one KV budget, checked and immutable: `CapkvConfig(budget="10%", recent=32).recent == 32`.
 

@@ -41,7 +41,8 @@ def open_context(model, config: CapkvConfig, *, n_threads: int = 1, **fields):
         model: `llama_model *`, as llama_cpp has it.
         config: the budget; one that is off gives a context without a budget, whatever the environment says.
         n_threads: CPU threads for batches and for single tokens.
-        fields: further fields of `llama_context_params`.
+        fields: further fields of `llama_context_params`. With a budget, a type_k and type_v of f16, which are the default, are replaced
+            by the type of `config`.
 
     Returns:
         The `llama_context *`, as llama_cpp has it; the caller frees it with llama_free().

@@ -81,6 +81,9 @@ public:
     std::unique_ptr<capkv_state::guard> state_read_meta(llama_io_read_i & io, llama_seq_id seq_id);
     void                                state_read_data(llama_io_read_i & io, llama_seq_id seq_id);
 
+    // the cells of a state are of another type: throws, and says how it can be read
+    [[noreturn]] void state_refuse_type(const char * what, int32_t found, ggml_type here) const { state.refuse_type(what, found, here); }
+
     //
     // the other hooks
     //

@@ -2,6 +2,7 @@
 
 #include "capkv-hooks.h"
 
+#include "capkv-cells.h"
 #include "capkv-options.h"
 
 #include "llama-context.h"
@@ -21,6 +22,7 @@ struct capkv_pending {
     capkv_length length;
     uint32_t     n_batch  = 0;
     uint32_t     n_ubatch = 0;
+    ggml_type    type_k   = GGML_TYPE_F16;
 
     // while K and V are allocated: how much, for the error if there is no memory
     uint64_t n_cells     = 0;
@@ -187,6 +189,9 @@ capkv_scope::capkv_scope(const llama_model & model, llama_context_params & param
     g_pending.on       = true;
     g_pending.n_batch  = std::min(n_ctx, params.n_batch);
     g_pending.n_ubatch = params.n_ubatch == 0 ? g_pending.n_batch : std::min(g_pending.n_batch, params.n_ubatch);
+
+    capkv_choose_cells(model, params, g_pending.params);
+    g_pending.type_k = params.type_k;
 }
 
 capkv_scope::~capkv_scope() {
@@ -310,6 +315,8 @@ std::shared_ptr<capkv_cache> capkv_init(
     if (!capkv_wants(swa_type, mem_other)) {
         return nullptr;
     }
+
+    capkv_name_cells(g_pending.params, g_pending.type_k);
 
     std::shared_ptr<capkv_cache> res;
     try {

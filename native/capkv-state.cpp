@@ -55,14 +55,17 @@ struct capkv_field {
     bool         is_type = false; // a ggml_type
 };
 
+static const char * capkv_type_name(uint32_t type) {
+    const char * res = type < GGML_TYPE_COUNT ? ggml_type_name((ggml_type) type) : nullptr;
+    return res ? res : "of no known type";
+}
+
 static void capkv_expect(uint32_t found, const capkv_field & here) {
     if (found == here.val) {
         return;
     }
-    auto type_name = [](uint32_t type) { return type < GGML_TYPE_COUNT ? ggml_type_name((ggml_type) type) : "of no known type"; };
-
     capkv_state_refuse(here.is_type ?
-            std::string(here.what) + " are " + type_name(found) + ", here they are " + type_name(here.val) :
+            std::string(here.what) + " are " + capkv_type_name(found) + ", here they are " + capkv_type_name(here.val) :
             std::string(here.what) + " is " + std::to_string(found) + ", here it is " + std::to_string(here.val));
 }
 
@@ -132,6 +135,13 @@ capkv_state::capkv_state(
         llama_kv_cache & kv, const capkv_params & params, const std::vector<capkv_layer> & layers,
         capkv_positions & positions, capkv_pins & pins, capkv_observer & observer, capkv_evictor & evictor) :
     kv(kv), params(params), layers(layers), positions(positions), pins(pins), observer(observer), evictor(evictor) {}
+
+void capkv_state::refuse_type(const char * what, int32_t found, ggml_type here) const {
+    const char * type = capkv_type_name(found);
+
+    capkv_state_refuse(std::string("its ") + what + " are " + type + ", here they are " + ggml_type_name(here) +
+            ": a context with --cache-type-k " + type + " --cache-type-v " + type + " (type_k and type_v in Python) reads it");
+}
 
 //
 // one stream

@@ -42,6 +42,9 @@ public:
     std::unique_ptr<guard> read_meta(llama_io_read_i & io, llama_seq_id seq_id);
     void                   read_data(llama_io_read_i & io, llama_seq_id seq_id);
 
+    // throws: the keys or values of the state (what) are of another type than the cells here
+    [[noreturn]] void refuse_type(const char * what, int32_t found, ggml_type here) const;
+
 private:
     llama_kv_cache & kv;
 

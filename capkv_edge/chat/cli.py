@@ -62,8 +62,12 @@ def _app() -> typer.Typer:
         model: Annotated[
             str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
         ] = None,
-        cache_type_k: Annotated[str, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES))] = "f16",
-        cache_type_v: Annotated[str, _option("--cache-type-v", "TYPE", "type of V, as --cache-type-k")] = "f16",
+        cache_type_k: Annotated[
+            str | None, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES), "f16, with a budget see --type")
+        ] = None,
+        cache_type_v: Annotated[
+            str | None, _option("--cache-type-v", "TYPE", "type of V, as --cache-type-k", "f16, with a budget see --type")
+        ] = None,
         ctx: Annotated[
             str, _option("--ctx", "N", "length of the conversation in tokens", "no end; without a budget the trained length")
         ] = "0",
@@ -102,8 +106,8 @@ def _app() -> typer.Typer:
                 n_threads=None if threads is None else _number(int, "--threads", threads, 1, 512),
                 n_threads_batch=None if threads is None else int(threads),
                 n_gpu_layers=None if gpu_layers is None else _number(int, "--gpu-layers", gpu_layers, -1),
-                type_k=cache_type(cache_type_k, "--cache-type-k"),
-                type_v=cache_type(cache_type_v, "--cache-type-v"),
+                type_k=None if cache_type_k is None else cache_type(cache_type_k, "--cache-type-k"),
+                type_v=None if cache_type_v is None else cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,
                 **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
                 kv_seed=seed,

@@ -12,7 +12,7 @@ from llama_cpp.llama import LlamaState
 
 from .. import _log, context, devices, models, threads
 from .._upstream import NO_CONTEXT, NO_MODEL, UpstreamLlama
-from ..config import PLAIN_TYPES, CapkvConfig, options
+from ..config import CACHE_TYPES, PLAIN_TYPES, CapkvConfig, options
 from ..kv import KvBudget, KvCache, remarks
 from . import saved_state
 from .completions import Completions
@@ -59,6 +59,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
 
     model_path may be "demo". Three defaults differ: n_threads and n_threads_batch are the number of physical cores that the
     process may use, n_gpu_layers is all layers where there is a GPU, and flash attention is on with a budget or a quantized V.
+    With a budget and no type_k and type_v, K and V are in kv_type, q8_0 by default, or in f16 where the model's heads or the device do not
+    allow it.
     With a budget and no n_ctx, or n_ctx=0, the context has no end (is_endless), if the model can read on past its trained length; with an
     n_ctx it ends there. With a budget, logits_all=True keeps the logits of the last 64 tokens only, which is enough for `logprobs` of
     the generated tokens. Drafts are cut to n_batch - 1 tokens.
@@ -81,6 +83,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         n_threads=None,
         n_threads_batch=None,
         flash_attn=None,
+        type_k=None,
         type_v=None,
         lora_path=None,
         logits_all=False,
@@ -90,7 +93,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         self._kv_given = {name: more.pop(f"kv_{name}", None) for name in options()}
         _refuse_unknown(more)
 
-        wanted = CapkvConfig.from_env(**self._kv_given)
+        chooses_type = type_k is None and type_v is None
+        wanted = CapkvConfig.from_env(**self._kv_given | ({} if chooses_type else {"type": "f16"}))
         if wanted.on:
             if flash_attn is False:
                 raise ValueError(f"flash_attn = False: with kv_budget = {wanted.budget} allowed is True (or leave it out)")
@@ -124,6 +128,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
             n_threads=n_threads or threads.default_count(),
             n_threads_batch=n_threads_batch or threads.default_count(),
             flash_attn=needs_flash if flash_attn is None else flash_attn,
+            type_k=type_k,
             type_v=type_v,
             lora_path=lora_path,
             logits_all=self._all_scores,
@@ -162,6 +167,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
             self.close()
             raise ValueError(f"cannot load the LoRA file {self.lora_path}: {_log.reason()}")
         self.kv_config = KvCache(self.ctx).config
+        if self.kv_config and upstream["type_k"] is None and upstream["type_v"] is None:
+            self._context_params.type_k = self._context_params.type_v = CACHE_TYPES[self.kv_config.type]
 
     @property
     def cache_device(self) -> str:

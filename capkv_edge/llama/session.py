@@ -19,6 +19,7 @@ import struct
 import numpy as np
 
 from .. import models
+from ..config import type_name
 from . import saved_state
 
 try:
@@ -36,8 +37,9 @@ _MAX_HEADER = 1 << 16
 # what observed queries depend on; other options may differ. The native state refuses the same three, but only once the Llama is empty:
 # checked here too, a session that does not fit changes nothing
 _SAME_KV = ("policy", "sink", "seed")
+_TYPES = ("type_k", "type_v")
 _SAME_CONTEXT = (
-    *("type_k", "type_v", "rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor"),
+    *("rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor"),
     *("yarn_beta_fast", "yarn_beta_slow", "yarn_orig_ctx"),
 )
 
@@ -97,7 +99,7 @@ def _describe(llm) -> dict:
         "model": llm._fingerprint,
         "name": os.path.basename(llm.model_path),
         "kv": config and config.as_dict(),
-        "context": {name: getattr(llm.context_params, name) for name in _SAME_CONTEXT},
+        "context": {name: getattr(llm.context_params, name) for name in (*_TYPES, *_SAME_CONTEXT)},
         "n_used": llm.kv_stats().n_used if config else int(llm.n_tokens),
     }
 
@@ -107,6 +109,7 @@ def _check(theirs: dict, ours: dict, llm) -> None:
         raise ValueError(f"it is of another model ({theirs['name']}, here it is {ours['name']})")
     if (theirs["kv"] is None) != (ours["kv"] is None):
         raise ValueError(f"it was saved {'without' if ours['kv'] else 'with'} a KV budget")
+    _check_types(*([side["context"].get(name) for name in _TYPES] for side in (theirs, ours)))
     pairs = [(name, theirs["context"].get(name), ours["context"][name]) for name in _SAME_CONTEXT]
     if ours["kv"]:
         pairs += [(f"kv_{name}", theirs["kv"].get(name), ours["kv"][name]) for name in _SAME_KV]
@@ -116,6 +119,15 @@ def _check(theirs: dict, ours: dict, llm) -> None:
     n_cells = llm.kv_stats().n_cells if ours["kv"] else llm.n_ctx()
     if theirs["n_used"] > n_cells:
         raise ValueError(f"it needs {theirs['n_used']} cells, here there are {n_cells}")
+
+
+def _check_types(their: list, our: list) -> None:
+    if their != our:
+        (k, v), (here_k, here_v) = map(type_name, their), map(type_name, our)
+        raise ValueError(
+            f"its K and V are {k} and {v}, here they are {here_k} and {here_v}: --cache-type-k {k} --cache-type-v {v} "
+            f"of capkv-chat (type_k={their[0]}, type_v={their[1]} in Python) reads it"
+        )
 
 
 # --- bytes ---

@@ -37,6 +37,27 @@ static inline void capkv_arg_set(size_t i, const std::string & value) {
     }
 }
 
+// a type of K or V was given, so it is not left to a budget, also if it is f16
+static inline void capkv_arg_keep_type() {
+    capkv_set_env("type", "f16");
+}
+
+// the types that K and V of a context have, where a budget has chosen them; else they stay
+static inline void capkv_arg_type(const llama_context * ctx, ggml_type & type_k, ggml_type & type_v) {
+    capkv_params params;
+    if (type_k != GGML_TYPE_F16 || type_v != GGML_TYPE_F16 || !capkv_get_params(ctx, &params)) {
+        return;
+    }
+    char name[16];
+    capkv_params_get(&params, "type", name, sizeof(name));
+    for (int type = 0; type < GGML_TYPE_COUNT; ++type) {
+        const char * cur = ggml_type_name((ggml_type) type);
+        if (cur && strcmp(cur, name) == 0) {
+            type_k = type_v = (ggml_type) type;
+        }
+    }
+}
+
 // for common/arg.cpp: one common_arg per option
 template <typename arg_t, typename params_t, size_t I = 0, typename F>
 static void capkv_add_opts(F && add_opt) {

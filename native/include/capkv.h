@@ -49,6 +49,22 @@ struct capkv_params {
     uint32_t seed;         // of the query reservoir and of the policy `random`
     uint32_t untested;     // 1 = run architectures that were never tried with evictions
     uint32_t reindex;      // enum capkv_reindex
+
+    // enum capkv_cells: how K and V are stored in a context whose type_k and type_v are both f16, the default of llama_context_params: a
+    // context that is to have f16 needs f16 here as well. It is f16, too, where the heads of the model or the flash attention of a
+    // device do not allow the type. capkv_get_params() tells the type of K
+    uint32_t type;
+};
+
+enum capkv_cells {
+    CAPKV_CELLS_F32,
+    CAPKV_CELLS_F16,
+    CAPKV_CELLS_BF16,
+    CAPKV_CELLS_Q8_0,
+    CAPKV_CELLS_Q5_1,
+    CAPKV_CELLS_Q5_0,
+    CAPKV_CELLS_Q4_1,
+    CAPKV_CELLS_Q4_0,
 };
 
 // when the entries that are kept get new RoPE positions, from 0 on without gaps. The positions that callers see stay as they are

@@ -16,6 +16,7 @@ PARTS = {
     "budget": {"capkv-budget"},
     "options": {"capkv-options"},
     "params": {"capkv-params", "capkv-archs"},
+    "cells": {"capkv-cells"},
     "layer": {"capkv-layer"},
     "memory": {"capkv-memory"},
     "positions": {"capkv-positions"},
@@ -37,6 +38,7 @@ MAY_INCLUDE = {
     "error": set(),
     "number": set(),
     "budget": {"number"},
+    "cells": set(),
     "layer": set(),
     "memory": set(),
     "policies": {"kernels", "error"},
@@ -51,7 +53,7 @@ MAY_INCLUDE = {
     "evict": {"error", "layer", "observe", "params", "pins", "policies", "positions", "sched"},
     "state": {"evict", "memory", "observe", "pins", "positions"},
     "cache": {"evict", "observe", "params", "pins", "policies", "positions", "state"},
-    "hooks": {"cache", "cast", "memory", "options"},
+    "hooks": {"cache", "cast", "cells", "memory", "options"},
     "api": {"cache", "evict", "memory"},
 }
 

@@ -29,6 +29,7 @@ static llama_context_ptr open(llama_model * model, const char * budget, ggml_typ
 
     capkv_params kv = capkv_default_params();
     CHECK(capkv_params_set(&kv, "budget", budget));
+    CHECK(capkv_params_set(&kv, "type", "f16"));
     capkv_set_next_params(&kv);
 
     llama_context_ptr res(llama_init_from_model(model, params));

@@ -128,7 +128,7 @@ def report(found: list, plan: Plan, model: str) -> list:
         lines.append(
             "The interval reaches above the limit: other text like this may lose more. More documents make the interval narrower."
         )
-    kind = f" --cache-type-k {plan.type} --cache-type-v {plan.type}" if plan.type != "f16" else ""
+    kind = f" --cache-type-k {plan.type} --cache-type-v {plan.type}"
     policy = "" if best.policy == "capkv" else f" --policy {best.policy}"
     lines.append("")
     lines.append(f"capkv-chat {shlex.quote(str(model))} --budget {best.budget}{policy}{kind}")

@@ -12,8 +12,8 @@ SHIFT = "shift"
 NAMES = {
     "full": "the full cache in f16: always measured, the base of every comparison",
     "q8_0": "the full cache with K and V stored in that type",
-    "capkv@512": "a policy with a budget of 512 tokens",
-    "capkv@512:q8_0": "the same with a quantized cache",
+    "capkv@512": "a policy with a budget of 512 tokens, in f16",
+    "capkv@512:q8_0": "the same with K and V in q8_0, which is what every other command does by itself",
     "capkv@=q4_0": "a policy with a budget in bytes: those of a full cache in that type",
     "shift@512": "llama.cpp's context shift in as many cells as a budget of 512 has: when they are full, half of what comes after "
     "the first four tokens is removed",
@@ -71,7 +71,7 @@ class Setup:
         given = []
         for pair in pairs:
             name, found, value = pair.partition("=")
-            known = [option for option in options() if option not in ("budget", "policy")]
+            known = [option for option in options() if option not in ("budget", "policy", "type")]
             if not found or name not in known:
                 raise ValueError(f"setup = {text}: {pair!r} is not OPTION=VALUE of {', '.join(known)}")
             given.append((name, value))
@@ -120,7 +120,7 @@ class Setup:
 
     def config(self) -> CapkvConfig:
         """The policy's options. Raises ValueError where they clash."""
-        given = {"headroom": self.n_batch, **dict(self.options)}
+        given = {"headroom": self.n_batch, "type": self.type, **dict(self.options)}
         return CapkvConfig(policy=self.policy, budget=self.budget, **given)
 
     def for_context(self, n_ctx: int, bytes_per_token) -> "Setup":
