@@ -115,7 +115,7 @@ def retrieval(
     terminal.check(given.output, given.plot)
     plan = retrieval.Plan(
         tasks=[name for part in o.split(task) for name in groups.get(part, (part,))],
-        setups=o.setups_of(given, recall=True),
+        setups=o.setups_of(given, retrieval=True),
         lengths=o.numbers("--length", length, least=256),
         n_turns=turns,
         modes=o.split(mode),

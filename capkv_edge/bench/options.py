@@ -140,10 +140,11 @@ def setups(policy: str, budget: str, type: str, setup: str) -> list:
     return list(dict.fromkeys(out))
 
 
-def setups_of(given: SimpleNamespace, recall: bool = False) -> list:
-    """setups() of a command's shared options. Raises ValueError for one with recall where the command does not measure it."""
+def setups_of(given: SimpleNamespace, retrieval: bool = False) -> list:
+    """setups() of a command's shared options. Raises ValueError for one with recall or a pin where the command measures no retrieval."""
     found = setups(*(getattr(given, name) for name in COMPARED))
     for one in found:
-        if one.recall and not recall:
-            raise ValueError(f"setup = {one.name}: retrieval alone measures recall")
+        for word, has_it in (("recall", one.recall), ("pins", one.pin)):
+            if has_it and not retrieval:
+                raise ValueError(f"setup = {one.name}: retrieval alone measures {word}")
     return found

@@ -252,3 +252,18 @@ def test_a_text_cannot_end_the_turn_of_the_user():
 def test_a_plan_out_of_range_is_refused(change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         plan(**change)
+
+
+@pytest.mark.parametrize("name, holds", [("streaming@128", False), ("streaming@128+pin", True)])
+def test_a_pinned_system_prompt_is_held_to_the_last_question(engine, name, holds):
+    talk = ("user", "so " * 60), ("assistant", "well " * 20)
+    text = Text("", (Item("what?", ("x",), 4), Item("why?", ("x",), 4)), (("system", "Be brief."), *talk * 3))
+    reader = Reader(engine)
+    n_system = reader.n_system(text)
+    assert engine.detokenize(reader.prefix(text)[:n_system]).replace("▁", " ").strip() == "[system]Be brief.[user]"
+    with engine.open(Setup.parse(name), 4096) as stream:
+        reading = retrieval.Reading(stream, reader, text, "blind")
+        assert len(reading.ask()) == 2 and stream.memory()["n_evictions"] > 1
+        kv = stream._kv
+        assert all(np.isin(range(n_system), kv.positions(*head)).all() for head in kv.heads) == holds
+    assert reader.n_system(Text("", (), talk)) == 0

@@ -20,11 +20,12 @@ BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0"
     kind=st.sampled_from(list(CACHE_TYPES)),
     options=st.sampled_from(["", ",novelty=0", ",novelty=2.5,sink=8"]),
     recall=st.booleans(),
+    pin=st.booleans(),
 )
-def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options, recall):
-    recall = recall and policy != SHIFT
-    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}" + "+recall" * recall)
-    assert Setup.parse(setup.name) == setup and bool(setup.recall) == recall
+def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options, recall, pin):
+    recall, pin = recall and policy != SHIFT, pin and policy != SHIFT
+    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}" + "+pin" * pin + "+recall" * recall)
+    assert Setup.parse(setup.name) == setup and bool(setup.recall) == recall and setup.pin == pin
     assert (setup.policy, setup.budget, setup.type) == (policy, budget, kind)
 
 
@@ -64,8 +65,11 @@ def test_equal_bytes_are_never_more(n_ctx, kind, other):
         ("capkv@512,novelty", "not OPTION=VALUE"),
         ("capkv@512,novelty=many", "novelty"),
         ("capvk@512", "no policy 'capvk'"),
-        ("capkv@512+memory", r"behind \+ allowed is recall"),
-        ("capkv@512+", r"behind \+ allowed is recall"),
+        ("capkv@512+memory", r"behind \+ allowed is pin, recall or pin\+recall"),
+        ("capkv@512+", r"behind \+ allowed is pin, recall or pin\+recall"),
+        ("capkv@512+recall+pin", r"behind \+ allowed is pin, recall or pin\+recall"),
+        ("shift@512+pin", "with pin allowed is a policy"),
+        ("q8_0+pin", "with pin allowed is a policy"),
         ("shift@512+recall", "with recall allowed is full, a cache type or a policy"),
     ],
 )
@@ -80,10 +84,19 @@ def test_recall_is_a_part_of_a_setup_and_of_its_rows():
     assert Setup.parse("full+recall").name == "full+recall" and Setup.parse("q8_0+recall").type == "q8_0"
 
 
-def test_a_command_that_does_not_measure_recall_refuses_it():
+def test_a_pin_is_a_part_of_a_setup_and_of_its_rows():
+    plain, more = Setup.parse("capkv@512"), Setup.parse("capkv@512+pin")
+    assert more.fields == {**plain.fields, "setup": "capkv@512+pin", "pinned": True} and "pinned" not in plain.fields
+    assert Setup.parse("capkv@512:q8_0,novelty=0+pin+recall").name == "capkv@512:q8_0,novelty=0+pin+recall"
+
+
+def test_a_command_that_does_not_measure_recall_or_pins_refuses_them():
     given = SimpleNamespace(policy="capkv", budget="512", type="f16", setup="capkv@512+recall")
-    assert [one.name for one in setups_of(given, recall=True)] == ["full", "capkv@512", "capkv@512+recall"]
+    assert [one.name for one in setups_of(given, retrieval=True)] == ["full", "capkv@512", "capkv@512+recall"]
     with pytest.raises(ValueError, match=r"setup = capkv@512\+recall: retrieval alone measures recall"):
+        setups_of(given)
+    given.setup = "capkv@512+pin"
+    with pytest.raises(ValueError, match=r"setup = capkv@512\+pin: retrieval alone measures pins"):
         setups_of(given)
 
 

@@ -113,6 +113,13 @@ class Reader:
         """All that is read before the question."""
         return self._frame(text.turns)[0] + self.engine.tokenize(text.prefix)
 
+    def n_system(self, text: Text) -> int:
+        """Length of the system prompt in tokens, with the template's text around it; 0 where the text has none."""
+        if not text.turns or text.turns[0][0] != "system":
+            return 0
+        pairs = enumerate(zip(self._frame(text.turns[:1])[0], self.prefix(text)))
+        return next((i for i, (alone, read) in pairs if alone != read), len(self._frame(text.turns[:1])[0]))
+
     def question(self, item: Item) -> list:
         return self.engine.tokenize(item.question)
 
@@ -179,6 +186,8 @@ class Reading:
     def __init__(self, stream, reader: Reader, text: Text, mode: str):
         self.stream, self.reader, self.text, self._is_aware = stream, reader, text, mode == "aware"
         self._recalling = None
+        if stream.setup.pin and (n_system := reader.n_system(text)):
+            stream.pin(0, n_system)
         stream.read(reader.prefix(text))
         if not self._is_aware:
             self._evict()

@@ -20,6 +20,7 @@ NAMES = {
     "capkv@512,novelty=0": "a policy with one of its options",
     "capkv@512+recall": "the same, and passages of the text that most heads no longer hold come back with the question (in `retrieval` "
     "alone)",
+    "capkv@512+pin": "a policy that never evicts the system prompt (in `retrieval` alone); +pin+recall is both",
     "full+recall": "the full cache, and passages of the text come back with the question although nothing is evicted",
 }
 
@@ -38,19 +39,22 @@ class Setup:
     budget: int | str = 0
     type: str = "f16"  #: of K and V
     options: tuple = ()  #: (name, text of the value) of policy options, as given
+    pin: bool = False  #: the system prompt is pinned
     recall: int = 0  #: tokens of the text that may come back with a question
 
     @classmethod
     def parse(cls, text: str) -> "Setup":
         """The setup of a short name. Raises ValueError that says which part of it is wrong and what is allowed."""
-        whole, plus, more = text.partition("+")
-        if plus and more != "recall":
-            raise ValueError(f"setup = {text}: behind + allowed is recall")
-        if plus:
+        whole, *more = text.split("+")
+        if more not in ([], ["pin"], ["recall"], ["pin", "recall"]):
+            raise ValueError(f"setup = {text}: behind + allowed is pin, recall or pin+recall")
+        if more:
             base = cls.parse(whole)
+            if "pin" in more and not base.on:
+                raise ValueError(f"setup = {text}: with pin allowed is a policy")
             if base.policy == SHIFT:
                 raise ValueError(f"setup = {text}: with recall allowed is full, a cache type or a policy")
-            return dataclasses.replace(base, recall=QUOTA)
+            return dataclasses.replace(base, pin="pin" in more, recall=QUOTA if "recall" in more else 0)
         head, *pairs = text.split(",")
         head, _, kind = head.partition(":")
         policy, at, budget = head.partition("@")
@@ -83,11 +87,11 @@ class Setup:
     @property
     def name(self) -> str:
         """The short name, which parse() reads."""
-        recall = "+recall" if self.recall else ""
+        more = "+pin" * self.pin + "+recall" * bool(self.recall)
         if self.policy is None:
-            return ("full" if self.type == "f16" else self.type) + recall
+            return ("full" if self.type == "f16" else self.type) + more
         kind = "" if self.type == "f16" else ":" + self.type
-        return f"{self.policy}@{self.budget}{kind}" + "".join(f",{name}={value}" for name, value in self.options) + recall
+        return f"{self.policy}@{self.budget}{kind}" + "".join(f",{name}={value}" for name, value in self.options) + more
 
     @property
     def on(self) -> bool:
@@ -115,8 +119,8 @@ class Setup:
     def fields(self) -> dict:
         """The fields of a row that say which setup it is of."""
         kinds = dict(type_k=self.type, type_v=self.type)
-        recall = dict(recall=self.recall) if self.recall else {}
-        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options), **recall)
+        more = {**({"pinned": True} if self.pin else {}), **({"recall": self.recall} if self.recall else {})}
+        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options), **more)
 
     def config(self) -> CapkvConfig:
         """The policy's options. Raises ValueError where they clash."""

@@ -135,6 +135,10 @@ class Stream:
         """Every head holds every token from this position on. Without a policy none is taken to be held: all that was read."""
         return self._kv.stats().pos_tail if self._kv is not None else self.n_tokens
 
+    def pin(self, start: int, stop: int) -> None:
+        """Never evict the tokens [start, stop), in a setup with a policy. Raises ValueError where the budget has no room for them."""
+        self._kv.pin(start, stop)
+
     def mark(self):
         """What back() needs to return to this point, any number of times. It has no logits: after back(), read a token first."""
         here = self.n_tokens, self._n_past, self._n_shifted, self._n_shifts
