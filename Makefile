@@ -12,7 +12,7 @@ SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md)
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
-demo: .venv/installed            ## ask about a long text in a cache of 512 tokens
+demo: .venv/installed            ## read a text past the trained length in a cache of 512 tokens, and ask about it
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/installed            ## build and run all tests

@@ -2,7 +2,7 @@
 
     python scripts/demo.py [options of capkv-chat; they override those of the demo]
 
-The system prompt is pinned, so the model still knows who it is. What the first pages said is evicted; a question about them brings
+The system prompt is pinned, so the model still knows what it says. What the first pages said is evicted; a question about them brings
 the passage back by recall.
 """
 
@@ -15,8 +15,8 @@ from capkv_edge import crashes
 TEXT = Path(__file__).resolve().parent.parent / "build" / "demo" / "python-reference.txt"
 N_CHARS = 40_000  # more tokens than the 8,192 that the demo model was trained for
 BUDGET = "512"
-SYSTEM = "Your name is Ada. You are a Python teacher in Lisbon, Portugal. When asked who you are, say: I am Ada, a Python teacher in Lisbon."
-QUESTIONS = ["How is the dangling else problem solved in Python?", "Who are you?"]
+SYSTEM = "You are Ada, the Python teacher of a school in Lisbon. The school opens at nine."
+QUESTIONS = ["How is the dangling else problem solved in Python?", "When does the school open?"]
 
 
 def write_text() -> int:

@@ -36,7 +36,7 @@ class Pins:
 
     def begin_anew(self) -> None:
         """Pin the system prompt of a conversation of which nothing was read yet."""
-        self._messages = []
+        self._said = []
         self.n_system = 0  #: tokens of the system prompt that are pinned
         self.note = ""  #: why the system prompt is not pinned; empty if it is, or if there is none
         if self._llm.kv_config is None or not self._n_prompt:
@@ -49,11 +49,11 @@ class Pins:
 
     def add(self, who: str, header: int, content: int) -> None:
         """A message begins; see Message."""
-        self._messages.append(Message(who, header, content))
+        self._said.append(Message(who, header, content))
 
     def close_gap(self, begin: int, n: int) -> None:
         """n tokens from position `begin` on were taken out of the conversation, and those behind them are read again."""
-        for message in self._messages:
+        for message in self._said:
             if message.header >= begin + n:
                 message.header -= n
                 message.content -= n
@@ -70,7 +70,7 @@ class Pins:
         """
         if self._llm.kv_config is None:
             raise ValueError("there is no budget: nothing is evicted")
-        some = self._messages[-n:]
+        some = self._said[-n:]
         if not some:
             raise ValueError("nothing to pin: nothing was said yet")
         self._llm.pin(some[0].header, end)
@@ -81,10 +81,10 @@ class Pins:
         if self._llm.kv_config is None:
             return ["there is no budget: nothing is evicted"]
         pins = self._llm.pins
-        ends = [message.content for message in self._messages[1:]] + [end]
+        ends = [message.content for message in self._said[1:]] + [end]
         pinned = [
             message
-            for message, stop in zip(self._messages, ends)
+            for message, stop in zip(self._said, ends)
             if any(first <= message.header and stop <= last for first, last in pins)
         ]
         system = [_line("the system prompt", 0, self.n_system)] if self.n_system else []
@@ -98,9 +98,9 @@ class Pins:
         return [self._left()]
 
     def _lines(self, messages: list, said: list) -> list:
-        headers = [message.header for message in self._messages[1:]] + [len(said)]
+        headers = [message.header for message in self._said[1:]] + [len(said)]
         lines = []
-        for message, stop in zip(self._messages, headers):
+        for message, stop in zip(self._said, headers):
             if message in messages:
                 ids = said[message.content : min(stop, message.content + N_SHOWN)]
                 text = " ".join(self._llm.detokenize(ids).decode("utf-8", "ignore").split())
@@ -111,7 +111,8 @@ class Pins:
     def _left(self) -> str:
         config, pins = self._llm.kv_config, self._llm.pins
         n = sum(stop - start for start, stop in pins)
-        n_left = config.budget - config.recent - config.sink - sum(stop - max(start, config.sink) for start, stop in pins if stop > config.sink)
+        n_pinned = sum(stop - max(start, config.sink) for start, stop in pins if stop > config.sink)
+        n_left = config.budget - config.recent - config.sink - n_pinned
         return f"{n:,} tokens are pinned, which leaves {n_left:,} of the budget of {config.budget:,} to choose from"
 
 

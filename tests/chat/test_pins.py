@@ -30,9 +30,9 @@ def script(llm, *replies):
 
 
 def text_of(llm, start, stop):
-    return b"".join(b"</s>" if t == 2 else b"<s>" if t == 1 else bytes([t - 3]) for t in llm.input_ids[start:stop].tolist()).decode().replace(
-        "▁", " "
-    )
+    special = {1: b"<s>", 2: b"</s>"}
+    tokens = llm.input_ids[start:stop].tolist()
+    return b"".join(special.get(token) or bytes([token - 3]) for token in tokens).decode().replace("▁", " ")
 
 
 def said(llm, *turns, system=SYSTEM):
@@ -107,7 +107,7 @@ def test_what_is_pinned_stays_to_the_end(llm, held):
     talk = said(llm, ("my number is 7731", "noted"))
     commands(talk, "/pin 2")
     (_, stop), = llm.pins
-    for i in range(20):
+    for _ in range(20):
         script(llm, "so it is")
         talk.ask("talk " * 20)
         list(talk.reply())
@@ -118,7 +118,7 @@ def test_what_is_pinned_stays_to_the_end(llm, held):
 
 def test_what_cannot_be_pinned_is_told(llm, make_llama, tiny_llama):
     talk = said(llm, ("first " * 8, "ok"), ("word " * 70, "ok"))
-    for i in range(3):
+    for _ in range(3):
         talk.ask("word " * 20)
     shown, n_failed = commands(talk, "/pin x", "/pin 0", "/pin -1", "/pin 99")
     assert n_failed == 4 and shown.count("allowed is a number of messages, 1 or more") == 3

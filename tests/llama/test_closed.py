@@ -20,6 +20,7 @@ ARGUMENTS = dict(
     create_chat_completion_openai_v1=[[{"role": "user", "content": "a"}]],
     kv_heads=[0],
     kv_positions=[0, 0],
+    pin=[0, 10],
     save_session=["s"],
     load_session=["s"],
     load_state=None,

@@ -47,7 +47,7 @@ def test_what_is_still_held_does_not_come_back(make_llama, tiny_llama):
 
 
 def test_a_pinned_system_prompt_does_not_come_back(make_llama, tiny_llama):
-    llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": 128})
+    llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": 256})
     n = len(llm.tokenize(FACT.encode(), add_bos=False))
     llm.pin(0, n)
     read(llm, f"{FACT} {talk_of()}")

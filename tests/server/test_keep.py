@@ -84,7 +84,7 @@ def test_all_is_the_whole_first_prompt(start, kept):
 def test_all_is_the_system_message_of_a_chat(start, kept):
     server = start()
     messages = [{"role": "system", "content": "Be_brief."}]
-    for turn in range(4):
+    for _ in range(4):
         messages.append({"role": "user", "content": "so_" * 60})
         answer = server.post("/v1/chat/completions", messages=messages, max_tokens=40, n_keep=-1)
         assert answer.status == 200, answer
