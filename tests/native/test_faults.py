@@ -145,8 +145,8 @@ def run_limited(program, model):
 def test_a_budget_that_no_memory_suffices_for_is_an_error_that_names_it(tiny_llama):
     *errors, usable = run_limited(NO_CELLS, tiny_llama)
     assert [line.split(": ", 1)[1] for line in errors] == [
-        "kv_budget = 1073737728: no memory for 1073738240 cells, 524286 MiB of K and V for each sequence",
-        "kv_budget = 2147479552: no memory for 2147480064 cells, 1048574 MiB of K and V for each sequence",
-        "kv_budget = 33554432: no memory for 33554944 cells, 16384 MiB of K and V for each sequence",
+        "kv_budget = 1073737728: no memory for 1073738240 cells, 278527 MiB of K and V for each sequence",
+        "kv_budget = 2147479552: no memory for 2147480064 cells, 557055 MiB of K and V for each sequence",
+        "kv_budget = 33554432: no memory for 33554944 cells, 8704 MiB of K and V for each sequence",
     ]
     assert usable == "10 True"
