@@ -9,7 +9,7 @@ N_SEQ, N_BATCH = 4, 32
 
 class Context(RawContext):
     def __init__(self, path, policy="capkv", type_k=1, type_v=1, **options):
-        config = CapkvConfig(**{"budget": 64, "policy": policy, **options})
+        config = CapkvConfig(**{"budget": 64, "policy": policy, "type": "f16", **options})
         super().__init__(path, config, n_ctx=2048 * N_SEQ, n_batch=N_BATCH, n_seq=N_SEQ, type_k=type_k, type_v=type_v)
 
     def end(self, seq=0):

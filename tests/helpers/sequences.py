@@ -12,7 +12,7 @@ class Context(RawContext):
     def __init__(self, path, n_seq=3, n_batch=32, n_ctx_seq=4096, kv_unified=False, type_k=1, type_v=1, **kv):
         self.n_seq, self.n_batch = n_seq, n_batch
         n_ctx = n_ctx_seq if kv_unified else n_ctx_seq * n_seq
-        config = CapkvConfig(**{"budget": 64, "recent": 16, **kv})
+        config = CapkvConfig(**{"budget": 64, "recent": 16, "type": "f16", **kv})
         fields = dict(kv_unified=kv_unified, type_k=type_k, type_v=type_v)
         super().__init__(path, config, n_ctx=n_ctx, n_batch=n_batch, n_seq=n_seq, n_shared=n_seq, **fields)
         self.layers = self.kv.layers

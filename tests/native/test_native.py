@@ -101,15 +101,17 @@ def test_a_cleared_sequence_leaves_nothing_behind(make_llama, tiny_llama):
         np.testing.assert_array_equal(fresh.kv_positions(il, 0), used.kv_positions(il, 0))
 
 
+@pytest.mark.parametrize("kind, row, share", [("f16", 256, 0.10), ("q8_0", 136, 0.12)])
 @pytest.mark.parametrize("policy", ["capkv", "capkv-ref"])
-def test_what_is_observed_and_the_work_stay_small_for_an_8b_shape(make_llama, tmp_path, policy):
+def test_what_is_observed_and_the_work_stay_small_for_an_8b_shape(make_llama, tmp_path, policy, kind, row, share):
+    """row: bytes of a head's 128 values."""
     path = tmp_path / "wide.gguf"
     write_llama(path, n_ctx=16384, n_embd=4096, n_layer=1, n_head=32, n_head_kv=8)
 
-    llm = make_llama(path, n_ctx=16384, n_batch=512, kv_budget=1024, kv_headroom=512, kv_policy=policy)
+    llm = make_llama(path, n_ctx=16384, n_batch=512, kv_budget=1024, kv_headroom=512, kv_policy=policy, kv_type=kind)
     stats = llm.kv_stats()
-    assert stats.bytes_kv == 1536 * 2 * 8 * 128 * 2
-    assert 0 < stats.bytes_obs <= stats.bytes_kv / 10
+    assert stats.bytes_kv == 1536 * 2 * 8 * row
+    assert 0 < stats.bytes_obs <= stats.bytes_kv * share
 
     llm = make_llama(path, n_ctx=16384, n_batch=64, kv_budget=4096 - 64, kv_headroom=64, kv_policy=policy)
     llm.eval(text(64))

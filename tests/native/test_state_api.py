@@ -137,6 +137,8 @@ def test_what_may_not_differ_is_what_a_session_checks_first(make_context):
     data = one.get(0)
     other = dict(policy="keydiff", budget=96, recent=16, headroom=64, reindex="always")
     for option in options().values():
+        if option.name == "type":  # the cells say what they are themselves
+            continue
         value = other.get(option.name) or f"{float(option.default) + 1:g}"
         if make_context(**{option.name: value}).set(data, 0) == 0:
             assert f"its kv_{option.name} is " in _lib.last_error()
