@@ -71,7 +71,7 @@ def test_messages_are_pinned_where_they_are(make_talk, stays):
         talk.llm.compress()
     talk.ask("And then?")
     assert (MARK in text_of(talk)) == stays
-    replied, asked, last = talk.pins._messages[-3:]
+    replied, asked, last = talk.pins._said[-3:]
     assert text_of(talk, replied.header) == f"|[assistant]{said}|[user]And then?|[assistant]"
     assert text_of(talk, asked.content) == "And then?|[assistant]" and text_of(talk, last.header) == "|[assistant]"
 

@@ -137,7 +137,10 @@ class Stream:
 
     def pin(self, start: int, stop: int) -> None:
         """Never evict the tokens [start, stop), in a setup with a policy. Raises ValueError where the budget has no room for them."""
-        self._kv.pin(start, stop)
+        try:
+            self._kv.pin(start, stop)
+        except ValueError as err:
+            raise ValueError(f"setup = {self.setup.name}: {err}") from None
 
     def mark(self):
         """What back() needs to return to this point, any number of times. It has no logits: after back(), read a token first."""
