@@ -216,6 +216,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
     capkv_apply_pending_copies(lctx);
 
     // up to here the context is as it was; from here on the sequence gets the whole state, or is left empty
+    capkv_set_last_error("");
     try {
         capkv_io_read rest(io, std::move(meta), head.n_data);
         read(rest);
@@ -241,6 +242,9 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         }
     } catch (...) {
         capkv_drop(mem, seq_id);
+        if (*capkv_last_error()) {
+            throw capkv_error(capkv_last_error()); // llama_kv_cache makes one message of all that is wrong with the cells
+        }
         throw;
     }
 

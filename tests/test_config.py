@@ -15,7 +15,7 @@ N_TOO_MANY = 2**31
 
 
 def test_options_are_those_of_the_design():
-    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "reindex", "seed", "untested"]
+    assert list(options()) == ["budget", "policy", "sink", "recent", "headroom", "tau", "novelty", "reindex", "seed", "type", "untested"]
     assert {name: option.default for name, option in options().items()} == {
         "budget": "0",
         "policy": "capkv",
@@ -26,6 +26,7 @@ def test_options_are_those_of_the_design():
         "novelty": "0.25",
         "reindex": "auto",
         "seed": "1",
+        "type": "q8_0",
         "untested": "0",
     }
     assert all(option.help and option.range for option in options().values())
@@ -41,7 +42,7 @@ def test_defaults_are_off():
     config = CapkvConfig()
     assert not config.on
     assert config.as_dict() == dict(
-        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, reindex="auto", seed=1, untested=0
+        budget=0, policy="capkv", sink=4, recent=64, headroom="auto", tau=5.0, novelty=0.25, reindex="auto", seed=1, type="q8_0", untested=0
     )
 
 
@@ -102,6 +103,8 @@ def test_a_share_that_is_too_small_is_told_the_same_least_budget(make_llama, tin
         ("tau", "nan", ["kv_tau = nan", "0 to 100"]),
         ("tau", 1e9, ["kv_tau = 1000000000.0"]),
         ("novelty", -0.5, ["kv_novelty = -0.5"]),
+        ("type", "q9", ["kv_type = q9", "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0"]),
+        ("type", "q8_0 ", ["kv_type = q8_0 "]),
         ("untested", 2, ["kv_untested = 2", "0 or 1"]),
         ("untested", "yes", ["kv_untested = yes"]),
         ("tau", "1,5", ["kv_tau = 1,5"]),

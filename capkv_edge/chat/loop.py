@@ -70,7 +70,7 @@ def cost_lines(talk) -> list:
     end = "; the conversation has no end" if talk.n_ctx is None else ""
     return [
         f"budget: {config.budget:,} tokens per KV head; {stay} always stay",
-        f"cache: {stats.n_cells:,} cells, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
+        f"cache: {stats.n_cells:,} cells in {config.type}, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
         f"a full cache for {n_full:,} tokens would take {size(stats.bytes_full)}{end}",
     ]
 

@@ -43,7 +43,7 @@ def test_one_shot_prints_the_answer_alone(chat, tiny_llama):
     assert status == 0 and out.endswith("\n")
     assert re.fullmatch(
         r"budget: 600 tokens per KV head; the first 4 and the last 64 always stay\n"
-        r"cache: 1,280 cells, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 2.0 MiB; the conversation has no end\n"
+        r"cache: 1,280 cells in q8_0, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 1.1 MiB; the conversation has no end\n"
         r"[\d.]+ tokens/s · \d+ of 1,280 cells used \(budget 600\) · 0 of \d+ tokens evicted( · cut at --max-tokens)?( · slow: .*)?\n",
         err,
     ), err
@@ -83,11 +83,20 @@ def test_remarks_are_shown(chat, tiny_llama):
     assert "chat template" not in err
 
 
-def test_quantized_cache_types(chat, tiny_llama):
-    _, _, f16 = chat(tiny_llama, "-p", "hello", *FAST)
-    status, _, q8 = chat(tiny_llama, "-p", "hello", *FAST, "--cache-type-k", "q8_0", "--cache-type-v", "q8_0")
-    assert status == 0
-    assert "take 2.0 MiB" in f16 and "take 1.1 MiB" in q8
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ([], "cells in q8_0, .*take 1.1 MiB"),
+        (["--type", "q4_0"], "cells in q4_0, .*take 576.0 KiB"),
+        (["--cache-type-k", "f16"], "cells in f16, .*take 2.0 MiB"),
+        (["--cache-type-v", "f16", "--type", "q4_0"], "cells in f16, .*take 2.0 MiB"),
+        (["--cache-type-k", "q8_0", "--cache-type-v", "q8_0"], "cells in q8_0, .*take 1.1 MiB"),
+        (["--cache-type-k", "bf16", "--cache-type-v", "bf16"], "cells in bf16, .*take 2.0 MiB"),
+    ],
+)
+def test_cache_types(chat, tiny_llama, options, said):
+    status, _, err = chat(tiny_llama, "-p", "hello", *FAST, *options)
+    assert status == 0 and re.search(said, err), err
 
 
 def test_a_quantized_v_without_a_budget_has_flash_attention_by_itself(chat, tiny_llama):
@@ -194,4 +203,4 @@ def test_wrong_models(refused, tiny_llama, tmp_path, monkeypatch):
 
 def test_the_demo_model_answers(chat):
     status, out, err = chat("demo", "-p", "Say hello.", *FAST)
-    assert status == 0 and out.strip() and "a full cache for 8,192 tokens would take 180.0 MiB" in err
+    assert status == 0 and out.strip() and "a full cache for 8,192 tokens would take 95.6 MiB" in err

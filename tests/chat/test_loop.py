@@ -84,7 +84,7 @@ def test_a_full_context_is_told_and_the_chat_goes_on():
 def test_a_talk_without_an_end_says_so_and_no_length():
     talk = FakeTalk([["ok"]], n_ctx=None)
     assert cost_lines(talk)[1] == (
-        "cache: 384 cells, 1.0 MiB on CPU; a full cache for 3,072 tokens would take 8.0 MiB; the conversation has no end"
+        "cache: 384 cells in q8_0, 1.0 MiB on CPU; a full cache for 3,072 tokens would take 8.0 MiB; the conversation has no end"
     )
     shown, n_failed = transcript(talk, "word " * 5000, "/stats")
     assert n_failed == 0 and "ok\n" in shown

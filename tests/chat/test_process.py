@@ -41,7 +41,7 @@ def test_ctrl_c_ends_with_130(tiny_llama, tmp_path, reads):
     child = subprocess.Popen([*COMMAND, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         if reads:
-            while b"cells, " not in (line := child.stderr.readline()):
+            while b"cells in " not in (line := child.stderr.readline()):
                 assert line
             time.sleep(1)  # so that it is at the tokens: opening a file takes no time
         else:

@@ -66,7 +66,7 @@ def test_a_stop_sequence_cuts_as_without_logprobs(llm, stop):
 
 
 def test_an_empty_prompt(make_llama, tiny_llama, llm):
-    done = make_llama(tiny_llama, logits_all=True, **BUDGET).create_completion("", max_tokens=5, logprobs=1)
+    done = make_llama(tiny_llama, logits_all=True, kv_type="f16", **BUDGET).create_completion("", max_tokens=5, logprobs=1)
     assert len(done["choices"][0]["logprobs"]["tokens"]) == 5
     for prompt in ("", []):  # a model without a token to begin with
         with pytest.raises(ValueError, match="prompt = .*: allowed is at least one token"):

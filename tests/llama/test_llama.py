@@ -23,7 +23,8 @@ def test_budget_resolves_and_the_context_stays_long(make_llama, tiny_llama):
 
 def test_a_budget_as_memory_or_share(make_llama, tiny_llama):
     assert make_llama(tiny_llama, kv_budget="10%", n_batch=32).kv_config.budget == 409
-    assert make_llama(tiny_llama, kv_budget="128KiB", n_batch=32).kv_config.budget == 256  # 2 layers x 2 x 64 x 2 bytes each
+    for kind, size in (("f16", 2 * 64), ("q8_0", 68)):  # bytes of K in a cell, and of V
+        assert make_llama(tiny_llama, kv_budget="128KiB", n_batch=32, kv_type=kind).kv_config.budget == 128 * 1024 // (2 * 2 * size)
 
 
 def test_a_long_text_leaves_sinks_tail_and_a_middle_per_head(llm, held):
@@ -79,7 +80,7 @@ def test_after_reset_everything_is_as_at_first(make_llama, tiny_llama, llm, held
 
 def test_without_eviction_a_budget_changes_nothing(make_llama, tiny_llama):
     full = make_llama(tiny_llama, n_ctx=256, kv_budget=0, flash_attn=True)
-    roomy = make_llama(tiny_llama, n_ctx=256, kv_budget=256)
+    roomy = make_llama(tiny_llama, n_ctx=256, kv_budget=256, kv_type="f16")
     assert complete(full, text(100)) == complete(roomy, text(100))
 
 

@@ -18,7 +18,7 @@ def test_a_stopping_criterion_sees_the_newest_logits(llm):
 
 def test_logprobs_are_those_of_upstream(make_llama, tiny_llama):
     upstream = make_llama(tiny_llama, n_ctx=512, kv_budget=0, flash_attn=True, logits_all=True)
-    mine = make_llama(tiny_llama, n_ctx=512, kv_budget=512, logits_all=True)
+    mine = make_llama(tiny_llama, n_ctx=512, kv_budget=512, kv_type="f16", logits_all=True)
     want, got = (x.create_completion(text(80), max_tokens=10, temperature=0, logprobs=3) for x in (upstream, mine))
     assert got["choices"][0]["text"] == want["choices"][0]["text"]
     assert got["usage"] == want["usage"]

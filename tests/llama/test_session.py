@@ -90,7 +90,11 @@ def test_an_empty_session_and_one_under_another_budget(make_llama, tiny_llama, l
         (dict(kv_policy="streaming"), "its kv_policy is capkv, here it is streaming"),
         (dict(kv_sink=5), "its kv_sink is 4, here it is 5"),
         (dict(kv_seed=2), "its kv_seed is 1, here it is 2"),
-        (dict(type_k=8), "its type_k is 1, here it is 8"),
+        (
+            dict(type_k=1),
+            "its K and V are q8_0 and q8_0, here they are f16 and f16: --cache-type-k q8_0 --cache-type-v q8_0 of capkv-chat "
+            "(type_k=8, type_v=8 in Python) reads it",
+        ),
         (dict(rope_freq_base=5e5), "its rope_freq_base is 0.0, here it is 500000.0"),
         (dict(kv_budget=0, n_ctx=512), "it was saved with a KV budget"),
     ],

@@ -1,5 +1,7 @@
 """Options of llama-server next to a budget: what is resolved says so, what cannot be is refused in one clear line."""
 
+import re
+
 import pytest
 import tiny_archs
 import tiny_models
@@ -38,6 +40,25 @@ def test_each_slot_has_cells_of_its_own_and_the_context_that_was_asked_for(serve
         history = text(400, seed=slot)
         answer = server.complete(history, n=1, slot=slot)
         assert answer["timings"]["cache_n"] == len(history) - 1
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "kinds"),
+    [
+        (BUDGET, {}, "K (q8_0), V (q8_0)"),
+        ((*BUDGET, "-ctk", "f16"), {}, "K (f16), V (f16)"),
+        ((*BUDGET, "--cache-type-v", "f16"), {}, "K (f16), V (f16)"),
+        ((*BUDGET, "-ctk", "q4_0"), {}, "K (q4_0), V (f16)"),
+        ((*BUDGET, "--kv-type", "q5_1"), {}, "K (q5_1), V (q5_1)"),
+        (BUDGET, {"LLAMA_ARG_CACHE_TYPE_K": "f16"}, "K (f16), V (f16)"),
+        ((), {"LLAMA_ARG_KV_BUDGET": "128"}, "K (q8_0), V (q8_0)"),
+        ((), {}, "K (f16), V (f16)"),
+    ],
+    ids=str,
+)
+def test_the_cells_have_the_type_that_was_given_or_that_of_the_budget(serve, options, env, kinds):
+    log = re.sub(r": +[\d.]+ MiB", "", serve(*options, "-c", 512, "-np", 1, env=env).log())
+    assert kinds in log
 
 
 def test_without_a_budget_the_cache_stays_unified(serve):
