@@ -46,7 +46,7 @@ def test_back_at_a_mark_everything_is_as_it_was(engine, name):
 
 def test_a_budget_is_the_one_that_llama_has(engine, make_llama):
     setup = Setup.parse("capkv@100")
-    llm = make_llama(engine.path, n_ctx=700, n_batch=setup.n_batch, kv_budget=100, kv_headroom=setup.n_batch)
+    llm = make_llama(engine.path, n_ctx=700, n_batch=setup.n_batch, kv_budget=100, kv_headroom=setup.n_batch, kv_type="f16")
     llm.eval(TOKENS.tolist())
     with engine.open(setup, 700) as stream:
         stream.read(TOKENS)
