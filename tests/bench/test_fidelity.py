@@ -175,7 +175,8 @@ def test_bisection_finds_the_smallest_budget_that_keeps_the_limit(limit):
 def test_tuning_says_what_to_type(monkeypatch):
     plan, found = tuned(monkeypatch, lambda budget: 10 / budget)
     assert found.budget == 224
-    assert tune.report([found], plan, "my model.gguf")[-1] == "capkv-chat 'my model.gguf' --budget 224 --cache-type-k f16 --cache-type-v f16"
+    command = "capkv-chat 'my model.gguf' --budget 224 --cache-type-k f16 --cache-type-v f16"
+    assert tune.report([found], plan, "my model.gguf")[-1] == command
     plan, found = tuned(monkeypatch, lambda budget: 1)
     assert tune.report([found], plan, "m.gguf")[-1].startswith("No budget up to")
 
