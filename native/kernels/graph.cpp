@@ -95,17 +95,20 @@ static ggml_tensor * capkv_gram_graph(ggml_context * ctx, ggml_tensor * x, ggml_
     // [n, d, r, n_head_kv]: the query heads of a group share the vectors, not the weights
     ggml_tensor * xtw = ggml_reshape_4d(ctx, xt, n, d, 1, n_head_kv);
     xtw = r > 1 ? ggml_repeat_4d(ctx, xtw, n, d, r, n_head_kv) : xtw;
-    xtw = ggml_mul(ctx, xtw, ggml_reshape_4d(ctx, w, n, 1, r, n_head_kv));
-    xtw = ggml_reshape_3d(ctx, xtw, n, d*r, n_head_kv);
 
-    auto from_i0 = [&](ggml_tensor * t) {
-        return i0 == 0 ? t : ggml_cont(ctx, ggml_view_3d(ctx, t, n - i0, t->ne[1], t->ne[2], t->nb[1], t->nb[2], i0*t->nb[0]));
-    };
+    // the root of the weight in both factors: however a backend rounds them, it rounds both alike, and the sum has no negative
+    // eigenvalue
+    xtw = ggml_mul(ctx, xtw, ggml_sqrt(ctx, ggml_reshape_4d(ctx, w, n, 1, r, n_head_kv)));
+    xtw = ggml_reshape_3d(ctx, xtw, n, d, n_head);
 
-    ggml_tensor * m = ggml_mul_mat(ctx, from_i0(xt), from_i0(xtw)); // [d, d*r, n_head_kv]
+    if (i0 > 0) {
+        xtw = ggml_cont(ctx, ggml_view_3d(ctx, xtw, n - i0, d, n_head, xtw->nb[1], xtw->nb[2], i0*xtw->nb[0]));
+    }
+
+    ggml_tensor * m = ggml_mul_mat(ctx, xtw, xtw); // [d, d, n_head]
     ggml_prec_set_acc(m, GGML_PREC_F32);
 
-    return ggml_reshape_3d(ctx, m, d, d, n_head);
+    return m;
 }
 
 static ggml_tensor * capkv_sqnorm_graph(ggml_context * ctx, ggml_tensor * x, ggml_tensor * l_inv) {

@@ -27,8 +27,7 @@
 
 static constexpr int64_t CAPKV_N_RES  = 90;   // queries; in q8_0 they take 6 % of the bytes of an 8B model's f16 cells at budget 1024
 static constexpr float   CAPKV_SPREAD = 0.5f; // E exp(a) = exp(mean + var/2) if a is normally distributed
-
-static constexpr capkv_ridge CAPKV_RIDGE = { 0.0f, 1.0f };
+static constexpr float   CAPKV_LAMBDA = 1.0f; // of the ridge
 
 // w: F32 [n, 1, n_head]
 static ggml_tensor * capkv_build_future_attention(const capkv_score_ctx & sc) {
@@ -48,7 +47,7 @@ static capkv_policy_result capkv_score_capkv(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * w = capkv_build_future_attention(sc);
-    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, { w }, capkv_build_ridge(sc, CAPKV_RIDGE))); // [n, n_head_kv]
+    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, CAPKV_LAMBDA)); // [n, n_head_kv]
 
     // the leverage of an entry with a zero value or weight is 0: clamp it, so that its logarithm is finite
     s = ggml_norm(ctx, ggml_log(ctx, ggml_clamp(ctx, s, 1e-30f, INFINITY)), 1e-10f);

@@ -1,6 +1,9 @@
 #include "pieces.h"
 
+#include "kernels/inverse.h"
+
 #include <algorithm>
+#include <cmath>
 
 ggml_tensor * capkv_build_group_mean(const capkv_score_ctx & sc, ggml_tensor * x) {
     const int64_t r = x->ne[2]/sc.n_head_kv;
@@ -59,11 +62,7 @@ ggml_tensor * capkv_build_mean_rotation(const capkv_score_ctx & sc, int64_t n_fu
     ggml_context * ctx = sc.ctx;
 
     // rotate unit vectors, at 64 positions at a time to bound the memory
-    std::vector<float> unit(sc.d_k*sc.d_k, 0.0f);
-    for (int64_t i = 0; i < sc.d_k; ++i) {
-        unit[i*sc.d_k + i] = 1.0f;
-    }
-    ggml_tensor * eye = sc.inputs.add_f32(ctx, unit, sc.d_k, sc.d_k);
+    ggml_tensor * eye = sc.eye(sc.d_k);
 
     if (!sc.rope->on) {
         return sc.k_rot(eye);
@@ -119,4 +118,36 @@ ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, 
     ggml_tensor * s     = ggml_mul(ctx, kernels.sqnorm(ctx, x, l_inv), w);     // [n, 1, n_head]
 
     return sc.on_host ? capkv_build_refine(ctx, m, ridge, s, x, w, weights.eps, weights.i0) : s;
+}
+
+// the same by products of matrices, for a ridge of lambda times the mean eigenvalue
+static ggml_tensor * capkv_build_leverage_products(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float lambda) {
+    ggml_context * ctx = sc.ctx;
+
+    const int64_t d = x->ne[0];
+    const int64_t n = sc.n;
+    const int64_t g = sc.n_head_kv;
+    const int64_t r = sc.n_head/g;
+
+    // the mean eigenvalue of sum_i w_i x_i x_i^T: [1, 1, r, n_head_kv]
+    ggml_tensor * sqr  = ggml_reshape_4d(ctx, ggml_sum_rows(ctx, ggml_sqr(ctx, x)), n, 1, 1, g);
+    ggml_tensor * mean = ggml_scale(ctx, ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, w, n, 1, r, g), sqr)), 1.0f/d);
+
+    // weights divided by it: leverage stays what it is, and no factor is too large or too small for half precision
+    mean = ggml_clamp(ctx, mean, 1e-30f, INFINITY);
+    w    = ggml_reshape_3d(ctx, ggml_div(ctx, ggml_reshape_4d(ctx, w, n, 1, r, g), mean), n, 1, sc.n_head);
+
+    ggml_tensor * a_inv = capkv_build_inverse(ctx, capkv_get_kernels(false).gram(ctx, x, w, 0), sc.eye(d), lambda); // [d, d, n_head]
+
+    // to round x to few bits is to score a vector near x, but A^-1 has large and small eigenvalues: it needs more bits
+    ggml_tensor * y = capkv_build_dot(ctx, ggml_concat(ctx, x, x, 0), capkv_build_split(ctx, a_inv));               // [n, d, n_head]
+
+    ggml_tensor * xt = ggml_reshape_4d(ctx, ggml_cont(ctx, ggml_permute(ctx, x, 1, 0, 2, 3)), n, d, 1, g);
+    y = ggml_reshape_3d(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, y, n, d, r, g), xt), n, d, sc.n_head);
+
+    return ggml_mul(ctx, capkv_build_sum1(ctx, y), w);
+}
+
+ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float lambda) {
+    return sc.on_host ? capkv_build_leverage(sc, x, { w }, capkv_build_ridge(sc, { 0.0f, lambda })) : capkv_build_leverage_products(sc, x, w, lambda);
 }

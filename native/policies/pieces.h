@@ -37,3 +37,7 @@ ggml_tensor * capkv_build_ridge(const capkv_score_ctx & sc, const capkv_ridge & 
 //   x [d, n, n_head_kv], weights.w [n, 1, n_head] (not NULL), ridge [2, n_head] or [2, 1] as in kernels/cholesky.h (weights.ridge
 //   is not looked at); result [n, 1, n_head]
 ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, const capkv_weights & weights, ggml_tensor * ridge);
+
+// the same with weights w [n, 1, n_head] over all entries and a ridge of lambda times the mean eigenvalue: on every device, to the
+// precision of its products
+ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float lambda);

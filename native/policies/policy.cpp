@@ -155,6 +155,14 @@ ggml_tensor * capkv_score_ctx::rotate(ggml_tensor * x, const std::vector<int32_t
     return rope->apply(ctx, x, inputs.add_i32(ctx, rope->pos_data(rope_pos)));
 }
 
+ggml_tensor * capkv_score_ctx::eye(int64_t d) const {
+    std::vector<float> data(d*d, 0.0f);
+    for (int64_t i = 0; i < d; ++i) {
+        data[i*d + i] = 1.0f;
+    }
+    return inputs.add_f32(ctx, data, d, d);
+}
+
 //
 // seeded numbers
 //

@@ -136,6 +136,9 @@ struct capkv_score_ctx {
     // rotate x [d_k, n_head, m], before RoPE, as the attention does at these positions: [m]
     ggml_tensor * rotate(ggml_tensor * x, const std::vector<int32_t> & pos) const;
 
+    // unit vectors: [d, d]
+    ggml_tensor * eye(int64_t d) const;
+
     // what the policy random derives its numbers from, with the seed
     int32_t  il          = 0;
     int64_t  head_kv0    = 0; // first KV head of the group

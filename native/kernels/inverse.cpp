@@ -1,0 +1,85 @@
+#include "inverse.h"
+
+static constexpr int   CAPKV_N_STEPS_SPLIT = 2;     // of the last steps
+static constexpr float CAPKV_INVERSE_ERROR = 1e-4f; // that they leave, at most
+
+// what rounding may add to the largest eigenvalue of A X, and take from the smallest in a step: a step that goes too far past 1
+// would turn the sign of an eigenvalue
+static constexpr float CAPKV_MARGIN_MAX = 1.02f;
+static constexpr float CAPKV_MARGIN_MIN = 0.9f;
+
+static float capkv_step_min(float l) {
+    return 4.0f*l/((1.0f + l)*(1.0f + l));
+}
+
+// steps in single products until CAPKV_N_STEPS_SPLIT more leave no more than CAPKV_INVERSE_ERROR
+static int capkv_n_steps_plain(float l) {
+    for (int n = 0;; ++n) {
+        float end = l;
+        for (int i = 0; i < CAPKV_N_STEPS_SPLIT; ++i) {
+            end = capkv_step_min(end);
+        }
+        if (1.0f - end <= CAPKV_INVERSE_ERROR) {
+            return n;
+        }
+        l = CAPKV_MARGIN_MIN*capkv_step_min(l);
+    }
+}
+
+// through F16, which has the 10 bits of TF32
+static ggml_tensor * capkv_build_hi(ggml_context * ctx, ggml_tensor * x) {
+    return ggml_cast(ctx, ggml_cast(ctx, x, GGML_TYPE_F16), GGML_TYPE_F32);
+}
+
+ggml_tensor * capkv_build_split(ggml_context * ctx, ggml_tensor * x) {
+    ggml_tensor * hi = capkv_build_hi(ctx, x);
+
+    return ggml_concat(ctx, hi, ggml_sub(ctx, x, hi), 0);
+}
+
+static ggml_tensor * capkv_build_mul(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    ggml_tensor * res = ggml_mul_mat(ctx, a, b);
+    ggml_prec_set_acc(res, GGML_PREC_F32);
+    return res;
+}
+
+// a^T b, the product of the two rests left out: (a_hi + a_lo)^T b_hi + a_hi^T b_lo, as one product
+static ggml_tensor * capkv_build_mul_split(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    ggml_tensor * a_hi = capkv_build_hi(ctx, a);
+    ggml_tensor * b_hi = capkv_build_hi(ctx, b);
+
+    ggml_tensor * a3 = ggml_concat(ctx, ggml_concat(ctx, a_hi, ggml_sub(ctx, a, a_hi), 0), a_hi, 0);
+    ggml_tensor * b3 = ggml_concat(ctx, ggml_concat(ctx, b_hi, b_hi, 0), ggml_sub(ctx, b, b_hi), 0);
+
+    return capkv_build_mul(ctx, a3, b3);
+}
+
+ggml_tensor * capkv_build_inverse(ggml_context * ctx, ggml_tensor * m, ggml_tensor * eye, float lambda) {
+    const float d   = m->ne[0];
+    const float max = CAPKV_MARGIN_MAX*(lambda + d);
+
+    ggml_tensor * a = ggml_add(ctx, m, ggml_scale(ctx, eye, lambda));
+
+    // the first step, from X = I/max, needs no product
+    float l   = lambda/max;
+    float rho = 2.0f/(1.0f + l);
+
+    ggml_tensor * x = ggml_add(ctx, ggml_scale(ctx, a, -rho*rho/(max*max)), ggml_scale(ctx, eye, 2.0f*rho/max));
+    l = CAPKV_MARGIN_MIN*capkv_step_min(l);
+
+    const int n_plain = capkv_n_steps_plain(l);
+
+    for (int i = 0; i < n_plain + CAPKV_N_STEPS_SPLIT; ++i) {
+        const auto mul = i < n_plain ? capkv_build_mul : capkv_build_mul_split;
+
+        rho = 2.0f/(1.0f + l);
+
+        // all factors are symmetric but for rounding, so ggml's transposed first factor is the factor itself
+        ggml_tensor * xax = mul(ctx, x, mul(ctx, a, x));
+
+        x = ggml_sub(ctx, ggml_scale(ctx, x, 2.0f*rho), ggml_scale(ctx, xax, rho*rho));
+        l = (i < n_plain ? CAPKV_MARGIN_MIN : 1.0f)*capkv_step_min(l);
+    }
+
+    return x;
+}
