@@ -52,7 +52,7 @@ bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * st
 
         *stats = {};
 
-        capkv_evictor::capacity cap; // of all layers and sequences
+        capkv_capacity cap; // of all layers and sequences
 
         for (int32_t s = 0; s < (int32_t) cache.n_stream(); ++s) {
             if (seq_id < 0 || s == seq_id) {

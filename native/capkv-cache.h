@@ -143,7 +143,7 @@ public:
     const capkv_pins::stream & get_pins(llama_seq_id seq_id) const { return pins.get(kv.get_stream(seq_id)); }
 
     // [n_layers], of the last eviction
-    const std::vector<capkv_evictor::capacity> & capacities(llama_seq_id seq_id) const { return evictor.get(kv.get_stream(seq_id)).cap; }
+    const std::vector<capkv_capacity> & capacities(llama_seq_id seq_id) const { return evictor.get(kv.get_stream(seq_id)).cap.get(); }
 
     void add_stats(llama_seq_id seq_id, capkv_stats & stats) const;
 

@@ -30,7 +30,7 @@ void capkv_evictor::clear() {
 
 void capkv_evictor::reset(uint32_t s) {
     streams[s] = {};
-    streams[s].cap.resize(layers.size());
+    streams[s].cap = capkv_capacities(layers.size());
 }
 
 void capkv_evictor::copy(uint32_t s_src, uint32_t s_dst) {
@@ -139,24 +139,16 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
 
     p.parts = positions.parts_of(s, p.order.size(), n_target, params.n_sink, params.n_recent);
 
-    p.keep .resize(layers.size());
-    p.w    .resize(layers.size());
-    p.ridge.resize(layers.size());
-    p.cap  .resize(layers.size());
+    p.keep.resize(layers.size());
+    p.w   .resize(layers.size());
+    p.sums.resize(layers.size());
 
     for (size_t i = 0; i < layers.size(); ++i) {
-        p.keep [i].resize((size_t) n_target*layers[i].n_head_kv);
-        p.w    [i].resize((size_t) n_target*layers[i].n_head_kv);
-        p.ridge[i].resize((size_t) 2       *layers[i].n_head_kv);
+        p.keep[i].resize((size_t) n_target*layers[i].n_head_kv);
+        p.w   [i].resize((size_t) n_target*layers[i].n_head_kv);
     }
 
     return p;
-}
-
-static std::vector<float> capkv_get_f32(const ggml_tensor * t) {
-    std::vector<float> res(ggml_nelements(t));
-    ggml_backend_tensor_get(t, res.data(), 0, ggml_nbytes(t));
-    return res;
 }
 
 ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
@@ -172,15 +164,28 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
         capkv_inputs inputs;
         std::vector<score_out> outs;
 
-        const auto res = sched.compute(lctx, build_scores(meta.get(), inputs, p, part, outs), inputs);
+        ggml_cgraph * gf = build_scores(meta.get(), inputs, p, part, outs);
+
+        capkv_outputs outputs;
+        for (const auto & out : outs) {
+            outputs.add(out.score);
+            outputs.add(out.w);
+            outputs.add(out.sum);
+        }
+
+        const auto res = sched.compute(lctx, gf, inputs, outputs);
         if (res != GGML_STATUS_SUCCESS) {
             return res;
         }
 
         for (const auto & out : outs) {
-            const auto score = capkv_get_f32(out.score);
-            const auto cap   = capkv_get_f32(out.cap);
-            const auto w     = out.w ? capkv_get_f32(out.w) : std::vector<float>(score.size(), 1.0f/n);
+            const auto & score = outputs.get(out.score);
+            const auto   w     = out.w ? outputs.get(out.w) : std::vector<float>(score.size(), 1.0f/n);
+
+            auto & sums = p.sums[out.ilayer];
+            sums.d     = out.sum->ne[0];
+            sums.ridge = out.weights.ridge;
+            sums.all.insert(sums.all.end(), outputs.get(out.sum).begin(), outputs.get(out.sum).end());
 
             for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
                 const size_t  head = out.head0 + h;
@@ -191,11 +196,8 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
                 fits = capkv_select(p.parts, n, score.data() + h*n, pinned, keep) && fits;
 
                 for (int64_t j = 0; j < n_target; ++j) {
-                    p.w[out.ilayer][head*n_target + j] = keep[j] < out.i0 ? 0.0f : w[h*n + keep[j]] + out.eps;
+                    p.w[out.ilayer][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : w[h*n + keep[j]] + out.weights.eps;
                 }
-
-                p.cap  [out.ilayer].all    += cap[2*h];
-                p.ridge[out.ilayer][2*head] = cap[2*h + 1];
             }
         }
     }
@@ -212,7 +214,6 @@ void capkv_evictor::keep_all(plan & p) const {
     for (const auto & l : layers) {
         for (int64_t h = 0; h < l.n_head_kv; ++h) {
             std::iota(p.keep[l.i].begin() + h*p.n_target(), p.keep[l.i].begin() + (h + 1)*p.n_target(), 0);
-            p.ridge[l.i][2*h] = 1.0f; // nothing has a weight, so the capacity is not measured anew
         }
     }
 }
@@ -221,20 +222,24 @@ ggml_status capkv_evictor::compact(llama_context * lctx, plan & p) {
     for (const auto & part : spans_compact) {
         const capkv_graph_meta meta(n_nodes_compact(part));
         capkv_inputs inputs;
-        std::vector<ggml_tensor *> caps;
+        std::vector<ggml_tensor *> sums;
 
-        const auto res = sched.compute(lctx, build_compact(meta.get(), inputs, p, part, caps), inputs);
+        ggml_cgraph * gf = build_compact(meta.get(), inputs, p, part, sums);
+
+        capkv_outputs outputs;
+        for (const auto * sum : sums) {
+            outputs.add(sum);
+        }
+
+        const auto res = sched.compute(lctx, gf, inputs, outputs);
 
         p.moved = p.moved || res != GGML_STATUS_ALLOC_FAILED;
         if (res != GGML_STATUS_SUCCESS) {
             return res;
         }
 
-        for (size_t i = part.beg; i < part.end; ++i) {
-            const auto cap = capkv_get_f32(caps[i - part.beg]);
-            for (size_t h = 0; h < cap.size()/2; ++h) {
-                p.cap[i].kept += cap[2*h];
-            }
+        for (size_t i = 0; i < sums.size(); ++i) {
+            p.sums[part.beg + i].kept = outputs.get(sums[i]);
         }
     }
 
@@ -269,7 +274,7 @@ void capkv_evictor::account(plan & p) {
     auto & st = streams[p.s];
 
     if (p.evicts()) {
-        st.cap        = std::move(p.cap);
+        st.cap        = capkv_capacities(std::move(p.sums));
         st.n_evicted += n - n_target;
         st.n_evictions++;
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "capkv-capacity.h"
 #include "capkv-observe.h"
 #include "capkv-pins.h"
 #include "capkv-positions.h"
@@ -19,14 +20,6 @@
 
 class capkv_evictor {
 public:
-    // capacities in nats, of the entries that an eviction kept and of all that were there
-    struct capacity {
-        double kept = 0.0;
-        double all  = 0.0;
-
-        float share() const { return all > 0.0 ? (float) (kept/all) : 1.0f; }
-    };
-
     struct stream {
         uint64_t n_evicted   = 0;
         uint64_t n_evictions = 0;
@@ -35,7 +28,7 @@ public:
 
         llama_pos window_shift = 0; // what the keys of the sliding windows still have to be rotated by
 
-        std::vector<capacity> cap; // per layer, at the last eviction
+        capkv_capacities cap; // at the last eviction
     };
 
     capkv_evictor(
@@ -137,8 +130,7 @@ private:
         // per layer
         std::vector<std::vector<int32_t>> keep;  // [n_target, n_head_kv] entries that each head keeps, ascending
         std::vector<std::vector<float>>   w;     // [n_target, n_head_kv] their weights in the capacity
-        std::vector<std::vector<float>>   ridge; // [2, n_head_kv]
-        std::vector<capacity>             cap;
+        std::vector<capkv_capacity_sums>  sums;
 
         // what the compaction makes of the position table, and the positions of the cells: set once `keep` is
         capkv_positions::stream table;
@@ -156,9 +148,9 @@ private:
         int64_t       head0;
         ggml_tensor * score; // F32 [n, n_heads]
         ggml_tensor * w;     // F32 [n, n_heads] weights of the capacity; NULL = 1/n
-        ggml_tensor * cap;   // F32 [2, 1, n_heads] capacity and ridge
-        float         eps;   // to be added to w
-        int64_t       i0;    // first entry that counts
+        ggml_tensor * sum;   // F32 [d_v, d_v, n_heads] the sum that the capacity of all entries is computed from
+
+        capkv_weights weights; // what is said of w
     };
 
     //
@@ -191,7 +183,7 @@ private:
     size_t n_nodes_compact(const span & part) const;
 
     ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const;
-    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const;
+    ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & sums) const;
 
     // the Hadamard rotation that a cache stores a quantized K in, its own inverse; NULL if there is none
     static ggml_tensor * build_k_rot(ggml_context * ctx, capkv_inputs & inputs, const llama_kv_cache & kv);
@@ -218,5 +210,5 @@ private:
     // rotate the keys of kv_swa by so many positions; false if that failed
     bool shift_windows(llama_context * lctx, uint32_t s, llama_pos delta);
 
-    bool reserve_windows(const std::function<bool(ggml_cgraph *)> & f) const;
+    bool reserve_windows(const std::function<bool(ggml_cgraph *, const capkv_inputs &)> & f) const;
 };

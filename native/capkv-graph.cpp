@@ -10,21 +10,25 @@
 #include <algorithm>
 #include <numeric>
 
-// work memory of a layer's scores, in bytes: at most this, or what a single KV head takes if that is more
-static constexpr size_t CAPKV_WORK_MAX = 16*1024*1024;
+// work memory of a layer's scores, in bytes: at most this, or what a single KV head takes if that is more. On a device a step for few
+// heads takes as long as one for all
+static constexpr size_t CAPKV_WORK_MAX        =  16*1024*1024;
+static constexpr size_t CAPKV_WORK_MAX_DEVICE = 128*1024*1024;
 
 // a bound on the tensors of a policy's graph for one group of heads; capkv_build_mean_rotation() takes the most, about 300
 static constexpr int64_t CAPKV_N_NODES = 512;
 
-int64_t capkv_heads_per_group(int64_t n_head_kv, const std::function<size_t(int64_t)> & work) {
-    if (n_head_kv == 1 || work(n_head_kv) <= CAPKV_WORK_MAX) {
+int64_t capkv_heads_per_group(int64_t n_head_kv, bool on_host, const std::function<size_t(int64_t)> & work) {
+    const size_t work_max = on_host ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE;
+
+    if (n_head_kv == 1 || work(n_head_kv) <= work_max) {
         return n_head_kv;
     }
 
     int64_t fits = 1;
     for (int64_t over = n_head_kv; over - fits > 1;) {
         const int64_t mid = (fits + over)/2;
-        (work(mid) <= CAPKV_WORK_MAX ? fits : over) = mid;
+        (work(mid) <= work_max ? fits : over) = mid;
     }
 
     // groups of about the same size
@@ -60,6 +64,10 @@ size_t capkv_evictor::n_nodes_compact(const span & part) const {
     return (part.end - part.beg + 1)*CAPKV_N_NODES;
 }
 
+ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t) {
+    return ggml_backend_buffer_is_host(t->buffer) ? nullptr : ggml_backend_buffer_get_type(t->buffer);
+}
+
 // K or V of heads [h0, h0 + n_heads) of a stream, as f32: [d, n, n_heads]
 //   idx: [n, n_heads]
 static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int64_t d, int64_t h0, int64_t n_heads, ggml_tensor * idx) {
@@ -68,9 +76,9 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
     return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
 }
 
-// the capacity of all entries, measured before any of them moves
+// what the capacity of all entries is computed from, while they are all there: [d_v, d_v, n_head_kv]
 //   w_out: the weights without eps, [n, n_head_kv]; NULL if all are equal
-static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const capkv_weights & weights, ggml_tensor ** w_out) {
+static ggml_tensor * capkv_build_capacity_sum(const capkv_score_ctx & sc, const capkv_weights & weights, ggml_tensor ** w_out) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * w;
@@ -85,9 +93,7 @@ static ggml_tensor * capkv_build_capacity_all(const capkv_score_ctx & sc, const 
         *w_out = nullptr;
     }
 
-    ggml_tensor * m = capkv_get_kernels(sc.on_host).gram(ctx, sc.v, w, weights.i0);
-
-    return capkv_build_capacity(ctx, m, capkv_build_ridge(sc, weights.ridge));
+    return capkv_get_kernels(sc.on_host).gram(ctx, sc.v, w, weights.i0);
 }
 
 ggml_tensor * capkv_evictor::build_k_rot(ggml_context * ctx, capkv_inputs & inputs, const llama_kv_cache & kv) {
@@ -97,10 +103,7 @@ ggml_tensor * capkv_evictor::build_k_rot(ggml_context * ctx, capkv_inputs & inpu
 
     ggml_tensor * rot = kv.build_input_k_rot(ctx);
 
-    const auto & data = kv.attn_rot_hadamard.at(rot->ne[0]);
-    inputs.items.push_back({ rot, std::vector<uint8_t>((const uint8_t *) data.data(), (const uint8_t *) data.data() + ggml_nbytes(rot)) });
-
-    return rot;
+    return inputs.add(rot, kv.attn_rot_hadamard.at(rot->ne[0]).data());
 }
 
 ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const {
@@ -122,13 +125,14 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
     for (int64_t h = 0; h < n_heads_max; ++h) {
         order_heads.insert(order_heads.end(), order.begin(), order.end());
     }
-    ggml_tensor * idx_heads = ggml_reshape_2d(ctx, inputs.add_i32(ctx, order_heads), n, n_heads_max);
-
-    ggml_tensor * rot = build_k_rot(ctx, inputs, kv);
-
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l    = layers[i];
         const auto & seen = observer.of(l);
+
+        inputs.buft = capkv_input_buft(kv.layers[l.ikv].k);
+
+        ggml_tensor * idx_heads = ggml_reshape_2d(ctx, inputs.add_i32(ctx, order_heads), n, n_heads_max);
+        ggml_tensor * rot       = build_k_rot(ctx, inputs, kv);
 
         const int64_t r = l.n_head/l.n_head_kv;
 
@@ -172,12 +176,12 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
 
             const auto [score, weights] = policy.score(sc);
 
-            score_out out = { i, h0, score, nullptr, nullptr, weights.eps, weights.i0 };
+            score_out out = { i, h0, score, nullptr, nullptr, weights };
             GGML_ASSERT(out.score->type == GGML_TYPE_F32 && out.score->ne[0] == n && ggml_nelements(out.score) == n*sc.n_head_kv);
 
-            out.cap = capkv_build_capacity_all(sc, weights, &out.w);
+            out.sum = capkv_build_capacity_sum(sc, weights, &out.w);
 
-            for (auto * t : { out.score, out.cap }) {
+            for (auto * t : { out.score, out.sum }) {
                 ggml_set_output(t);
                 ggml_build_forward_expand(gf, t);
             }
@@ -188,7 +192,7 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
     return gf;
 }
 
-ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & caps) const {
+ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & sums) const {
     ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_compact(part), false);
 
     const int64_t n = p.n_target();
@@ -196,13 +200,12 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
     // the entries go to the first n cells
     std::vector<int64_t> first(n);
     std::iota(first.begin(), first.end(), 0);
-    ggml_tensor * to = inputs.add_i64(ctx, first);
-
-    ggml_tensor * rot = p.parts.reindex ? build_k_rot(ctx, inputs, kv) : nullptr;
 
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l   = layers[i];
         const auto & kvl = kv.layers[l.ikv];
+
+        inputs.buft = capkv_input_buft(kvl.k);
 
         // for each (cell, head): the row of (cell, head) that goes there
         std::vector<int32_t> rows(n*l.n_head_kv);
@@ -212,6 +215,8 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
             }
         }
         ggml_tensor * idx = inputs.add_i32(ctx, rows);
+        ggml_tensor * to  = inputs.add_i64(ctx, first);
+        ggml_tensor * rot = p.parts.reindex ? build_k_rot(ctx, inputs, kv) : nullptr;
 
         // through f32, which gives every type back as it was. Stored by ggml_set_rows(), as llama_kv_cache::cpy_k() and cpy_v() do: a
         // backend that holds a cache has it for every type of cache
@@ -232,14 +237,17 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
         move(kvl.k_stream[p.s], l.d_k, p.parts.reindex ? observer.get_key_ropes().find(l.il) : nullptr);
         ggml_tensor * v = move(kvl.v_stream[p.s], l.d_v, nullptr);
 
+        if (!p.evicts() && !p.pos.empty()) {
+            continue; // new RoPE positions alone: the capacity stays as it was
+        }
+
         v = ggml_cont(ctx, ggml_permute(ctx, ggml_reshape_3d(ctx, v, l.d_v, l.n_head_kv, n), 0, 2, 1, 3)); // [d_v, n, n_head_kv]
 
         ggml_tensor * w = ggml_reshape_3d(ctx, inputs.add_f32(ctx, p.w[i], n, l.n_head_kv), n, 1, l.n_head_kv);
-        ggml_tensor * m = capkv_get_kernels(ggml_backend_buffer_is_host(kvl.v->buffer)).gram(ctx, v, w, 0);
 
-        caps.push_back(capkv_build_capacity(ctx, m, inputs.add_f32(ctx, p.ridge[i], 2, l.n_head_kv)));
-        ggml_set_output(caps.back());
-        ggml_build_forward_expand(gf, caps.back());
+        sums.push_back(capkv_get_kernels(ggml_backend_buffer_is_host(kvl.v->buffer)).gram(ctx, v, w, 0));
+        ggml_set_output(sums.back());
+        ggml_build_forward_expand(gf, sums.back());
     }
 
     return gf;
@@ -249,20 +257,27 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
 // work memory
 //
 
-// tensors of a graph of several layers at most: a scheduler takes 20 kB of address space for each
-static constexpr size_t CAPKV_GRAPH_SIZE = 1024;
+// tensors of a graph of several layers at most: a scheduler takes 20 kB of address space for each. Between two graphs a device is
+// waited for
+static constexpr size_t CAPKV_GRAPH_SIZE        = 1024;
+static constexpr size_t CAPKV_GRAPH_SIZE_DEVICE = 16384;
+
+// bytes of the results that a graph of several layers holds to its end, at most
+static constexpr size_t CAPKV_KEPT_MAX = 32*1024*1024;
 
 void capkv_evictor::find_groups(const plan & p) {
     for (const auto & l : layers) {
-        n_group[l.i] = capkv_heads_per_group(l.n_head_kv, [&](int64_t n_heads) {
+        const auto * k = kv.layers[l.ikv].k;
+
+        n_group[l.i] = capkv_heads_per_group(l.n_head_kv, ggml_backend_buffer_is_host(k->buffer), [&](int64_t n_heads) {
             n_group[l.i] = n_heads;
 
             const span part = { l.i, l.i + 1 };
             const capkv_graph_meta meta(n_nodes_scores(part));
-            capkv_inputs inputs;
+            capkv_inputs inputs(/*reuse =*/ false);
             std::vector<score_out> outs;
 
-            return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer));
+            return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(k->buffer));
         });
     }
 }
@@ -291,30 +306,39 @@ bool capkv_evictor::reserve(llama_context * lctx) {
 
     auto scores = [&](const span & part, auto && f) {
         const capkv_graph_meta meta(n_nodes_scores(part));
-        capkv_inputs inputs;
+        capkv_inputs inputs(/*reuse =*/ false);
         std::vector<score_out> outs;
-        return f(build_scores(meta.get(), inputs, p, part, outs));
+        return f(build_scores(meta.get(), inputs, p, part, outs), inputs);
     };
     auto compaction = [&](const span & part, auto && f) {
         const capkv_graph_meta meta(n_nodes_compact(part));
-        capkv_inputs inputs;
-        std::vector<ggml_tensor *> caps;
-        return f(build_compact(meta.get(), inputs, p, part, caps));
+        capkv_inputs inputs(/*reuse =*/ false);
+        std::vector<ggml_tensor *> sums;
+        return f(build_compact(meta.get(), inputs, p, part, sums), inputs);
     };
+    auto count = [](ggml_cgraph * gf, const capkv_inputs &) { return capkv_sched::n_tensors(gf); };
 
     // as many layers in a graph as fit, at least one
     size_t size_max = 0;
     auto spans_of = [&](auto && build) {
         std::vector<span> res;
-        size_t size = CAPKV_GRAPH_SIZE;
+        size_t size = 0;
+        size_t kept = 0;
         for (size_t i = 0; i < layers.size(); ++i) {
-            const size_t size_layer = build(span { i, i + 1 }, capkv_sched::n_tensors);
-            if (size + size_layer > CAPKV_GRAPH_SIZE) {
+            const auto & l = layers[i];
+
+            const bool   on_host    = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+            const size_t size_layer = build(span { i, i + 1 }, count);
+            const size_t kept_layer = l.n_head_kv*(2*n + l.d_v*l.d_v)*sizeof(float); // scores, weights, sums
+
+            if (res.empty() || size + size_layer > (on_host ? CAPKV_GRAPH_SIZE : CAPKV_GRAPH_SIZE_DEVICE) || kept + kept_layer > CAPKV_KEPT_MAX) {
                 res.push_back({ i, i });
                 size = 0;
+                kept = 0;
             }
             res.back().end = i + 1;
             size += size_layer;
+            kept += kept_layer;
             size_max = std::max(size_max, size);
         }
         return res;
@@ -334,13 +358,13 @@ bool capkv_evictor::reserve(llama_context * lctx) {
             }
         }
     };
-    each_n([&](const span & part) { size_max = std::max(size_max, scores(part, capkv_sched::n_tensors)); });
+    each_n([&](const span & part) { size_max = std::max(size_max, scores(part, count)); });
 
-    reserve_windows([&](ggml_cgraph * gf) { size_max = std::max(size_max, capkv_sched::n_tensors(gf)); return true; });
+    reserve_windows([&](ggml_cgraph * gf, const capkv_inputs & inputs) { size_max = std::max(size_max, count(gf, inputs)); return true; });
 
     sched.make(lctx, size_max);
 
-    auto reserve_one = [&](ggml_cgraph * gf) { return sched.reserve(gf); };
+    auto reserve_one = [&](ggml_cgraph * gf, const capkv_inputs & inputs) { return sched.reserve(gf, inputs); };
 
     bool res = true;
     for (const auto & part : spans_compact) {

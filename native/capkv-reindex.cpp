@@ -116,10 +116,6 @@ ggml_cgraph * capkv_evictor::build_window_shift(
 
     const int64_t n = idx.size();
 
-    ggml_tensor * from = inputs.add_i32(ctx, idx);
-    ggml_tensor * to   = inputs.add_i64(ctx, { idx.begin(), idx.end() });
-    ggml_tensor * rot  = build_k_rot(ctx, inputs, *kv_swa);
-
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l    = kv_swa->layers[i];
         const auto & rope = *observer.get_key_ropes().find(l.il);
@@ -127,6 +123,12 @@ ggml_cgraph * capkv_evictor::build_window_shift(
         if (!rope.on) {
             continue;
         }
+
+        inputs.buft = capkv_input_buft(l.k);
+
+        ggml_tensor * from = inputs.add_i32(ctx, idx);
+        ggml_tensor * to   = inputs.add_i64(ctx, { idx.begin(), idx.end() });
+        ggml_tensor * rot  = build_k_rot(ctx, inputs, *kv_swa);
 
         const int64_t d         = kv_swa->hparams.n_embd_head_k(l.il);
         const int64_t n_head_kv = kv_swa->hparams.n_head_kv(l.il);
@@ -158,11 +160,11 @@ bool capkv_evictor::each_window_graph(
     return true;
 }
 
-bool capkv_evictor::reserve_windows(const std::function<bool(ggml_cgraph *)> & f) const {
+bool capkv_evictor::reserve_windows(const std::function<bool(ggml_cgraph *, const capkv_inputs &)> & f) const {
     std::vector<int32_t> idx(kv_swa && can_reindex ? kv_swa->get_size() : 0);
     std::iota(idx.begin(), idx.end(), 0);
 
-    return each_window_graph(0, idx, 0, [&](ggml_cgraph * gf, const capkv_inputs &) { return f(gf); });
+    return each_window_graph(0, idx, 0, f);
 }
 
 bool capkv_evictor::shift_windows(llama_context * lctx, uint32_t s, llama_pos delta) {
@@ -174,7 +176,8 @@ bool capkv_evictor::shift_windows(llama_context * lctx, uint32_t s, llama_pos de
     }
 
     return each_window_graph(s, capkv_positions::order(kv_swa->get_cells(s)), delta, [&](ggml_cgraph * gf, const capkv_inputs & inputs) {
-        return sched.compute(lctx, gf, inputs) == GGML_STATUS_SUCCESS;
+        capkv_outputs none;
+        return sched.compute(lctx, gf, inputs, none) == GGML_STATUS_SUCCESS;
     });
 }
 

@@ -5,6 +5,13 @@
 
 #include <unordered_set>
 
+void capkv_outputs::add(const ggml_tensor * t) {
+    if (t) {
+        GGML_ASSERT(t->type == GGML_TYPE_F32 && ggml_is_contiguous(t));
+        data[t].resize(ggml_nelements(t));
+    }
+}
+
 size_t capkv_sched::n_tensors(ggml_cgraph * gf) {
     std::unordered_set<const ggml_tensor *> seen;
 
@@ -45,7 +52,29 @@ void capkv_sched::free() {
     sched = nullptr;
 }
 
-bool capkv_sched::reserve(ggml_cgraph * gf) {
+ggml_backend_t capkv_sched::backend_of(const capkv_inputs::item & item) const {
+    for (int i = 0; item.buft && i < ggml_backend_sched_get_n_backends(sched); ++i) {
+        ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
+        if (ggml_backend_sched_get_buffer_type(sched, backend) == item.buft) {
+            return backend;
+        }
+    }
+    return nullptr;
+}
+
+// A scheduler keeps inputs on the host and copies them, each time waiting for the device, and at most 30 for a part of a graph. An
+// input of a layer whose cache is on a device is put there at once
+void capkv_sched::place(const capkv_inputs & inputs) const {
+    for (const auto & item : inputs.items) {
+        if (auto * backend = backend_of(item)) {
+            ggml_backend_sched_set_tensor_backend(sched, item.t, backend);
+        }
+    }
+}
+
+bool capkv_sched::reserve(ggml_cgraph * gf, const capkv_inputs & inputs) {
+    place(inputs);
+
     const bool ok = ggml_backend_sched_reserve(sched, gf);
     ggml_backend_sched_reset(sched);
     return ok;
@@ -59,7 +88,7 @@ void capkv_sched::set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t t
     }
 }
 
-ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs) {
+ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs, capkv_outputs & outputs) {
     const size_t n = n_tensors(gf);
     if (n > n_tensors_max) {
         make(lctx, n);
@@ -67,13 +96,25 @@ ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const c
 
     ggml_backend_sched_reset(sched);
 
+    place(inputs);
+
     if (!ggml_backend_sched_alloc_graph(sched, gf)) {
         LLAMA_LOG_ERROR("%s: failed to allocate the graph of an eviction\n", __func__);
         free();
         return GGML_STATUS_ALLOC_FAILED;
     }
 
-    inputs.set();
+    for (const auto & item : inputs.items) {
+        // an input that the policy did not use has no memory
+        if (item.t->buffer) {
+            auto * backend = backend_of(item);
+            if (backend) {
+                ggml_backend_tensor_set_async(backend, item.t, item.data.data(), 0, item.data.size());
+            } else {
+                ggml_backend_tensor_set(item.t, item.data.data(), 0, item.data.size());
+            }
+        }
+    }
 
     // as llama_context::graph_compute() does for a batch
     if (lctx->backend_cpu) {
@@ -83,7 +124,15 @@ ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const c
         fn(backend, lctx->cparams.n_threads_batch);
     }
 
-    const auto res = ggml_backend_sched_graph_compute(sched, gf);
+    const auto res = ggml_backend_sched_graph_compute_async(sched, gf);
+
+    for (auto & [t, data] : outputs.data) {
+        if (res == GGML_STATUS_SUCCESS) {
+            ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, const_cast<ggml_tensor *>(t)), t, data.data(), 0, ggml_nbytes(t));
+        }
+    }
+    ggml_backend_sched_synchronize(sched);
+
     if (res == GGML_STATUS_ABORTED) {
         LLAMA_LOG_DEBUG("%s: an eviction was aborted\n", __func__);
     } else if (res != GGML_STATUS_SUCCESS) {

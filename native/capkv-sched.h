@@ -4,7 +4,23 @@
 
 #include "ggml-backend.h"
 
+#include <unordered_map>
+
 struct llama_context;
+
+// tensors that are read once a graph is computed; all are F32
+class capkv_outputs {
+public:
+    // NULL is left out
+    void add(const ggml_tensor * t);
+
+    const std::vector<float> & get(const ggml_tensor * t) const { return data.at(t); }
+
+private:
+    friend class capkv_sched;
+
+    std::unordered_map<const ggml_tensor *, std::vector<float>> data;
+};
 
 //
 // capkv_sched: computes the graphs of evictions on the backends of the context
@@ -27,10 +43,11 @@ public:
     void free();
 
     // false if there is no memory
-    bool reserve(ggml_cgraph * gf);
+    bool reserve(ggml_cgraph * gf, const capkv_inputs & inputs);
 
-    // with the threads of a batch, whatever was computed last. Without memory the scheduler is freed: its buffers are of no use then
-    ggml_status compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs);
+    // with the threads of a batch, whatever was computed last. Without memory the scheduler is freed: its buffers are of no use then.
+    // A device is waited for once
+    ggml_status compute(llama_context * lctx, ggml_cgraph * gf, const capkv_inputs & inputs, capkv_outputs & outputs);
 
     // wait for the batch that is still computed. Unlike llama_context::synchronize() this leaves the context's clock alone, which counts
     // the eviction as a part of the next batch
@@ -60,4 +77,9 @@ public:
 private:
     ggml_backend_sched_t sched = nullptr;
     size_t n_tensors_max = 0;
+
+    // NULL if it is for the scheduler to choose
+    ggml_backend_t backend_of(const capkv_inputs::item & item) const;
+
+    void place(const capkv_inputs & inputs) const;
 };

@@ -156,7 +156,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         return std::make_unique<capkv_score_group>(*capkv_policy_find(params.policy), params, in, on_host, h0, n_heads);
     };
 
-    const int64_t n_group = capkv_heads_per_group(in.n_head_kv, [&](int64_t n_heads) {
+    const int64_t n_group = capkv_heads_per_group(in.n_head_kv, backend == backend_cpu, [&](int64_t n_heads) {
         return capkv_work_size(build(0, n_heads)->gf, ggml_backend_get_default_buffer_type(backend));
     });
 

@@ -161,7 +161,7 @@ void capkv_state::write_stream(llama_io_write_i & io, uint32_t s) const {
     capkv_write(io, evi.n_evictions);
     capkv_write(io, evi.t_evict_us);
 
-    for (const auto & cap : evi.cap) {
+    for (const auto & cap : evi.cap.get()) {
         capkv_write(io, cap);
     }
     for (const auto & row : obs.rows) {
@@ -212,10 +212,11 @@ capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
         capkv_state_refuse("its position table contradicts itself");
     }
 
-    evi.cap.resize(layers.size());
-    for (auto & cap : evi.cap) {
-        cap = capkv_read<capkv_evictor::capacity>(io);
+    std::vector<capkv_capacity> cap(layers.size());
+    for (auto & c : cap) {
+        c = capkv_read<capkv_capacity>(io);
     }
+    evi.cap = capkv_capacities(std::move(cap));
     obs.rows.resize(observer.what().n_rows());
     for (auto & row : obs.rows) {
         row.pos = capkv_read<llama_pos>(io);

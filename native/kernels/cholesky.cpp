@@ -15,7 +15,7 @@ struct capkv_cholesky {
 
     // m [d, d]: only the upper triangle is read
     template <typename T>
-    void factorize(int64_t d, const T * m, const capkv_ridge & ridge);
+    void factorize(int64_t d, const T * m, double r);
 
     // y = L^-1 y in place; the first k0 elements of y are zero
     void solve(double * y, int64_t k0) const;
@@ -32,9 +32,9 @@ static double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge) 
 }
 
 template <typename T>
-void capkv_cholesky::factorize(int64_t d_m, const T * m, const capkv_ridge & ridge) {
+void capkv_cholesky::factorize(int64_t d_m, const T * m, double r_m) {
     d = d_m;
-    r = capkv_ridge_of(d, m, ridge);
+    r = r_m;
 
     u.assign(m, m + d*d);
     for (int64_t i = 0; i < d; ++i) {
@@ -114,7 +114,7 @@ static void capkv_cholesky_inv_op(ggml_tensor * dst, int ith, int nth, void * /*
     std::vector<double> y(d);
 
     capkv_each_head(dst, ith, nth, [&](int64_t i, const float * m, float * out) {
-        factor.factorize(d, m, capkv_get_ridge(dst->src[1], i));
+        factor.factorize(d, m, capkv_ridge_of(d, m, capkv_get_ridge(dst->src[1], i)));
 
         // column c of L^-1 is L^-1 times the c-th unit vector
         for (int64_t c = 0; c < d; ++c) {
@@ -141,30 +141,19 @@ ggml_tensor * capkv_build_cholesky_inv(ggml_context * ctx, ggml_tensor * m, ggml
 // capacity
 //
 
-static void capkv_capacity_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
-    const int64_t d = dst->src[0]->ne[0];
-
-    capkv_cholesky factor;
-
-    capkv_each_head(dst, ith, nth, [&](int64_t i, const float * m, float * out) {
-        factor.factorize(d, m, capkv_get_ridge(dst->src[1], i));
-
-        double sum = 0.0; // 1/2 log det = sum of the logs of the factor's diagonal
-        for (int64_t k = 0; k < d; ++k) {
-            sum += std::log(factor.u[k*d + k]) - 0.5*std::log(factor.r);
-        }
-
-        out[0] = (float) sum;
-        out[1] = (float) factor.r;
-    });
+double capkv_ridge_value(int64_t d, const float * m, const capkv_ridge & ridge) {
+    return capkv_ridge_of(d, m, ridge);
 }
 
-ggml_tensor * capkv_build_capacity(ggml_context * ctx, ggml_tensor * m, ggml_tensor * ridge) {
-    capkv_check_args(m, ridge);
+double capkv_capacity_of(int64_t d, const float * m, double r) {
+    capkv_cholesky factor;
+    factor.factorize(d, m, r);
 
-    ggml_tensor * args[] = { m, ridge };
-
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, 2, 1, m->ne[2], 1, args, 2, capkv_capacity_op, GGML_N_TASKS_MAX, nullptr);
+    double sum = 0.0; // 1/2 log det = sum of the logs of the factor's diagonal
+    for (int64_t k = 0; k < d; ++k) {
+        sum += std::log(factor.u[k*d + k]) - 0.5*std::log(r);
+    }
+    return sum;
 }
 
 //
@@ -190,7 +179,7 @@ static void capkv_leverage_f64(
         }
     }
 
-    factor.factorize(d, m.data(), ridge);
+    factor.factorize(d, m.data(), capkv_ridge_of(d, m.data(), ridge));
 
     std::vector<double> y(d);
 

@@ -18,11 +18,14 @@ struct capkv_ridge {
 //   result: F32 [d, d, n_head], lower triangular, ne1 counts the rows of L^-1
 ggml_tensor * capkv_build_cholesky_inv(ggml_context * ctx, ggml_tensor * m, ggml_tensor * ridge);
 
-// capacity 1/2 log det(I + m/r) in nats, and r, the value of the ridge: F32 [2, 1, n_head]
-ggml_tensor * capkv_build_capacity(ggml_context * ctx, ggml_tensor * m, ggml_tensor * ridge);
-
 // s, the leverage that capkv_build_leverage() computed from m in f32, and instead of it, for heads whose m is so large next to
 // the ridge that f32 was not enough, the same computed in double; all tensors are in host memory
 //   s, w: F32 [n, 1, n_head], x: F32 [d, n, n_head_kv]; result: F32 [n, 1, n_head]
 ggml_tensor * capkv_build_refine(
         ggml_context * ctx, ggml_tensor * m, ggml_tensor * ridge, ggml_tensor * s, ggml_tensor * x, ggml_tensor * w, float eps, int64_t i0);
+
+// the value of a ridge for one matrix m [d, d]
+double capkv_ridge_value(int64_t d, const float * m, const capkv_ridge & ridge);
+
+// capacity 1/2 log det(I + m/r) in nats
+double capkv_capacity_of(int64_t d, const float * m, double r);

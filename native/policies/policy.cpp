@@ -61,27 +61,33 @@ capkv_observe capkv_observe::in_type(ggml_type other) const {
 // inputs
 //
 
-static ggml_tensor * capkv_inputs_add(capkv_inputs & inputs, ggml_tensor * t, const void * data) {
-    ggml_set_input(t);
-
+ggml_tensor * capkv_inputs::add(ggml_tensor * t, const void * data) {
     const auto * bytes = (const uint8_t *) data;
-    inputs.items.push_back({ t, std::vector<uint8_t>(bytes, bytes + ggml_nbytes(t)) });
+
+    for (const auto & item : items) {
+        if (reuse && item.buft == buft && item.t->type == t->type && ggml_are_same_shape(item.t, t) && memcmp(item.data.data(), bytes, ggml_nbytes(t)) == 0) {
+            return item.t;
+        }
+    }
+
+    ggml_set_input(t);
+    items.push_back({ t, std::vector<uint8_t>(bytes, bytes + ggml_nbytes(t)), buft });
 
     return t;
 }
 
 ggml_tensor * capkv_inputs::add_i32(ggml_context * ctx, const std::vector<int32_t> & data) {
-    return capkv_inputs_add(*this, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, data.size()), data.data());
+    return add(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, data.size()), data.data());
 }
 
 ggml_tensor * capkv_inputs::add_i64(ggml_context * ctx, const std::vector<int64_t> & data) {
-    return capkv_inputs_add(*this, ggml_new_tensor_1d(ctx, GGML_TYPE_I64, data.size()), data.data());
+    return add(ggml_new_tensor_1d(ctx, GGML_TYPE_I64, data.size()), data.data());
 }
 
 ggml_tensor * capkv_inputs::add_f32(ggml_context * ctx, const std::vector<float> & data, int64_t ne0, int64_t ne1) {
     GGML_ASSERT((int64_t) data.size() == ne0*ne1);
 
-    return capkv_inputs_add(*this, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, ne0, ne1), data.data());
+    return add(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, ne0, ne1), data.data());
 }
 
 void capkv_inputs::set() const {

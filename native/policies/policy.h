@@ -3,6 +3,7 @@
 #include "kernels/cholesky.h"
 
 #include "ggml.h"
+#include "ggml-backend.h"
 
 #include <cstdint>
 #include <functional>
@@ -57,9 +58,20 @@ struct capkv_inputs {
     struct item {
         ggml_tensor * t;
         std::vector<uint8_t> data;
+        ggml_backend_buffer_type_t buft;
     };
 
     std::vector<item> items;
+
+    // where the inputs that are added next are to lie; NULL = where the scheduler puts them
+    ggml_backend_buffer_type_t buft = nullptr;
+
+    // whether equal inputs become one: the layers of a graph have many in common. Not where only sizes count and the data is made up
+    const bool reuse;
+
+    explicit capkv_inputs(bool reuse = true) : reuse(reuse) {}
+
+    ggml_tensor * add(ggml_tensor * t, const void * data);
 
     ggml_tensor * add_i32(ggml_context * ctx, const std::vector<int32_t> & data);
     ggml_tensor * add_i64(ggml_context * ctx, const std::vector<int64_t> & data);

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 
 #include <functional>
+#include <set>
 
 // the libraries call the functions below in place of ggml's; real() finds ggml's own, to pass the call on
 template <typename F>
@@ -16,14 +17,33 @@ static F real(const char * name) {
 
 #define REAL(name) static const auto name##_real = real<decltype(&name)>(#name)
 
-// evictions compute with ggml_backend_sched_graph_compute(), batches with the asynchronous one
+// the schedulers of evictions: unlike those of batches, they move no operation to another device
+static std::set<ggml_backend_sched_t> g_scheds;
+
+extern "C" ggml_backend_sched_t ggml_backend_sched_new(
+        ggml_backend_t * backends, ggml_backend_buffer_type_t * bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
+    REAL(ggml_backend_sched_new);
+
+    const auto sched = ggml_backend_sched_new_real(backends, bufts, n_backends, graph_size, parallel, op_offload);
+    if (op_offload) {
+        g_scheds.erase(sched);
+    } else {
+        g_scheds.insert(sched);
+    }
+    return sched;
+}
+
 static std::function<ggml_status(int)> g_compute_status; // the status to return for the i-th graph of an eviction
 static int                             g_n_compute = 0;
 
-extern "C" ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, ggml_cgraph * graph) {
-    REAL(ggml_backend_sched_graph_compute);
+extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph * graph) {
+    REAL(ggml_backend_sched_graph_compute_async);
 
-    const auto res    = ggml_backend_sched_graph_compute_real(sched, graph);
+    const auto res = ggml_backend_sched_graph_compute_async_real(sched, graph);
+    if (!g_scheds.count(sched)) {
+        return res;
+    }
+
     const int  i      = g_n_compute++;
     const auto status = g_compute_status ? g_compute_status(i) : GGML_STATUS_SUCCESS;
 

@@ -1,0 +1,119 @@
+// an eviction of a cache on a device: every node is computed there, only indices, scores and sums cross, and it is waited for at most
+// three times
+
+#include "tiny-device.h"
+
+#include <dlfcn.h>
+
+#include <set>
+
+template <typename F>
+static F real(const char * name) {
+    return (F) dlsym(RTLD_NEXT, name);
+}
+
+// the schedulers of evictions: unlike those of batches, they move no operation to another device
+static std::set<ggml_backend_sched_t> g_scheds;
+
+// of the graphs of evictions
+static int    g_n_graphs = 0;
+static int    g_n_nodes  = 0;
+static int    g_n_other  = 0; // nodes that are not computed on the device
+static int    g_n_waits  = 0;
+static size_t g_n_get    = 0; // bytes read from the device
+
+extern "C" ggml_backend_sched_t ggml_backend_sched_new(
+        ggml_backend_t * backends, ggml_backend_buffer_type_t * bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
+    static const auto fn = real<decltype(&ggml_backend_sched_new)>("ggml_backend_sched_new");
+
+    const auto sched = fn(backends, bufts, n_backends, graph_size, parallel, op_offload);
+    if (op_offload) {
+        g_scheds.erase(sched);
+    } else {
+        g_scheds.insert(sched);
+    }
+    return sched;
+}
+
+extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph * gf) {
+    static const auto fn = real<decltype(&ggml_backend_sched_graph_compute_async)>("ggml_backend_sched_graph_compute_async");
+
+    if (g_scheds.count(sched)) {
+        g_n_graphs++;
+        for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+            auto * node = ggml_graph_node(gf, i);
+            if (node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE) {
+                continue; // nothing to compute
+            }
+            g_n_nodes++;
+
+            auto * backend = ggml_backend_sched_get_tensor_backend(sched, node);
+            if (!backend || ggml_backend_get_device(backend) != tiny_device_dev()) {
+                fprintf(stderr, "%s '%s' is computed on %s\n", ggml_op_desc(node), node->name, backend ? ggml_backend_name(backend) : "no backend");
+                g_n_other++;
+            }
+        }
+        CHECK(ggml_backend_sched_get_n_splits(sched) == 1);
+    }
+    return fn(sched, gf);
+}
+
+extern "C" void ggml_backend_sched_synchronize(ggml_backend_sched_t sched) {
+    static const auto fn = real<decltype(&ggml_backend_sched_synchronize)>("ggml_backend_sched_synchronize");
+
+    g_n_waits += g_n_graphs > 0 && g_scheds.count(sched); // not those while memory is reserved
+    fn(sched);
+}
+
+extern "C" void ggml_backend_tensor_get_async(ggml_backend_t backend, const ggml_tensor * t, void * data, size_t offset, size_t size) {
+    static const auto fn = real<decltype(&ggml_backend_tensor_get_async)>("ggml_backend_tensor_get_async");
+
+    g_n_get += t->ne[0] == TINY_N_VOCAB ? 0 : size; // but for the logits of a batch
+    fn(backend, t, data, offset, size);
+}
+
+static void check(llama_model * model, const char * policy, ggml_type type) {
+    capkv_params kv = capkv_default_params();
+    CHECK(capkv_params_set(&kv, "budget", "64"));
+    CHECK(capkv_params_set(&kv, "policy", policy));
+    CHECK(capkv_params_set(&kv, "type", ggml_type_name(type)));
+    capkv_set_next_params(&kv);
+
+    const llama_context_ptr ctx(llama_init_from_model(model, tiny_context_params()));
+    CHECK(ctx);
+
+    g_n_graphs = g_n_nodes = g_n_other = g_n_waits = 0;
+    g_n_get = 0;
+
+    CHECK(tiny_read(ctx.get(), tiny_text(600)) == 0);
+
+    capkv_stats st;
+    CHECK(capkv_get_stats(ctx.get(), 0, &st));
+    CHECK(st.n_evictions > 0);
+
+    CHECK(g_n_nodes > 0 && g_n_other == 0);
+
+    // the scores of all layers in one graph, their compaction in another
+    CHECK(g_n_graphs == 2*(int) st.n_evictions);
+
+    // one for each graph; the third is the wait for the batch before it
+    const int n_waits_max = 2*(int) st.n_evictions;
+    CHECK(g_n_waits <= n_waits_max);
+
+    // for each of 2 layers and 2 KV heads of size 32: scores and weights of the entries, sums of all and of those that stay
+    const size_t n_get_max = 2*2*(2*st.n_cells + 2*32*32)*sizeof(float);
+    CHECK(g_n_get > 0 && g_n_get <= n_get_max*st.n_evictions);
+}
+
+int main() {
+    tiny_quiet();
+    tiny_device_register();
+
+    const auto model = tiny_model("llama", 1, /*n_gpu_layers =*/ 99, 32);
+
+    for (const char * policy : { "capkv", "snapkv", "tova", "h2o", "expected", "keydiff", "knorm", "streaming", "random" }) {
+        for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q8_0 }) {
+            check(model.get(), policy, type);
+        }
+    }
+}
