@@ -42,6 +42,16 @@ ggml_tensor * capkv_build_dot(ggml_context * ctx, ggml_tensor * x, ggml_tensor *
     return ggml_reshape_3d(ctx, res, n, m, n_head);
 }
 
+ggml_tensor * capkv_build_entries_first(ggml_context * ctx, ggml_tensor * x) {
+    const int64_t r = x->ne[1];
+    const int64_t n = x->ne[2];
+
+    x = ggml_reshape_3d(ctx, x, r, n, x->ne[3]);
+    x = r > 1 ? ggml_cont(ctx, ggml_permute(ctx, x, 1, 0, 2, 3)) : x;
+
+    return ggml_reshape_3d(ctx, x, n, 1, r*x->ne[2]);
+}
+
 //
 // kernels
 //
@@ -73,13 +83,23 @@ static ggml_tensor * capkv_mean_softmax_graph(ggml_context * ctx, ggml_tensor * 
 }
 
 static ggml_tensor * capkv_mean_var_graph(ggml_context * ctx, ggml_tensor * k, ggml_tensor * q, float scale, float spread) {
-    const float m = q->ne[1];
+    const int64_t d = k->ne[0];
+    const int64_t n = k->ne[1];
+    const int64_t m = q->ne[1];
 
-    ggml_tensor * kq   = ggml_scale(ctx, capkv_build_dot(ctx, k, q), scale);            // [n, m, n_head]
-    ggml_tensor * mean = ggml_scale(ctx, capkv_build_sum1(ctx, kq), 1.0f/m);            // [n, 1, n_head]
-    ggml_tensor * var  = capkv_build_sum1(ctx, ggml_sqr(ctx, ggml_sub(ctx, kq, mean))); // times m
+    const int64_t n_head    = q->ne[2];
+    const int64_t n_head_kv = k->ne[2];
+    const int64_t r         = n_head/n_head_kv;
 
-    return ggml_add(ctx, mean, ggml_scale(ctx, var, spread/m));
+    // the queries in rows, so that a sum over them is one operation
+    ggml_tensor * qk = ggml_mul_mat(ctx, ggml_reshape_3d(ctx, q, d, m*r, n_head_kv), k);
+    ggml_prec_set_acc(qk, GGML_PREC_F32);
+    qk = ggml_reshape_4d(ctx, ggml_scale(ctx, qk, scale), m, r, n, n_head_kv);
+
+    ggml_tensor * mean = ggml_scale(ctx, ggml_sum_rows(ctx, qk), 1.0f/m);                       // [1, r, n, n_head_kv]
+    ggml_tensor * var  = ggml_sum_rows(ctx, ggml_sqr(ctx, ggml_sub(ctx, qk, mean)));            // times m
+
+    return capkv_build_entries_first(ctx, ggml_add(ctx, mean, ggml_scale(ctx, var, spread/m))); // [n, 1, n_head]
 }
 
 static ggml_tensor * capkv_gram_graph(ggml_context * ctx, ggml_tensor * x, ggml_tensor * w, int64_t i0) {

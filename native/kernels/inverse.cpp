@@ -26,30 +26,35 @@ static int capkv_n_steps_plain(float l) {
     }
 }
 
-// through F16, which has the 10 bits of TF32
-static ggml_tensor * capkv_build_hi(ggml_context * ctx, ggml_tensor * x) {
-    return ggml_cast(ctx, ggml_cast(ctx, x, GGML_TYPE_F16), GGML_TYPE_F32);
+// the sum of two that have 10 bits each
+struct capkv_split {
+    ggml_tensor * hi;
+    ggml_tensor * lo;
+};
+
+static capkv_split capkv_split_of(ggml_context * ctx, ggml_tensor * x) {
+    ggml_tensor * hi = ggml_cast(ctx, ggml_cast(ctx, x, GGML_TYPE_F16), GGML_TYPE_F32); // F16 has the 10 bits of TF32
+
+    return { hi, ggml_sub(ctx, x, hi) };
 }
 
 ggml_tensor * capkv_build_split(ggml_context * ctx, ggml_tensor * x) {
-    ggml_tensor * hi = capkv_build_hi(ctx, x);
+    const auto s = capkv_split_of(ctx, x);
 
-    return ggml_concat(ctx, hi, ggml_sub(ctx, x, hi), 0);
+    return ggml_concat(ctx, s.hi, s.lo, 0);
 }
 
+// a^T b; all factors here are symmetric but for rounding, so it is a b
 static ggml_tensor * capkv_build_mul(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
     ggml_tensor * res = ggml_mul_mat(ctx, a, b);
     ggml_prec_set_acc(res, GGML_PREC_F32);
     return res;
 }
 
-// a^T b, the product of the two rests left out: (a_hi + a_lo)^T b_hi + a_hi^T b_lo, as one product
-static ggml_tensor * capkv_build_mul_split(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
-    ggml_tensor * a_hi = capkv_build_hi(ctx, a);
-    ggml_tensor * b_hi = capkv_build_hi(ctx, b);
-
-    ggml_tensor * a3 = ggml_concat(ctx, ggml_concat(ctx, a_hi, ggml_sub(ctx, a, a_hi), 0), a_hi, 0);
-    ggml_tensor * b3 = ggml_concat(ctx, ggml_concat(ctx, b_hi, b_hi, 0), ggml_sub(ctx, b, b_hi), 0);
+// the same in more bits, as one product: (a_hi + a_lo)^T b_hi + a_hi^T b_lo. The product of the rests is left out
+static ggml_tensor * capkv_build_mul(ggml_context * ctx, const capkv_split & a, const capkv_split & b) {
+    ggml_tensor * a3 = ggml_concat(ctx, ggml_concat(ctx, a.hi, a.lo, 0), a.hi, 0);
+    ggml_tensor * b3 = ggml_concat(ctx, ggml_concat(ctx, b.hi, b.hi, 0), b.lo, 0);
 
     return capkv_build_mul(ctx, a3, b3);
 }
@@ -67,18 +72,24 @@ ggml_tensor * capkv_build_inverse(ggml_context * ctx, ggml_tensor * m, ggml_tens
     ggml_tensor * x = ggml_add(ctx, ggml_scale(ctx, a, -rho*rho/(max*max)), ggml_scale(ctx, eye, 2.0f*rho/max));
     l = CAPKV_MARGIN_MIN*capkv_step_min(l);
 
-    const int n_plain = capkv_n_steps_plain(l);
-
-    for (int i = 0; i < n_plain + CAPKV_N_STEPS_SPLIT; ++i) {
-        const auto mul = i < n_plain ? capkv_build_mul : capkv_build_mul_split;
-
-        rho = 2.0f/(1.0f + l);
-
-        // all factors are symmetric but for rounding, so ggml's transposed first factor is the factor itself
-        ggml_tensor * xax = mul(ctx, x, mul(ctx, a, x));
-
+    // x <- rho x (2 - rho a x)
+    auto step = [&](ggml_tensor * xax) {
         x = ggml_sub(ctx, ggml_scale(ctx, x, 2.0f*rho), ggml_scale(ctx, xax, rho*rho));
-        l = (i < n_plain ? CAPKV_MARGIN_MIN : 1.0f)*capkv_step_min(l);
+    };
+
+    for (int n = capkv_n_steps_plain(l); n > 0; --n) {
+        rho = 2.0f/(1.0f + l);
+        step(capkv_build_mul(ctx, x, capkv_build_mul(ctx, a, x)));
+        l = CAPKV_MARGIN_MIN*capkv_step_min(l);
+    }
+
+    const auto a_split = capkv_split_of(ctx, a);
+
+    for (int n = CAPKV_N_STEPS_SPLIT; n > 0; --n) {
+        rho = 2.0f/(1.0f + l);
+        const auto x_split = capkv_split_of(ctx, x);
+        step(capkv_build_mul(ctx, x_split, capkv_split_of(ctx, capkv_build_mul(ctx, a_split, x_split))));
+        l = capkv_step_min(l);
     }
 
     return x;

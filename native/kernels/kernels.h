@@ -41,3 +41,6 @@ ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);
 
 // inner products of all entries with m vectors for each query head: x [d, n, n_head_kv], y [d, m, n_head] -> [n, m, n_head]
 ggml_tensor * capkv_build_dot(ggml_context * ctx, ggml_tensor * x, ggml_tensor * y);
+
+// [1, r, n, n_head_kv] -> [n, 1, r*n_head_kv]
+ggml_tensor * capkv_build_entries_first(ggml_context * ctx, ggml_tensor * x);

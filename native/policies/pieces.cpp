@@ -91,8 +91,12 @@ ggml_tensor * capkv_build_mean_rotation(const capkv_score_ctx & sc, int64_t n_fu
 ggml_tensor * capkv_build_key_cos(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
-    ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f);                      // [d_k, n, n_head_kv]
-    ggml_tensor * km = ggml_l2_norm(ctx, capkv_build_sum1(ctx, kn), 1e-12f); // [d_k, 1, n_head_kv]
+    ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f); // [d_k, n, n_head_kv]
+
+    // on a CPU ggml sums rows on one thread
+    ggml_tensor * km = sc.on_host ? capkv_build_sum1(ctx, kn) : ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, kn, 1, 0, 2, 3)));
+
+    km = ggml_l2_norm(ctx, ggml_reshape_3d(ctx, km, sc.d_k, 1, sc.n_head_kv), 1e-12f); // [d_k, 1, n_head_kv]
 
     return ggml_reshape_2d(ctx, capkv_build_dot(ctx, kn, km), sc.n, sc.n_head_kv);
 }
@@ -140,12 +144,12 @@ static ggml_tensor * capkv_build_leverage_products(const capkv_score_ctx & sc, g
     ggml_tensor * a_inv = capkv_build_inverse(ctx, capkv_get_kernels(false).gram(ctx, x, w, 0), sc.eye(d), lambda); // [d, d, n_head]
 
     // to round x to few bits is to score a vector near x, but A^-1 has large and small eigenvalues: it needs more bits
-    ggml_tensor * y = capkv_build_dot(ctx, ggml_concat(ctx, x, x, 0), capkv_build_split(ctx, a_inv));               // [n, d, n_head]
+    ggml_tensor * y = ggml_mul_mat(ctx, ggml_reshape_3d(ctx, capkv_build_split(ctx, a_inv), 2*d, d*r, g), ggml_concat(ctx, x, x, 0));
+    ggml_prec_set_acc(y, GGML_PREC_F32);
 
-    ggml_tensor * xt = ggml_reshape_4d(ctx, ggml_cont(ctx, ggml_permute(ctx, x, 1, 0, 2, 3)), n, d, 1, g);
-    y = ggml_reshape_3d(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, y, n, d, r, g), xt), n, d, sc.n_head);
+    y = ggml_mul(ctx, ggml_reshape_4d(ctx, y, d, r, n, g), ggml_reshape_4d(ctx, x, d, 1, n, g));
 
-    return ggml_mul(ctx, capkv_build_sum1(ctx, y), w);
+    return ggml_mul(ctx, capkv_build_entries_first(ctx, ggml_sum_rows(ctx, y)), w);
 }
 
 ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float lambda) {
