@@ -9,6 +9,7 @@ from driving import BUDGET, text
 
 from capkv_edge import Llama, _log, devices
 from capkv_edge.bench.run.engine import Engine
+from capkv_edge.bench.run.provenance import engine_fields, machine
 
 
 @pytest.mark.parametrize("has_gpu, n", [(True, 0x7FFFFFFF), (False, 0)])
@@ -38,6 +39,16 @@ def test_a_cache_on_the_cpu_says_so(make_llama, tiny_llama, capfd):
     assert make_llama(tiny_llama, n_ctx=64).cache_device == "CPU"
     with Engine(tiny_llama, n_threads=1) as engine:
         assert engine.cache_device == "CPU"
+
+
+def test_rows_name_the_gpu_where_layers_are_on_one(monkeypatch, tiny_llama):
+    assert devices.gpu_name() == ""
+    with Engine(tiny_llama, n_threads=1) as engine:
+        processor = machine(engine)
+        monkeypatch.setattr(devices, "gpu_name", lambda: "a GPU")
+        assert processor and machine(engine) == processor
+        engine.n_gpu_layers = -1
+        assert machine(engine) == engine_fields(engine)["device"] == "a GPU"
 
 
 def test_the_devices_are_those_that_llama_cpp_names():

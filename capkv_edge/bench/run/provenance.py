@@ -9,7 +9,7 @@ from pathlib import Path
 
 import llama_cpp
 
-from ... import __version__, _lib
+from ... import __version__, _lib, devices
 from ..._upstream import library_path
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -45,6 +45,11 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def machine(engine) -> str:
+    """The name of what computes: the GPU where layers of the model are on one, else the processor."""
+    return (devices.gpu_name() if engine.n_gpu_layers else "") or _cpu()
+
+
 @cache
 def _devices() -> tuple:
     ffi, lib = _lib.load()
@@ -60,7 +65,7 @@ def engine_fields(engine) -> dict:
         model_hash=engine.hash,
         n_threads=engine.n_threads,
         n_gpu_layers=engine.n_gpu_layers,
-        device=_cpu(),
+        device=machine(engine),
         backends=list(_devices()),
         pin=f"llama_cpp_python {llama_cpp.__version__}",
         version=__version__,
