@@ -2,6 +2,7 @@
 
     python scripts/checks/endless.py --budget 512 1024 --f16        hours on a laptop; a stopped run goes on where it was
     python scripts/checks/endless.py --budget 128 --tokens 20000    minutes
+    python scripts/checks/endless.py --budget --setup capkv@512:q8_0 --gpu-layers -1     one setup, on a GPU
     python scripts/checks/endless.py --document docs/results.md     write the table of all rows between its marks, and end
 
 Each tenth of the text consists of the same documents in another order, so that its mean NLL (negative log likelihood of each token
@@ -18,6 +19,8 @@ import json
 import pickle
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ import numpy as np
 from capkv_edge import models
 from capkv_edge.bench.report.results import replace_part
 from capkv_edge.bench.run.engine import Engine
+from capkv_edge.bench.run.provenance import machine
 from capkv_edge.bench.run.setups import SHIFT, Setup
 from capkv_edge.bench.tasks.corpora import documents
 
@@ -37,6 +41,7 @@ from plain_model import write_f16
 ALLOWED = 0.03
 N_TENTHS, N_PARTS = 10, 100  # of a text; there is a row for each part
 N_DOC = 2000  # tokens of a document, at most
+N_ROWS = 4  # rows of logits that are treated at once, so that they stay in a core's cache
 BEGIN, END = "<!-- endless: begin -->", "<!-- endless: end -->"
 
 
@@ -54,11 +59,16 @@ def make_text(engine, corpora: list, n_tokens: int, seed: int) -> np.ndarray:
     return np.concatenate([docs[i] for _ in range(N_TENTHS) for half in halves for i in rng.permutation(half)])
 
 
-def nll(rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Negative log likelihoods [n] in nats of tokens [n] under rows of logits float32 [n, n_vocab]."""
-    most = rows.max(axis=1)
-    sums = np.exp(rows - most[:, None]).sum(axis=1, dtype=np.float64)
-    return np.log(sums) + most - rows[np.arange(len(tokens)), tokens]
+def nll(rows: np.ndarray, tokens: np.ndarray, map=map) -> np.ndarray:
+    """Negative log likelihoods [n] in nats of tokens [n] under rows of logits float32 [n, n_vocab]. map: that of a pool of threads."""
+    parts = [slice(i, i + N_ROWS) for i in range(0, len(rows), N_ROWS)]
+    return np.concatenate(list(map(partial(_log_sums, rows), parts))) - rows[np.arange(len(tokens)), tokens]
+
+
+def _log_sums(rows: np.ndarray, part: slice) -> np.ndarray:
+    most = rows[part].max(axis=1)
+    work = rows[part] - most[:, None]
+    return np.log(np.exp(work, out=work).sum(axis=1, dtype=np.float64)) + most
 
 
 class Run:
@@ -72,6 +82,7 @@ class Run:
         self.same = {"setup": setup.name, **same}
         name = "".join(char if char.isalnum() else "-" for char in setup.name)
         self.state = path.with_name(f"{path.stem}-{name}.state")
+        self.pool = ThreadPoolExecutor(engine.n_threads)
         self.ends = np.linspace(0, len(text), N_PARTS + 1).astype(int)[1:]
 
     def rows(self) -> list:
@@ -99,7 +110,7 @@ class Run:
         n_target = min(end, len(self.text) - 1) - start  # the last token of the text has no next one
 
         def use(wanted, rows):
-            found = nll(rows, self.text[wanted + 1])
+            found = nll(rows, self.text[wanted + 1], self.pool.map)
             sums[0], sums[1] = sums[0] + float(found.sum()), sums[1] + len(found)
 
         t_start = time.perf_counter()
@@ -187,12 +198,12 @@ def document_part(path: Path) -> str:
     """The table and a sentence for each setup, of the measurements in a file of rows."""
     groups = {}
     for row in rows_like(path, {}):
-        key = (row["model"], row["text"], row["n_text"], row["seed"])
+        key = tuple(row[name] for name in ("model", "device", "text", "n_text", "seed"))
         groups.setdefault(key, {}).setdefault(row["setup"], []).append(row)
     parts = []
-    for (model, text, n_text, _), by_setup in groups.items():
+    for (model, device, text, n_text, _), by_setup in groups.items():
         said = "".join(f"- {verdict(f'`{name}`', rows)}.\n" for name, rows in by_setup.items())
-        parts.append(f"Model {model}, {n_text:,} tokens of {text}; mean NLL in nats.\n\n{table(by_setup)}\n{said}")
+        parts.append(f"Model {model} on {device}, {n_text:,} tokens of {text}; mean NLL in nats.\n\n{table(by_setup)}\n{said}")
     return "\n".join(parts)
 
 
@@ -200,12 +211,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=models.DEMO, help="a GGUF file, or demo (default: %(default)s)")
     parser.add_argument("--f16", action="store_true", help="read with a copy of the weights in f16: faster where its type is slow")
-    parser.add_argument("--budget", nargs="+", default=["512"], help="budgets in tokens (default: 512)")
+    parser.add_argument("--budget", nargs="*", default=["512"], help="budgets in tokens, or none (default: 512)")
     parser.add_argument("--setup", nargs="+", default=[], help="other setups of capkv-bench, such as capkv@512,sink=0")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="length of the text (default: %(default)s)")
     parser.add_argument("--text", nargs="+", default=["essays", "python-docs"], help="corpora, files or folders (default: both corpora)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the documents (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the cores that it may use)")
+    parser.add_argument("--gpu-layers", type=int, default=None, help="layers on the GPU, -1: all (default: all in a build with a GPU)")
     parser.add_argument("--rows", type=Path, default=ROOT / "build" / "endless.jsonl", help="where the rows are kept")
     parser.add_argument("--document", type=Path, help="only write the table of the rows into this file")
     args = parser.parse_args()
@@ -223,9 +235,10 @@ def main() -> int:
         copy = args.rows.with_name(f"{Path(path).stem}-f16.gguf")
         path = copy if copy.exists() else write_f16(path, copy)
 
-    with Engine(path, n_threads=args.threads) as engine:
+    with Engine(path, n_threads=args.threads, n_gpu_layers=args.gpu_layers) as engine:
         text = make_text(engine, args.text, args.tokens, args.seed)
-        same = dict(model=Path(path).name, hash=engine.hash, text=" and ".join(args.text), n_text=len(text), seed=args.seed)
+        same = dict(model=Path(path).name, hash=engine.hash, device=machine(engine))
+        same |= dict(text=" and ".join(args.text), n_text=len(text), seed=args.seed)
         runs = [Run(engine, setup, text, same, args.rows) for setup in setups]
         for run in runs:
             run.go_on()

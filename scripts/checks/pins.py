@@ -2,6 +2,7 @@
 
     python scripts/checks/pins.py                                  20 and 200 turns: hours on a laptop; a stopped run goes on where it was
     python scripts/checks/pins.py --turns 20 --texts 4 --share 2   minutes
+    python scripts/checks/pins.py --setup capkv@512+pin --gpu-layers -1     one setup, on a GPU
     python scripts/checks/pins.py --document docs/results.md       write the table of all rows between its marks, and end
 
 The tasks are those of `capkv-bench retrieval`: `instruction_shown`, in which all replies before keep the rule, and `instruction`, in
@@ -38,26 +39,34 @@ def scores(rows: list) -> dict:
     for row in rows:
         if row["task"] in TASKS:
             out.setdefault((row["task"], row["n_turns"], row["setup"]), {})[row["text"]] = row["score"]
-    return {cell: list(by_text.values()) for cell, by_text in out.items()}
+    return {key: list(by_text.values()) for key, by_text in out.items()}
 
 
 def table(rows: list) -> str:
     """Share of the replies that keep the rule, in percent, with its 95 % interval over texts where there are five or more."""
     found = scores(rows)
-    columns = sorted({(task, n) for task, n, _ in found}, key=lambda cell: (TASKS.index(cell[0]), cell[1]))
-    names = list(dict.fromkeys(name for _, _, name in found))
+    columns = sorted({(task, n) for task, n, _ in found}, key=lambda key: (TASKS.index(key[0]), key[1]))
+    known = [setup.name for setup in setups(sorted({str(row["budget"]) for row in rows if row.get("budget")}, key=int))]
+    names = sorted({name for _, _, name in found}, key=lambda name: (known.index(name) if name in known else len(known), name))
     lines = [["setup", *(f"`{task}`, {n} turns" for task, n in columns)]]
     for name in names:
         cells = []
         for task, n in columns:
             values = found.get((task, n, name))
-            cells.append(_cell(values) if values else "")
+            cells.append(cell(values) if values else "")
         lines.append([f"`{name}`", *cells])
     head, *rest = ("| " + " | ".join(line) + " |\n" for line in lines)
     return head + "|---|" + "---:|" * len(columns) + "\n" + "".join(rest)
 
 
-def _cell(values: list) -> str:
+def where(rows: list) -> str:
+    """A sentence that says which model answered, and on what."""
+    seen = {name: ", ".join(sorted({row[name] for row in rows if row["task"] in TASKS})) for name in ("model", "device")}
+    return f"Model {seen['model']} on {seen['device']}."
+
+
+def cell(values: list) -> str:
+    """The mean of scores in percent, with its 95 % interval where there are five or more."""
     (one,) = intervals([[value] for value in values])
     return f"{100 * one.mean:.0f} ({100 * one.lo:.0f} to {100 * one.hi:.0f})" if one.known else f"{100 * one.mean:.0f}"
 
@@ -70,27 +79,31 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=24, help="conversations of each cell (default: %(default)s)")
     parser.add_argument("--share", type=int, default=5, help="messages about each, asked one by one (default: %(default)s)")
     parser.add_argument("--task", nargs="+", default=TASKS, choices=TASKS, help="tasks (default: both)")
+    parser.add_argument("--setup", nargs="+", help="these setups alone (default: those of --budget)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the cores that it may use)")
+    parser.add_argument("--gpu-layers", type=int, default=None, help="layers on the GPU, -1: all (default: all in a build with a GPU)")
     parser.add_argument("--rows", type=Path, default=ROOT / "build" / "pins.jsonl", help="where the rows are kept")
     parser.add_argument("--document", type=Path, help="only write the table of the rows into this file")
     args = parser.parse_args()
 
     if args.document:
         text = args.document.read_text(encoding="utf-8")
-        part = table(Store(args.rows).rows("retrieval"))
+        rows = Store(args.rows).rows("retrieval")
+        part = f"{where(rows)}\n\n{table(rows)}"
         args.document.write_text(replace_part(text, part, BEGIN, END), encoding="utf-8")
         return 0
 
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     store = Store(args.rows)
-    with Engine(models.resolve(args.model), n_threads=args.threads) as engine:
+    chosen = [Setup.parse(name) for name in args.setup] if args.setup else setups(args.budget)
+    with Engine(models.resolve(args.model), n_threads=args.threads, n_gpu_layers=args.gpu_layers) as engine:
         for n_turns in args.turns:
-            plan = retrieval.Plan(args.task, setups(args.budget), n_turns=n_turns, n_texts=args.texts, share=args.share)
+            plan = retrieval.Plan(args.task, chosen, n_turns=n_turns, n_texts=args.texts, share=args.share)
             for row in retrieval.run(engine, plan, store):
                 print(f"{row['task']:18} {row['n_turns']:4} turns  text {row['text']:3}  {row['setup']:20} {row['score']:.2f}", flush=True)
     rows = store.rows("retrieval")
     print("\n" + table(rows))
-    print(json.dumps({" ".join(map(str, cell)): sum(values) / len(values) for cell, values in scores(rows).items()}))
+    print(json.dumps({" ".join(map(str, key)): sum(values) / len(values) for key, values in scores(rows).items()}))
     return 0
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ def test_nll_is_the_log_of_the_softmax():
     exact = rows.astype(np.float64)
     want = np.log(np.exp(exact).sum(axis=1)) - exact[np.arange(7), tokens]
     assert endless.nll(rows, tokens) == pytest.approx(want, rel=1e-5)
+    with ThreadPoolExecutor(2) as pool:
+        assert np.array_equal(endless.nll(rows, tokens, pool.map), endless.nll(rows, tokens))
 
 
 def rows_of(means: list) -> list:
@@ -76,4 +79,4 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(engine, tmp_path, mo
     assert run("whole.jsonl", "--document", document)[0] == 0
     written = document.read_text()
     assert written.startswith("before\n") and written.endswith("after\n") and "old" not in written
-    assert "8,000 tokens of python-docs" in written and written.count("| `shift@128` |") == 1
+    assert f"on {rows[0]['device']}, 8,000 tokens of python-docs" in written and written.count("| `shift@128` |") == 1

@@ -38,3 +38,7 @@ def test_a_run_and_its_table_in_a_document(tiny_llama, tmp_path, monkeypatch, ca
     assert pins.main() == 0
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "| `capkv@512+pin` |" in text
+    assert f"Model {tiny_llama.name} on " in text
+    one = ["--rows", str(tmp_path / "one.jsonl"), "--setup", "full"]
+    monkeypatch.setattr(sys, "argv", ["pins.py", "--model", str(tiny_llama), *small, *one])
+    assert pins.main() == 0 and capsys.readouterr().out.count("text   0") == 1
