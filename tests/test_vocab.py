@@ -16,6 +16,12 @@ def test_the_special_tokens_of_the_tiny_model(vocab):
     assert [vocab.is_eog(token) for token in (1, 2, 100)] == [False, True, False]
 
 
+@pytest.mark.parametrize("text", ["", "a", " naïve <s>, twice", "a b " * 5000])
+@pytest.mark.parametrize("special", [False, True])
+def test_tokens_are_those_of_llama_cpp(vocab, engine, text, special):
+    assert vocab.tokens(text.encode(), special) == engine.model.tokenize(text.encode(), add_bos=False, special=special)
+
+
 def test_pieces_are_bytes_and_special_tokens_have_none(vocab):
     assert [vocab.piece(token) for token in (1, 3 + ord("a"), 3 + 0xE9)] == [b"", b"a", b"\xe9"]
 

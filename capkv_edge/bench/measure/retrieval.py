@@ -24,6 +24,7 @@ from .recalling import Recalling
 MODES = ("blind", "aware")
 
 _N_LOOK = 8  # tokens generated between two looks at an answer: one that has all that is expected is not continued
+_N_TEXTS = 16  # whose tokens are kept: all that are tried until one has the wanted length
 _N_PAD = 256  # the context of a dialogue is a multiple of it
 
 
@@ -96,6 +97,7 @@ class Reader:
         self.engine = engine
         self.count = lru_cache(maxsize=None)(lambda text: len(engine.tokenize(text)))
         self._frame = lru_cache(maxsize=8)(self._render)
+        self._tokens = lru_cache(maxsize=_N_TEXTS)(engine.tokenize)
 
     def _render(self, turns: tuple) -> tuple:
         messages = [message(role, text) for role, text in turns]
@@ -111,7 +113,7 @@ class Reader:
 
     def prefix(self, text: Text) -> list:
         """All that is read before the question."""
-        return self._frame(text.turns)[0] + self.engine.tokenize(text.prefix)
+        return self._frame(text.turns)[0] + self._tokens(text.prefix)
 
     def n_system(self, text: Text) -> int:
         """Length of the system prompt in tokens, with the template's text around it; 0 where the text has none."""

@@ -18,7 +18,6 @@ from .stream import Stream
 #: variables of chat templates: answers without thinking first, and the same prompt on any day
 _VARIABLES = dict(enable_thinking=False, date_string="1 Jan 2026")
 
-
 class Engine:
     """A loaded model.
 
@@ -73,7 +72,7 @@ class Engine:
 
     def tokenize(self, text: str, special: bool = False) -> list:
         """Token ids of a text, without a BOS token. special=True turns the markers of chat templates into control tokens."""
-        return self.model.tokenize(text.encode(), add_bos=False, special=special)
+        return self._vocab.tokens(text.encode(), special)
 
     def detokenize(self, tokens) -> str:
         """The text of token ids. Bytes that are no UTF-8 become U+FFFD."""
