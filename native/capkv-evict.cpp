@@ -151,6 +151,31 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
     return p;
 }
 
+bool capkv_evictor::on_host(const span & part) const {
+    return std::all_of(layers.begin() + part.beg, layers.begin() + part.end, [&](const capkv_layer & l) {
+        return ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+    });
+}
+
+ggml_status capkv_evictor::compute(
+        llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f) {
+    auto meta = std::move(part.meta);
+    if (meta) {
+        meta->reset();
+    } else {
+        meta = std::make_unique<capkv_graph_meta>(n_nodes);
+    }
+
+    capkv_inputs inputs;
+
+    const auto res = sched.compute(lctx, f(meta->get(), inputs), inputs, outputs);
+
+    if (!on_host(part)) {
+        part.meta = std::move(meta);
+    }
+    return res;
+}
+
 ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
     const int64_t n        = p.order.size();
     const int64_t n_target = p.n_target();
@@ -159,24 +184,25 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
 
     bool fits = true;
 
-    for (const auto & part : spans_scores) {
-        const capkv_graph_meta meta(n_nodes_scores(part));
-        capkv_inputs inputs;
+    for (auto & part : spans_scores) {
         std::vector<score_out> outs;
-
-        ggml_cgraph * gf = build_scores(meta.get(), inputs, p, part, outs);
-
         capkv_outputs outputs;
-        for (const auto & out : outs) {
-            outputs.add(out.score);
-            outputs.add(out.w);
-            outputs.add(out.sum);
-        }
 
-        const auto res = sched.compute(lctx, gf, inputs, outputs);
+        const int64_t t_start_us = ggml_time_us();
+
+        const auto res = compute(lctx, part, n_nodes_scores(part), outputs, [&](ggml_context * ctx, capkv_inputs & inputs) {
+            ggml_cgraph * gf = build_scores(ctx, inputs, p, part, outs);
+            for (const auto & out : outs) {
+                outputs.add(out.score);
+                outputs.add(out.w);
+                outputs.add(out.sum);
+            }
+            return gf;
+        });
         if (res != GGML_STATUS_SUCCESS) {
             return res;
         }
+        p.t_scores_us += ggml_time_us() - t_start_us;
 
         for (const auto & out : outs) {
             const auto & score = outputs.get(out.score);
@@ -185,7 +211,11 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
             auto & sums = p.sums[out.ilayer];
             sums.d     = out.sum->ne[0];
             sums.ridge = out.weights.ridge;
-            sums.all.insert(sums.all.end(), outputs.get(out.sum).begin(), outputs.get(out.sum).end());
+            if (out.head0 == 0) {
+                sums.all = outputs.take(out.sum);
+            } else {
+                sums.all.insert(sums.all.end(), outputs.get(out.sum).begin(), outputs.get(out.sum).end());
+            }
 
             for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
                 const size_t  head = out.head0 + h;
@@ -219,19 +249,21 @@ void capkv_evictor::keep_all(plan & p) const {
 }
 
 ggml_status capkv_evictor::compact(llama_context * lctx, plan & p) {
-    for (const auto & part : spans_compact) {
-        const capkv_graph_meta meta(n_nodes_compact(part));
-        capkv_inputs inputs;
+    for (auto & part : spans_compact) {
         std::vector<ggml_tensor *> sums;
-
-        ggml_cgraph * gf = build_compact(meta.get(), inputs, p, part, sums);
-
         capkv_outputs outputs;
-        for (const auto * sum : sums) {
-            outputs.add(sum);
-        }
 
-        const auto res = sched.compute(lctx, gf, inputs, outputs);
+        const int64_t t_start_us = ggml_time_us();
+
+        const auto res = compute(lctx, part, n_nodes_compact(part), outputs, [&](ggml_context * ctx, capkv_inputs & inputs) {
+            ggml_cgraph * gf = build_compact(ctx, inputs, p, part, sums);
+            for (const auto * sum : sums) {
+                outputs.add(sum);
+            }
+            return gf;
+        });
+
+        p.t_compact_us += ggml_time_us() - t_start_us;
 
         p.moved = p.moved || res != GGML_STATUS_ALLOC_FAILED;
         if (res != GGML_STATUS_SUCCESS) {
@@ -239,7 +271,7 @@ ggml_status capkv_evictor::compact(llama_context * lctx, plan & p) {
         }
 
         for (size_t i = 0; i < sums.size(); ++i) {
-            p.sums[part.beg + i].kept = outputs.get(sums[i]);
+            p.sums[part.beg + i].kept = outputs.take(sums[i]);
         }
     }
 
@@ -306,6 +338,8 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, const target 
         keep_all(p);
     }
 
+    const int64_t t_select_us = ggml_time_us();
+
     p.table = positions.compact(kv.get_cells(p.s), s, p.order, p.parts, p.keep, p.pos);
 
     ggml_status res;
@@ -338,7 +372,12 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, const target 
         return res;
     }
 
-    streams[s].t_evict_us += ggml_time_us() - t_start_us;
+    const int64_t t_end_us = ggml_time_us();
+
+    LLAMA_LOG_DEBUG("%s: %u of %zu entries stay; %.2f ms for scores and choice, of which %.2f ms to compute the scores; %.2f ms for the compaction, of which %.2f ms to compute it\n",
+            __func__, t.n, p.order.size(), (t_select_us - t_start_us)/1000.0, p.t_scores_us/1000.0, (t_end_us - t_select_us)/1000.0, p.t_compact_us/1000.0);
+
+    streams[s].t_evict_us += t_end_us - t_start_us;
 
     return GGML_STATUS_SUCCESS;
 }

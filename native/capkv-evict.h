@@ -1,6 +1,7 @@
 #pragma once
 
 #include "capkv-capacity.h"
+#include "capkv-graph.h"
 #include "capkv-observe.h"
 #include "capkv-pins.h"
 #include "capkv-positions.h"
@@ -111,7 +112,16 @@ private:
     struct span {
         size_t beg;
         size_t end;
+
+        // of the graph that was computed last, where the caches are on a device: CUDA replays a graph whose tensors are what and where they
+        // were, in a third of the time
+        std::unique_ptr<capkv_graph_meta> meta = nullptr;
     };
+
+    bool on_host(const span & part) const;
+
+    // build a graph of some layers and compute it: f builds it in a context of at most n_nodes
+    ggml_status compute(llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f);
 
     std::vector<int64_t> n_group; // [n_layers] KV heads that are scored together; reserve() sets it
 
@@ -137,6 +147,10 @@ private:
         std::vector<llama_pos>  pos; // [n_target]
 
         bool moved = false; // cells are no longer what they were
+
+        // of the graphs alone
+        int64_t t_scores_us  = 0;
+        int64_t t_compact_us = 0;
 
         uint32_t n_target() const { return parts.n(); }
         bool     evicts()   const { return n_target() < order.size(); } // else the entries only get new RoPE positions

@@ -16,6 +16,9 @@ public:
 
     ggml_context * get() const { return ctx.get(); }
 
+    // forget the tensors; those that are made next are at the same addresses
+    void reset() { ggml_reset(ctx.get()); }
+
 private:
     // not zeroed: n_nodes is a bound, and a page that is never written takes no memory
     std::unique_ptr<uint8_t[]> buf;
