@@ -12,6 +12,7 @@ from collections import deque
 from . import _upstream
 
 _ERROR, _CONTINUED = 4, 5  # enum ggml_log_level
+_FATAL = re.compile(r"(CUDA|ROCm|MUSA) error: ")  # ggml says why on this line and two more, and ends the process
 _BUFFER = re.compile(r"(\S+) (?:KV|RS) buffer size = +([\d.]+) MiB")
 
 
@@ -20,6 +21,7 @@ class _Kept(threading.local):
 
     def __init__(self):
         self.errors, self.buffers, self.level, self.interrupted = deque(maxlen=8), {}, 0, False
+        self.n_fatal = 0  # lines of an error that ends the process which are still to come
 
 
 _kept = _Kept()
@@ -28,12 +30,15 @@ _callback = None  # referenced for as long as llama.cpp may call it
 
 def _take(level: int, line: str) -> None:
     _kept.level = _kept.level if level == _CONTINUED else level
+    if _FATAL.match(line):
+        _kept.n_fatal = 3
     if _kept.level == _ERROR:
         _kept.errors.append(line)
     elif found := _BUFFER.search(line):
         name, n_mib = found.groups()
         _kept.buffers[name] = _kept.buffers.get(name, 0.0) + float(n_mib)
-    if _upstream.log_level() <= logging.DEBUG:
+    if _upstream.log_level() <= logging.DEBUG or _kept.n_fatal > 0:
+        _kept.n_fatal = max(0, _kept.n_fatal - 1)
         print(line, end="", flush=True, file=sys.stderr)
 
 
