@@ -14,7 +14,7 @@ capkv_evictor::capkv_evictor(
         llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
         capkv_positions & positions, const capkv_pins & pins, capkv_observer & observer, llama_pos n_pos_max) :
     kv(kv), params(params), policy(policy), layers(layers), positions(positions), pins(pins), observer(observer), n_pos_max(n_pos_max),
-    streams(kv.get_n_stream()), targets(kv.get_n_stream()), n_group(layers.size(), 1) {
+    streams(kv.get_n_stream()), targets(kv.get_n_stream()), n_group(layers.size(), 1), n_merge(layers.size(), 1) {
 
     for (const auto & l : layers) {
         GGML_ASSERT(kv.layers[l.ikv].v != nullptr && !kv.v_trans && "a budget needs flash attention, and K and V of each layer");
@@ -206,27 +206,31 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
 
         for (const auto & out : outs) {
             const auto & score = outputs.get(out.score);
+            const auto & sum   = outputs.get(out.sum);
             const auto   w     = out.w ? outputs.get(out.w) : std::vector<float>(score.size(), 1.0f/n);
 
-            auto & sums = p.sums[out.ilayer];
-            sums.d     = out.sum->ne[0];
-            sums.ridge = out.weights.ridge;
-            if (out.head0 == 0) {
-                sums.all = outputs.take(out.sum);
-            } else {
-                sums.all.insert(sums.all.end(), outputs.get(out.sum).begin(), outputs.get(out.sum).end());
-            }
+            const size_t n_heads = score.size()/n/out.n_layers;
 
-            for (int64_t h = 0; h < (int64_t) score.size()/n; ++h) {
-                const size_t  head = out.head0 + h;
-                int32_t     * keep = p.keep[out.ilayer].data() + head*n_target;
+            for (size_t i = 0; i < out.n_layers; ++i) {
+                const auto & l    = layers[out.ilayer + i];
+                auto       & sums = p.sums[l.i];
 
-                const auto pinned = pins.of_head(cells, p.s, p.order, layers[out.ilayer], head);
+                sums.d     = l.d_v;
+                sums.ridge = out.weights.ridge;
+                sums.all.insert(sums.all.end(), sum.begin() + i*n_heads*l.d_v*l.d_v, sum.begin() + (i + 1)*n_heads*l.d_v*l.d_v);
 
-                fits = capkv_select(p.parts, n, score.data() + h*n, pinned, keep) && fits;
+                for (size_t h = 0; h < n_heads; ++h) {
+                    const size_t  head = out.head0 + h;
+                    const size_t  beg  = (i*n_heads + h)*n;
+                    int32_t     * keep = p.keep[l.i].data() + head*n_target;
 
-                for (int64_t j = 0; j < n_target; ++j) {
-                    p.w[out.ilayer][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : w[h*n + keep[j]] + out.weights.eps;
+                    const auto pinned = pins.of_head(cells, p.s, p.order, l, head);
+
+                    fits = capkv_select(p.parts, n, score.data() + beg, pinned, keep) && fits;
+
+                    for (int64_t j = 0; j < n_target; ++j) {
+                        p.w[l.i][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : w[beg + keep[j]] + out.weights.eps;
+                    }
                 }
             }
         }

@@ -123,7 +123,8 @@ private:
     // build a graph of some layers and compute it: f builds it in a context of at most n_nodes
     ggml_status compute(llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f);
 
-    std::vector<int64_t> n_group; // [n_layers] KV heads that are scored together; reserve() sets it
+    std::vector<int64_t> n_group; // [n_layers] KV heads of the layer that are scored together; reserve() sets it
+    std::vector<size_t>  n_merge; // [n_layers] layers that are scored together, this and those after it
 
     // the layers that one graph computes
     std::vector<span> spans_scores;
@@ -158,11 +159,12 @@ private:
 
     // of a group of heads
     struct score_out {
-        size_t        ilayer;
-        int64_t       head0;
-        ggml_tensor * score; // F32 [n, n_heads]
-        ggml_tensor * w;     // F32 [n, n_heads] weights of the capacity; NULL = 1/n
-        ggml_tensor * sum;   // F32 [d_v, d_v, n_heads] the sum that the capacity of all entries is computed from
+        size_t        ilayer;   // the first layer
+        size_t        n_layers;
+        int64_t       head0;    // the first head of each
+        ggml_tensor * score;    // F32 [n, n_heads*n_layers]
+        ggml_tensor * w;        // F32 [n, n_heads*n_layers] weights of the capacity; NULL = 1/n
+        ggml_tensor * sum;      // F32 [d_v, d_v, n_heads*n_layers] the sum that the capacity of all entries is computed from
 
         capkv_weights weights; // what is said of w
     };
@@ -189,8 +191,11 @@ private:
     // divide the layers into graphs, make the scheduler and reserve the work memory; false if there is none
     bool reserve(llama_context * lctx);
 
-    // measure how many heads can be scored together, for a plan of as many entries as there are cells
+    // measure how many heads, and how many layers, can be scored together, for a plan of as many entries as there are cells
     void find_groups(const plan & p);
+
+    // whether the same graph scores them
+    bool are_alike(const capkv_layer & a, const capkv_layer & b) const;
 
     // nodes that a graph has at most
     size_t n_nodes_scores (const span & part) const;

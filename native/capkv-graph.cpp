@@ -8,32 +8,32 @@
 #include "llama-impl.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
-// work memory of a layer's scores, in bytes: at most this, or what a single KV head takes if that is more. On a device a step for few
-// heads takes as long as one for all
+// work memory of the scores of heads that are scored together, in bytes: at most this, or what a single KV head takes if that is more
 static constexpr size_t CAPKV_WORK_MAX        =  16*1024*1024;
-static constexpr size_t CAPKV_WORK_MAX_DEVICE = 128*1024*1024;
+static constexpr size_t CAPKV_WORK_MAX_DEVICE = 192*1024*1024;
 
 // a bound on the tensors of a policy's graph for one group of heads; capkv_build_mean_rotation() takes the most, about 300
 static constexpr int64_t CAPKV_N_NODES = 512;
 
-int64_t capkv_heads_per_group(int64_t n_head_kv, bool on_host, const std::function<size_t(int64_t)> & work) {
+int64_t capkv_n_together(int64_t n, bool on_host, const std::function<size_t(int64_t)> & work) {
     const size_t work_max = on_host ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE;
 
-    if (n_head_kv == 1 || work(n_head_kv) <= work_max) {
-        return n_head_kv;
+    if (n == 1 || work(n) <= work_max) {
+        return n;
     }
 
     int64_t fits = 1;
-    for (int64_t over = n_head_kv; over - fits > 1;) {
+    for (int64_t over = n; over - fits > 1;) {
         const int64_t mid = (fits + over)/2;
         (work(mid) <= work_max ? fits : over) = mid;
     }
 
     // groups of about the same size
-    const int64_t n_groups = (n_head_kv + fits - 1)/fits;
-    return (n_head_kv + n_groups - 1)/n_groups;
+    const int64_t n_groups = (n + fits - 1)/fits;
+    return (n + n_groups - 1)/n_groups;
 }
 
 size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft) {
@@ -74,6 +74,19 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
     const size_t size = ggml_row_size(t->type, d);
 
     return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
+}
+
+// tensors side by side along a dimension; NULL if they are
+static ggml_tensor * capkv_build_join(ggml_context * ctx, std::vector<ggml_tensor *> parts, int dim) {
+    for (; parts[0] && parts.size() > 1; parts.resize((parts.size() + 1)/2)) {
+        for (size_t i = 0; i + 1 < parts.size(); i += 2) {
+            parts[i/2] = ggml_concat(ctx, parts[i], parts[i + 1], dim);
+        }
+        if (parts.size() % 2) {
+            parts[parts.size()/2] = parts.back();
+        }
+    }
+    return parts[0];
 }
 
 // what the capacity of all entries is computed from, while they are all there: [d_v, d_v, n_head_kv]
@@ -125,58 +138,83 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
     for (int64_t h = 0; h < n_heads_max; ++h) {
         order_heads.insert(order_heads.end(), order.begin(), order.end());
     }
-    for (size_t i = part.beg; i < part.end; ++i) {
-        const auto & l    = layers[i];
+    for (size_t i = part.beg; i < part.end; i += n_merge[i]) {
+        const auto & l    = layers[i]; // those that are scored with it are like it
         const auto & seen = observer.of(l);
+
+        const size_t  n_layers = std::min(n_merge[i], part.end - i);
+        const int64_t r        = l.n_head/l.n_head_kv;
 
         inputs.buft = capkv_input_buft(kv.layers[l.ikv].k);
 
         ggml_tensor * idx_heads = ggml_reshape_2d(ctx, inputs.add_i32(ctx, order_heads), n, n_heads_max);
         ggml_tensor * rot       = build_k_rot(ctx, inputs, kv);
 
-        const int64_t r = l.n_head/l.n_head_kv;
-
         for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += n_group[i]) {
             capkv_score_ctx sc(ctx, inputs, params);
 
+            const int64_t n_heads = std::min(n_group[i], l.n_head_kv - h0); // of each layer
+
             sc.n         = n;
-            sc.n_head_kv = std::min(n_group[i], l.n_head_kv - h0);
+            sc.n_head_kv = n_heads*n_layers;
             sc.n_head    = r*sc.n_head_kv;
             sc.d_k       = l.d_k;
             sc.d_v       = l.d_v;
 
-            ggml_tensor * idx = ggml_view_2d(ctx, idx_heads, n, sc.n_head_kv, idx_heads->nb[1], 0);
+            ggml_tensor * idx = ggml_view_2d(ctx, idx_heads, n, n_heads, idx_heads->nb[1], 0);
 
-            sc.k           = capkv_build_gather(ctx, kv.layers[l.ikv].k_stream[s], l.d_k, h0, sc.n_head_kv, idx);
-            sc.v           = capkv_build_gather(ctx, kv.layers[l.ikv].v_stream[s], l.d_v, h0, sc.n_head_kv, idx);
+            std::vector<ggml_tensor *> k, v, q_mean, q_cov, q_res, q_last;
+            for (size_t j = i; j < i + n_layers; ++j) {
+                k.push_back(capkv_build_gather(ctx, kv.layers[layers[j].ikv].k_stream[s], l.d_k, h0, n_heads, idx));
+                v.push_back(capkv_build_gather(ctx, kv.layers[layers[j].ikv].v_stream[s], l.d_v, h0, n_heads, idx));
+
+                capkv_score_ctx one(ctx, inputs, params);
+                one.n_head = r*n_heads;
+                observer.add_queries(one, s, layers[j], h0*r, /*all =*/ !reserved);
+
+                q_mean.push_back(one.q_mean);
+                q_cov .push_back(one.q_cov);
+                q_res .push_back(one.q_res .q);
+                q_last.push_back(one.q_last.q);
+                sc.q_res .pos = one.q_res .pos;
+                sc.q_last.pos = one.q_last.pos;
+
+                for (int64_t h = h0; h < h0 + n_heads; ++h) {
+                    sc.heads.push_back({ (int32_t) layers[j].il, h });
+                }
+            }
+            sc.k        = capkv_build_join(ctx, k,      2);
+            sc.v        = capkv_build_join(ctx, v,      2);
+            sc.q_mean   = capkv_build_join(ctx, q_mean, 1);
+            sc.q_cov    = capkv_build_join(ctx, q_cov,  2);
+            sc.q_res .q = capkv_build_join(ctx, q_res,  1);
+            sc.q_last.q = capkv_build_join(ctx, q_last, 1);
+
             sc.on_host     = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
             sc.rope        = &seen.rope;
             sc.k_rot       = [&](ggml_tensor * t) { return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t; };
             sc.kq_scale    = seen.kq_scale;
             sc.next_pos    = cells.pos_get(order.back()) + 1;
-            sc.il          = l.il;
-            sc.head_kv0    = h0;
             sc.n_evictions = streams[s].n_evictions;
 
-            auto each_entry = [&, h0, n_heads = sc.n_head_kv](auto && pos_of) {
+            auto each_entry = [&](auto && pos_of) {
                 std::vector<int32_t> res;
-                for (int64_t h = h0; h < h0 + n_heads; ++h) {
+                for (const auto & head : sc.heads) {
+                    const auto & layer = *capkv_find_layer(layers, head.il);
                     for (const int32_t cell : order) {
                         // reserve() counts with empty cells too
-                        res.push_back(cells.is_empty(cell) ? cell : pos_of(h, cell));
+                        res.push_back(cells.is_empty(cell) ? cell : pos_of(layer, head.i, cell));
                     }
                 }
                 return res;
             };
-            sc.positions      = [&]() { return each_entry([&](int64_t h, int32_t cell) { return positions.at     (cells, s, l, h, cell); }); };
-            sc.rope_positions = [&]() { return each_entry([&](int64_t h, int32_t cell) { return positions.rope_at(cells, s, l, h, cell); }); };
+            sc.positions      = [&]() { return each_entry([&](auto & layer, int64_t h, int32_t cell) { return positions.at     (cells, s, layer, h, cell); }); };
+            sc.rope_positions = [&]() { return each_entry([&](auto & layer, int64_t h, int32_t cell) { return positions.rope_at(cells, s, layer, h, cell); }); };
             sc.pos_offset     = positions.get(s).offset;
-
-            observer.add_queries(sc, s, l, h0*r, /*all =*/ !reserved);
 
             const auto [score, weights] = policy.score(sc);
 
-            score_out out = { i, h0, score, nullptr, nullptr, weights };
+            score_out out = { i, n_layers, h0, score, nullptr, nullptr, weights };
             GGML_ASSERT(out.score->type == GGML_TYPE_F32 && out.score->ne[0] == n && ggml_nelements(out.score) == n*sc.n_head_kv);
 
             out.sum = capkv_build_capacity_sum(sc, weights, &out.w);
@@ -265,20 +303,42 @@ static constexpr size_t CAPKV_GRAPH_SIZE_DEVICE = 16384;
 // bytes of the results that a graph of several layers holds to its end, at most
 static constexpr size_t CAPKV_KEPT_MAX = 32*1024*1024;
 
+bool capkv_evictor::are_alike(const capkv_layer & a, const capkv_layer & b) const {
+    const auto & x = observer.of(a);
+    const auto & y = observer.of(b);
+
+    auto data = [](const ggml_tensor * t) { return t ? t->data : nullptr; };
+
+    return a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.d_k == b.d_k && a.d_v == b.d_v &&
+        ggml_backend_buffer_get_type(kv.layers[a.ikv].k->buffer) == ggml_backend_buffer_get_type(kv.layers[b.ikv].k->buffer) &&
+        x.kq_scale == y.kq_scale && x.rope.on == y.rope.on && memcmp(x.rope.params, y.rope.params, sizeof(x.rope.params)) == 0 &&
+        data(x.rope.factors) == data(y.rope.factors) && data(x.rope.weight) == data(y.rope.weight);
+}
+
 void capkv_evictor::find_groups(const plan & p) {
-    for (const auto & l : layers) {
-        const auto * k = kv.layers[l.ikv].k;
+    auto work = [&](const span & part) {
+        const capkv_graph_meta meta(n_nodes_scores(part));
+        capkv_inputs inputs(/*reuse =*/ false);
+        std::vector<score_out> outs;
 
-        n_group[l.i] = capkv_heads_per_group(l.n_head_kv, ggml_backend_buffer_is_host(k->buffer), [&](int64_t n_heads) {
-            n_group[l.i] = n_heads;
+        return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[layers[part.beg].ikv].k->buffer));
+    };
 
-            const span part = { l.i, l.i + 1 };
-            const capkv_graph_meta meta(n_nodes_scores(part));
-            capkv_inputs inputs(/*reuse =*/ false);
-            std::vector<score_out> outs;
+    for (size_t i = 0; i < layers.size();) {
+        const auto & l       = layers[i];
+        const bool   on_host = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
 
-            return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(k->buffer));
-        });
+        n_merge[i] = 1;
+        n_group[i] = capkv_n_together(l.n_head_kv, on_host, [&](int64_t n) { n_group[i] = n; return work({ i, i + 1 }); });
+
+        // a device computes for several layers in the time of one
+        size_t n_alike = 1;
+        while (!on_host && n_group[i] == l.n_head_kv && i + n_alike < layers.size() && are_alike(l, layers[i + n_alike])) {
+            n_alike++;
+        }
+        n_merge[i] = capkv_n_together(n_alike, on_host, [&](int64_t n) { n_merge[i] = n; return work({ i, i + n }); });
+
+        i += n_merge[i];
     }
 }
 
@@ -324,21 +384,21 @@ bool capkv_evictor::reserve(llama_context * lctx) {
         std::vector<span> res;
         size_t size = 0;
         size_t kept = 0;
-        for (size_t i = 0; i < layers.size(); ++i) {
+        for (size_t i = 0; i < layers.size(); i += n_merge[i]) {
             const auto & l = layers[i];
 
             const bool   on_host    = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
-            const size_t size_layer = build(span { i, i + 1 }, count);
-            const size_t kept_layer = l.n_head_kv*(2*n + l.d_v*l.d_v)*sizeof(float); // scores, weights, sums
+            const size_t size_group = build(span { i, i + n_merge[i] }, count);
+            const size_t kept_group = n_merge[i]*l.n_head_kv*(2*n + l.d_v*l.d_v)*sizeof(float); // scores, weights, sums
 
-            if (res.empty() || size + size_layer > (on_host ? CAPKV_GRAPH_SIZE : CAPKV_GRAPH_SIZE_DEVICE) || kept + kept_layer > CAPKV_KEPT_MAX) {
+            if (res.empty() || size + size_group > (on_host ? CAPKV_GRAPH_SIZE : CAPKV_GRAPH_SIZE_DEVICE) || kept + kept_group > CAPKV_KEPT_MAX) {
                 res.push_back({ i, i });
                 size = 0;
                 kept = 0;
             }
-            res.back().end = i + 1;
-            size += size_layer;
-            kept += kept_layer;
+            res.back().end = i + n_merge[i];
+            size += size_group;
+            kept += kept_group;
             size_max = std::max(size_max, size);
         }
         return res;

@@ -29,9 +29,9 @@ private:
 // that have their data already (cells, observed queries) do not count
 size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft);
 
-// KV heads that are scored together: as many as keep the work memory of a layer's scores bounded, at least one
-//   work: bytes that the scores take when so many heads are scored together
-int64_t capkv_heads_per_group(int64_t n_head_kv, bool on_host, const std::function<size_t(int64_t)> & work);
+// how many of n KV heads, or layers, are scored together: as many as keep the work memory bounded, at least one
+//   work: bytes that it takes to score so many together
+int64_t capkv_n_together(int64_t n, bool on_host, const std::function<size_t(int64_t)> & work);
 
 // where the inputs for what is computed with t are to lie: beside it, or NULL where that is host memory
 ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t);

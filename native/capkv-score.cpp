@@ -100,9 +100,11 @@ capkv_score_group::capkv_score_group(
     sc.k_rot       = [](ggml_tensor * t) { return t; };
     sc.kq_scale    = in.kq_scale != 0.0f ? in.kq_scale : 1.0f/sqrtf((float) in.d_k);
     sc.next_pos    = in.next_pos;
-    sc.il          = in.il;
-    sc.head_kv0    = h0;
     sc.n_evictions = in.n_evictions;
+
+    for (int64_t h = h0; h < h0 + n_heads; ++h) {
+        sc.heads.push_back({ in.il, h });
+    }
 
     // n_rows rows of the input: [d, n_rows]
     auto rows = [&](const float * data, int64_t d, int64_t n_rows) {
@@ -156,7 +158,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         return std::make_unique<capkv_score_group>(*capkv_policy_find(params.policy), params, in, on_host, h0, n_heads);
     };
 
-    const int64_t n_group = capkv_heads_per_group(in.n_head_kv, backend == backend_cpu, [&](int64_t n_heads) {
+    const int64_t n_group = capkv_n_together(in.n_head_kv, backend == backend_cpu, [&](int64_t n_heads) {
         return capkv_work_size(build(0, n_heads)->gf, ggml_backend_get_default_buffer_type(backend));
     });
 

@@ -105,7 +105,13 @@ struct capkv_policy_result {
     capkv_weights weights = {}; // the share of capacity that an eviction retains is measured under these weights
 };
 
-// all that a policy can look at: some KV heads of one layer, for one sequence
+// a KV head
+struct capkv_head {
+    int32_t il;
+    int64_t i; // in the layer
+};
+
+// all that a policy can look at: some KV heads, for one sequence. They are of one layer, or of several that are alike
 struct capkv_score_ctx {
     ggml_context       * ctx;
     capkv_inputs       & inputs;
@@ -152,9 +158,8 @@ struct capkv_score_ctx {
     ggml_tensor * eye(int64_t d) const;
 
     // what the policy random derives its numbers from, with the seed
-    int32_t  il          = 0;
-    int64_t  head_kv0    = 0; // first KV head of the group
-    uint64_t n_evictions = 0; // so far
+    std::vector<capkv_head> heads;           // [n_head_kv] which they are
+    uint64_t                n_evictions = 0; // so far
 };
 
 struct capkv_policy {

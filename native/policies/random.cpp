@@ -9,11 +9,10 @@
 static capkv_policy_result capkv_score_random(const capkv_score_ctx & sc) {
     std::vector<float> data(sc.n*sc.n_head_kv);
 
-    uint64_t key = capkv_hash(capkv_hash(sc.params.seed) + sc.n_evictions);
-    key = capkv_hash(key + (uint64_t) sc.il);
+    const uint64_t key = capkv_hash(capkv_hash(sc.params.seed) + sc.n_evictions);
 
     for (int64_t h = 0; h < sc.n_head_kv; ++h) {
-        const uint64_t key_h = capkv_hash(key + (uint64_t) (sc.head_kv0 + h));
+        const uint64_t key_h = capkv_hash(capkv_hash(key + (uint64_t) sc.heads[h].il) + (uint64_t) sc.heads[h].i);
         for (int64_t i = 0; i < sc.n; ++i) {
             // 24 bits: each value is a different float
             data[h*sc.n + i] = (float) (capkv_hash(key_h + (uint64_t) i) >> 40)/(float) (1 << 24);

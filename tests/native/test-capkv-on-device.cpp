@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <set>
 
 template <typename F>
@@ -14,6 +15,8 @@ static F real(const char * name) {
 
 // the schedulers of evictions: unlike those of batches, they move no operation to another device
 static std::set<ggml_backend_sched_t> g_scheds;
+
+static bool g_watch = false; // the evictions of a cache on the device
 
 // of the graphs of evictions
 static int    g_n_graphs = 0;
@@ -38,7 +41,7 @@ extern "C" ggml_backend_sched_t ggml_backend_sched_new(
 extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph * gf) {
     static const auto fn = real<decltype(&ggml_backend_sched_graph_compute_async)>("ggml_backend_sched_graph_compute_async");
 
-    if (g_scheds.count(sched)) {
+    if (g_watch && g_scheds.count(sched)) {
         g_n_graphs++;
         for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
             auto * node = ggml_graph_node(gf, i);
@@ -72,20 +75,36 @@ extern "C" void ggml_backend_tensor_get_async(ggml_backend_t backend, const ggml
     fn(backend, t, data, offset, size);
 }
 
-static void check(llama_model * model, const char * policy, ggml_type type) {
+static llama_context_ptr open(llama_model * model, const char * policy, ggml_type type) {
     capkv_params kv = capkv_default_params();
     CHECK(capkv_params_set(&kv, "budget", "64"));
     CHECK(capkv_params_set(&kv, "policy", policy));
     CHECK(capkv_params_set(&kv, "type", ggml_type_name(type)));
     capkv_set_next_params(&kv);
 
-    const llama_context_ptr ctx(llama_init_from_model(model, tiny_context_params()));
-    CHECK(ctx);
+    llama_context_ptr res(llama_init_from_model(model, tiny_context_params()));
+    CHECK(res);
+    return res;
+}
 
+// positions that a head holds
+static std::set<int32_t> held(llama_context * ctx, int32_t il, int32_t head) {
+    std::vector<int32_t> pos(1024);
+    const int32_t n = capkv_get_positions(ctx, 0, il, head, pos.data(), pos.size());
+    CHECK(n > 0);
+    return { pos.begin(), pos.begin() + n };
+}
+
+static void check(llama_model * model, llama_model * model_cpu, const char * policy, ggml_type type) {
+    const auto ctx = open(model, policy, type);
+
+    g_watch    = true;
     g_n_graphs = g_n_nodes = g_n_other = g_n_waits = 0;
     g_n_get = 0;
 
     CHECK(tiny_read(ctx.get(), tiny_text(600)) == 0);
+
+    g_watch = false;
 
     capkv_stats st;
     CHECK(capkv_get_stats(ctx.get(), 0, &st));
@@ -103,17 +122,33 @@ static void check(llama_model * model, const char * policy, ggml_type type) {
     // for each of 2 layers and 2 KV heads of size 32: scores and weights of the entries, sums of all and of those that stay
     const size_t n_get_max = 2*2*(2*st.n_cells + 2*32*32)*sizeof(float);
     CHECK(g_n_get > 0 && g_n_get <= n_get_max*st.n_evictions);
+
+    // each head of each layer keeps what it keeps on the CPU, where layers are scored one by one; sums round differently there
+    const auto ctx_cpu = open(model_cpu, policy, type);
+    CHECK(tiny_read(ctx_cpu.get(), tiny_text(600)) == 0);
+
+    size_t n_same = 0, n_all = 0;
+    for (int32_t il = 0; il < 2; ++il) {
+        for (int32_t head = 0; head < 2; ++head) {
+            const auto a = held(ctx    .get(), il, head);
+            const auto b = held(ctx_cpu.get(), il, head);
+            n_all += b.size();
+            n_same += std::count_if(a.begin(), a.end(), [&](int32_t pos) { return b.count(pos); });
+        }
+    }
+    CHECK(n_same >= 0.97*n_all);
 }
 
 int main() {
     tiny_quiet();
     tiny_device_register();
 
-    const auto model = tiny_model("llama", 1, /*n_gpu_layers =*/ 99, 32);
+    const auto model     = tiny_model("llama", 1, /*n_gpu_layers =*/ 99, 32);
+    const auto model_cpu = tiny_model("llama", 1, /*n_gpu_layers =*/ 0,  32);
 
     for (const char * policy : { "capkv", "snapkv", "tova", "h2o", "expected", "keydiff", "knorm", "streaming", "random" }) {
         for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q8_0 }) {
-            check(model.get(), policy, type);
+            check(model.get(), model_cpu.get(), policy, type);
         }
     }
 }
