@@ -1,8 +1,17 @@
 """llama.cpp's log: what is kept of it, and what is shown though nobody asked."""
 
-from capkv_edge import _log
+import logging
+
+import pytest
+
+from capkv_edge import _log, _upstream
 
 ERROR, INFO = 4, 2
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(_upstream, "log_level", lambda: logging.ERROR)
 
 
 def test_an_error_that_ends_the_process_is_shown(capsys):
