@@ -207,7 +207,7 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
         for (const auto & out : outs) {
             const auto & score = outputs.get(out.score);
             const auto & sum   = outputs.get(out.sum);
-            const auto   w     = out.w ? outputs.get(out.w) : std::vector<float>(score.size(), 1.0f/n);
+            const auto * w     = out.w ? outputs.get(out.w).data() : nullptr;
 
             const size_t n_heads = score.size()/n/out.n_layers;
 
@@ -229,7 +229,7 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
                     fits = capkv_select(p.parts, n, score.data() + beg, pinned, keep) && fits;
 
                     for (int64_t j = 0; j < n_target; ++j) {
-                        p.w[l.i][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : w[beg + keep[j]] + out.weights.eps;
+                        p.w[l.i][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : (w ? w[beg + keep[j]] : 1.0f/n) + out.weights.eps;
                     }
                 }
             }

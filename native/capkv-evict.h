@@ -185,7 +185,7 @@ private:
     void        account(plan & p);
 
     //
-    // graphs (capkv-graph.cpp)
+    // work memory (capkv-reserve.cpp)
     //
 
     // divide the layers into graphs, make the scheduler and reserve the work memory; false if there is none
@@ -196,6 +196,10 @@ private:
 
     // whether the same graph scores them
     bool are_alike(const capkv_layer & a, const capkv_layer & b) const;
+
+    //
+    // graphs (capkv-graph.cpp)
+    //
 
     // nodes that a graph has at most
     size_t n_nodes_scores (const span & part) const;

@@ -29,9 +29,15 @@ private:
 // that have their data already (cells, observed queries) do not count
 size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft);
 
-// how many of n KV heads, or layers, are scored together: as many as keep the work memory bounded, at least one
+// work memory of what is scored together, in bytes, at most, or what a single KV head takes if that is more: of heads of a layer on the
+// CPU and on a device, and of several layers
+static constexpr size_t CAPKV_WORK_MAX        =  16*1024*1024;
+static constexpr size_t CAPKV_WORK_MAX_DEVICE = 128*1024*1024;
+static constexpr size_t CAPKV_WORK_MAX_LAYERS =  64*1024*1024;
+
+// how many of n KV heads, or layers, are scored together: as many as keep the work memory within work_max, at least one
 //   work: bytes that it takes to score so many together
-int64_t capkv_n_together(int64_t n, bool on_host, const std::function<size_t(int64_t)> & work);
+int64_t capkv_n_together(int64_t n, size_t work_max, const std::function<size_t(int64_t)> & work);
 
 // where the inputs for what is computed with t are to lie: beside it, or NULL where that is host memory
 ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t);

@@ -158,7 +158,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         return std::make_unique<capkv_score_group>(*capkv_policy_find(params.policy), params, in, on_host, h0, n_heads);
     };
 
-    const int64_t n_group = capkv_n_together(in.n_head_kv, backend == backend_cpu, [&](int64_t n_heads) {
+    const int64_t n_group = capkv_n_together(in.n_head_kv, backend == backend_cpu ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE, [&](int64_t n_heads) {
         return capkv_work_size(build(0, n_heads)->gf, ggml_backend_get_default_buffer_type(backend));
     });
 

@@ -1,0 +1,178 @@
+// the work memory of evictions: what is scored together, which layers a graph has, and the reserve
+
+#include "capkv-evict.h"
+#include "capkv-graph.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+// tensors of a graph of several layers at most: a scheduler takes 20 kB of address space for each. Between two graphs a device is
+// waited for
+static constexpr size_t CAPKV_GRAPH_SIZE        = 1024;
+static constexpr size_t CAPKV_GRAPH_SIZE_DEVICE = 16384;
+
+// bytes of the results that a graph of several layers holds to its end, at most
+static constexpr size_t CAPKV_KEPT_MAX = 32*1024*1024;
+
+int64_t capkv_n_together(int64_t n, size_t work_max, const std::function<size_t(int64_t)> & work) {
+    if (n == 1 || work(n) <= work_max) {
+        return n;
+    }
+
+    int64_t fits = 1;
+    for (int64_t over = n; over - fits > 1;) {
+        const int64_t mid = (fits + over)/2;
+        (work(mid) <= work_max ? fits : over) = mid;
+    }
+
+    // groups of about the same size
+    const int64_t n_groups = (n + fits - 1)/fits;
+    return (n + n_groups - 1)/n_groups;
+}
+
+size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft) {
+    const ggml_gallocr_ptr galloc { ggml_gallocr_new(buft) };
+
+    size_t res = 0;
+    ggml_gallocr_reserve_n_size(galloc.get(), gf, nullptr, nullptr, &res);
+    return res;
+}
+
+bool capkv_evictor::are_alike(const capkv_layer & a, const capkv_layer & b) const {
+    const auto & x = observer.of(a);
+    const auto & y = observer.of(b);
+
+    auto data = [](const ggml_tensor * t) { return t ? t->data : nullptr; };
+
+    return a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.d_k == b.d_k && a.d_v == b.d_v &&
+        ggml_backend_buffer_get_type(kv.layers[a.ikv].k->buffer) == ggml_backend_buffer_get_type(kv.layers[b.ikv].k->buffer) &&
+        x.kq_scale == y.kq_scale && x.rope.on == y.rope.on && memcmp(x.rope.params, y.rope.params, sizeof(x.rope.params)) == 0 &&
+        data(x.rope.factors) == data(y.rope.factors) && data(x.rope.weight) == data(y.rope.weight);
+}
+
+void capkv_evictor::find_groups(const plan & p) {
+    auto work = [&](const span & part) {
+        const capkv_graph_meta meta(n_nodes_scores(part));
+        capkv_inputs inputs(/*reuse =*/ false);
+        std::vector<score_out> outs;
+
+        return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[layers[part.beg].ikv].k->buffer));
+    };
+
+    for (size_t i = 0; i < layers.size();) {
+        const auto & l       = layers[i];
+        const bool   on_host = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+
+        n_merge[i] = 1;
+        n_group[i] = capkv_n_together(l.n_head_kv, on_host ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE, [&](int64_t n) { n_group[i] = n; return work({ i, i + 1 }); });
+
+        // a device computes for several layers in the time of one
+        size_t n_alike = 1;
+        while (!on_host && n_group[i] == l.n_head_kv && i + n_alike < layers.size() && are_alike(l, layers[i + n_alike])) {
+            n_alike++;
+        }
+        n_merge[i] = capkv_n_together(n_alike, CAPKV_WORK_MAX_LAYERS, [&](int64_t n) { n_merge[i] = n; return work({ i, i + n }); });
+
+        i += n_merge[i];
+    }
+}
+
+bool capkv_evictor::reserve(llama_context * lctx) {
+    const uint32_t n = kv.get_size();
+
+    reserved = false; // a second try counts with all that may be observed, as the first did
+
+    plan p = make_plan(0, n);
+    p.parts = { 0, n, 0, can_reindex };
+    p.order.resize(n);
+    std::iota(p.order.begin(), p.order.end(), 0);
+
+    // only the shapes count here, but a graph asks for the position of the last cell: an empty one gets one for the time being
+    struct last_cell {
+        llama_kv_cells & cells;
+        const uint32_t   i;
+        const bool       empty = cells.is_empty(i);
+
+        last_cell(llama_kv_cells & cells, uint32_t i) : cells(cells), i(i) { if (empty) { cells.pos_set(i, i); } }
+        ~last_cell() { if (empty) { cells.rm(i); } }
+    } last(kv.v_cells[0], n - 1);
+
+    find_groups(p);
+
+    auto scores = [&](const span & part, auto && f) {
+        const capkv_graph_meta meta(n_nodes_scores(part));
+        capkv_inputs inputs(/*reuse =*/ false);
+        std::vector<score_out> outs;
+        return f(build_scores(meta.get(), inputs, p, part, outs), inputs);
+    };
+    auto compaction = [&](const span & part, auto && f) {
+        const capkv_graph_meta meta(n_nodes_compact(part));
+        capkv_inputs inputs(/*reuse =*/ false);
+        std::vector<ggml_tensor *> sums;
+        return f(build_compact(meta.get(), inputs, p, part, sums), inputs);
+    };
+    auto count = [](ggml_cgraph * gf, const capkv_inputs &) { return capkv_sched::n_tensors(gf); };
+
+    // as many layers in a graph as fit, at least one
+    size_t size_max = 0;
+    auto spans_of = [&](auto && build) {
+        std::vector<span> res;
+        size_t size = 0;
+        size_t kept = 0;
+        for (size_t i = 0; i < layers.size(); i += n_merge[i]) {
+            const auto & l = layers[i];
+
+            const bool   on_host    = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+            const size_t size_group = build(span { i, i + n_merge[i] }, count);
+            const size_t kept_group = n_merge[i]*l.n_head_kv*(2*n + l.d_v*l.d_v)*sizeof(float); // scores, weights, sums
+
+            if (res.empty() || size + size_group > (on_host ? CAPKV_GRAPH_SIZE : CAPKV_GRAPH_SIZE_DEVICE) || kept + kept_group > CAPKV_KEPT_MAX) {
+                res.push_back({ i, i });
+                size = 0;
+                kept = 0;
+            }
+            res.back().end = i + n_merge[i];
+            size += size_group;
+            kept += kept_group;
+            size_max = std::max(size_max, size);
+        }
+        return res;
+    };
+    spans_scores  = spans_of(scores);
+    spans_compact = spans_of(compaction);
+
+    // how many nodes and how much memory a sum by halves takes depends on n modulo 64: reserve for the worst of these sizes
+    auto each_n = [&](auto && f) {
+        for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
+            if (n_less < n) {
+                p.order.resize(n - n_less);
+                std::iota(p.order.begin(), p.order.end(), n_less);
+                for (const auto & part : spans_scores) {
+                    f(part);
+                }
+            }
+        }
+    };
+    each_n([&](const span & part) { size_max = std::max(size_max, scores(part, count)); });
+
+    reserve_windows([&](ggml_cgraph * gf, const capkv_inputs & inputs) { size_max = std::max(size_max, count(gf, inputs)); return true; });
+
+    sched.make(lctx, size_max);
+
+    auto reserve_one = [&](ggml_cgraph * gf, const capkv_inputs & inputs) { return sched.reserve(gf, inputs); };
+
+    bool res = true;
+    for (const auto & part : spans_compact) {
+        res = res && compaction(part, reserve_one);
+    }
+
+    each_n([&](const span & part) { res = res && scores(part, reserve_one); });
+
+    res = res && reserve_windows(reserve_one);
+
+    if (!res) {
+        sched.free();
+    }
+    return res;
+}
