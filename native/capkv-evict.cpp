@@ -2,12 +2,14 @@
 
 #include "capkv-error.h"
 #include "capkv-graph.h"
+#include "capkv-parallel.h"
 #include "capkv-select.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 capkv_evictor::capkv_evictor(
@@ -182,7 +184,10 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
 
     const auto & cells = kv.get_cells(p.s);
 
-    bool fits = true;
+    // to begin a thread takes as long as to choose from some thousand entries
+    const int n_threads = n >= 4096 ? capkv_sched::n_threads(lctx) : 1;
+
+    std::atomic<bool> fits { true };
 
     for (auto & part : spans_scores) {
         std::vector<score_out> outs;
@@ -218,21 +223,23 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
                 sums.d     = l.d_v;
                 sums.ridge = out.weights.ridge;
                 sums.all.insert(sums.all.end(), sum.begin() + i*n_heads*l.d_v*l.d_v, sum.begin() + (i + 1)*n_heads*l.d_v*l.d_v);
-
-                for (size_t h = 0; h < n_heads; ++h) {
-                    const size_t  head = out.head0 + h;
-                    const size_t  beg  = (i*n_heads + h)*n;
-                    int32_t     * keep = p.keep[l.i].data() + head*n_target;
-
-                    const auto pinned = pins.of_head(cells, p.s, p.order, l, head);
-
-                    fits = capkv_select(p.parts, n, score.data() + beg, pinned, keep) && fits;
-
-                    for (int64_t j = 0; j < n_target; ++j) {
-                        p.w[l.i][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : (w ? w[beg + keep[j]] : 1.0f/n) + out.weights.eps;
-                    }
-                }
             }
+
+            capkv_parallel(out.n_layers*n_heads, n_threads, [&](size_t i) {
+                const auto  & l    = layers[out.ilayer + i/n_heads];
+                const size_t  head = out.head0 + i%n_heads;
+                int32_t     * keep = p.keep[l.i].data() + head*n_target;
+
+                const auto pinned = pins.of_head(cells, p.s, p.order, l, head);
+
+                if (!capkv_select(p.parts, n, score.data() + i*n, pinned, keep)) {
+                    fits = false;
+                }
+
+                for (int64_t j = 0; j < n_target; ++j) {
+                    p.w[l.i][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : (w ? w[i*n + keep[j]] : 1.0f/n) + out.weights.eps;
+                }
+            });
         }
     }
 

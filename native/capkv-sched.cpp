@@ -145,6 +145,10 @@ void capkv_sched::wait(llama_context * lctx) {
     ggml_backend_sched_synchronize(lctx->get_sched());
 }
 
+int capkv_sched::n_threads(const llama_context * lctx) {
+    return lctx->cparams.n_threads_batch;
+}
+
 capkv_sched::no_abort::no_abort(llama_context * lctx) : lctx(lctx), callback(lctx->abort_callback), data(lctx->abort_callback_data) {
     lctx->set_abort_callback(nullptr, nullptr);
 }

@@ -55,6 +55,9 @@ public:
     // the eviction as a part of the next batch
     static void wait(llama_context * lctx);
 
+    // threads of a batch
+    static int n_threads(const llama_context * lctx);
+
     // while it lives, the abort callback of the context is off
     class no_abort {
     public:

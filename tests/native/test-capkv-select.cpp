@@ -2,6 +2,7 @@
 
 #include "tiny-model.h"
 
+#include "capkv-parallel.h"
 #include "capkv-select.h"
 
 using vec = std::vector<int32_t>;
@@ -18,6 +19,24 @@ static vec select(uint32_t n_mid, const std::vector<float> & score, const vec & 
     vec res(5 + n_mid, -1);
     CHECK(capkv_select({ 2, n_mid, 3 }, score.size(), score.data(), is_pinned, res.data()) == fits);
     return res;
+}
+
+// each call once, on as many threads as there are; an exception comes out
+static void check_parallel() {
+    for (const int n_threads : { 1, 4, 100 }) {
+        std::vector<int> calls(57, 0);
+        capkv_parallel(calls.size(), n_threads, [&](size_t i) { calls[i]++; });
+        CHECK(calls == std::vector<int>(57, 1));
+
+        bool thrown = false;
+        try {
+            capkv_parallel(calls.size(), n_threads, [](size_t i) { if (i == 20) { throw std::bad_alloc(); } });
+        } catch (const std::bad_alloc &) {
+            thrown = true;
+        }
+        CHECK(thrown);
+    }
+    capkv_parallel(0, 4, [](size_t) { CHECK(false); });
 }
 
 int main() {
@@ -40,7 +59,12 @@ int main() {
     CHECK(select(2, { 0, 0, -INF, INF, NAN, INF, 3, 0, 0, 0 }, { 2, 4 }) == (vec { 0, 1, 2, 4, 7, 8, 9 }));
     CHECK(select(2, { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, { 2 })             == (vec { 0, 1, 2, 6, 7, 8, 9 })); // ties: the later one
 
+    CHECK(select(2, { 0, 0, -1, -3, -2, -4, 5, 0, 0, 0 }, {})            == (vec { 0, 1, 2, 6, 7, 8, 9 }));
+    CHECK(select(1, { 0, 0, 0.0f, -0.0f, -1, -1, -1, 0, 0, 0 }, {})      == (vec { 0, 1, 3, 7, 8, 9 })); // a tie too
+
     // more than there is room for
     CHECK(select(2, score, { 2, 4, 6 }, false) == (vec { 0, 1, 4, 6, 7, 8, 9 }));
     CHECK(select(0, score, { 2 }, false)       == (vec { 0, 1, 7, 8, 9 }));
+
+    check_parallel();
 }
