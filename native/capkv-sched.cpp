@@ -63,8 +63,14 @@ ggml_backend_t capkv_sched::backend_of(const capkv_inputs::item & item) const {
 }
 
 // A scheduler keeps inputs on the host and copies them, each time waiting for the device, and at most 30 for a part of a graph. An
-// input of a layer whose cache is on a device is put there at once
-void capkv_sched::place(const capkv_inputs & inputs) const {
+// input of a layer whose cache is on a device is put there at once. What is computed by functions of this process stays in it: the RPC
+// backend says of every operation that it has it
+void capkv_sched::place(ggml_cgraph * gf, const capkv_inputs & inputs) const {
+    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+        if (ggml_graph_node(gf, i)->op == GGML_OP_CUSTOM) {
+            ggml_backend_sched_set_tensor_backend(sched, ggml_graph_node(gf, i), ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
+        }
+    }
     for (const auto & item : inputs.items) {
         if (auto * backend = backend_of(item)) {
             ggml_backend_sched_set_tensor_backend(sched, item.t, backend);
@@ -73,7 +79,7 @@ void capkv_sched::place(const capkv_inputs & inputs) const {
 }
 
 bool capkv_sched::reserve(ggml_cgraph * gf, const capkv_inputs & inputs) {
-    place(inputs);
+    place(gf, inputs);
 
     const bool ok = ggml_backend_sched_reserve(sched, gf);
     ggml_backend_sched_reset(sched);
@@ -96,7 +102,7 @@ ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const c
 
     ggml_backend_sched_reset(sched);
 
-    place(inputs);
+    place(gf, inputs);
 
     if (!ggml_backend_sched_alloc_graph(sched, gf)) {
         LLAMA_LOG_ERROR("%s: failed to allocate the graph of an eviction\n", __func__);

@@ -86,5 +86,5 @@ private:
     // NULL if it is for the scheduler to choose
     ggml_backend_t backend_of(const capkv_inputs::item & item) const;
 
-    void place(const capkv_inputs & inputs) const;
+    void place(ggml_cgraph * gf, const capkv_inputs & inputs) const;
 };

@@ -25,6 +25,10 @@ static int    g_n_other  = 0; // nodes that are not computed on the device
 static int    g_n_waits  = 0;
 static size_t g_n_get    = 0; // bytes read from the device
 
+// nodes that are functions of this process, and those of them that were given to the device
+static int g_n_custom      = 0;
+static int g_n_custom_away = 0;
+
 extern "C" ggml_backend_sched_t ggml_backend_sched_new(
         ggml_backend_t * backends, ggml_backend_buffer_type_t * bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
     static const auto fn = real<decltype(&ggml_backend_sched_new)>("ggml_backend_sched_new");
@@ -41,6 +45,13 @@ extern "C" ggml_backend_sched_t ggml_backend_sched_new(
 extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph * gf) {
     static const auto fn = real<decltype(&ggml_backend_sched_graph_compute_async)>("ggml_backend_sched_graph_compute_async");
 
+    for (int i = 0; g_scheds.count(sched) && i < ggml_graph_n_nodes(gf); ++i) {
+        auto * node = ggml_graph_node(gf, i);
+        if (node->op == GGML_OP_CUSTOM) {
+            g_n_custom++;
+            g_n_custom_away += ggml_backend_get_device(ggml_backend_sched_get_tensor_backend(sched, node)) == tiny_device_dev();
+        }
+    }
     if (g_watch && g_scheds.count(sched)) {
         g_n_graphs++;
         for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
@@ -139,6 +150,18 @@ static void check(llama_model * model, llama_model * model_cpu, const char * pol
     CHECK(n_same >= 0.97*n_all);
 }
 
+// what is computed by a function of this process is not given to a device, even if that says it could
+static void check_ours(llama_model * model) {
+    for (const bool has_ours : { false, true }) {
+        g_tiny_device.has_ours = has_ours;
+        g_n_custom = g_n_custom_away = 0;
+
+        const auto ctx = open(model, "capkv-ref", GGML_TYPE_F16);
+        CHECK(tiny_read(ctx.get(), tiny_text(600)) == 0);
+        CHECK(g_n_custom > 0 && g_n_custom_away == 0);
+    }
+}
+
 int main() {
     tiny_quiet();
     tiny_device_register();
@@ -151,4 +174,6 @@ int main() {
             check(model.get(), model_cpu.get(), policy, type);
         }
     }
+
+    check_ours(model.get());
 }

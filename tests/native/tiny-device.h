@@ -17,6 +17,8 @@ struct tiny_device {
     // true for an operation that the device does not have
     std::function<bool(const ggml_tensor * op)> refuses = [](const ggml_tensor *) { return false; };
 
+    bool has_ours = false; // it says that it has the functions of this process as operations, as the RPC backend does
+
     int n_graphs = 0; // computed
     int n_open   = 0; // calls that need the pages open
 
@@ -138,7 +140,7 @@ static inline ggml_backend_buffer_type_t tiny_device_buft() {
 
 static inline bool tiny_device_supports(ggml_backend_dev_t, const ggml_tensor * op) {
     const bool is_ours = op->op == GGML_OP_CUSTOM || op->op == GGML_OP_MAP_CUSTOM1 || op->op == GGML_OP_MAP_CUSTOM2 || op->op == GGML_OP_MAP_CUSTOM3;
-    return !is_ours && !g_tiny_device.refuses(op) && ggml_backend_supports_op(g_tiny_device.cpu, op);
+    return (!is_ours || g_tiny_device.has_ours) && !g_tiny_device.refuses(op) && ggml_backend_supports_op(g_tiny_device.cpu, op);
 }
 
 static inline ggml_backend_dev_t tiny_device_dev() {
