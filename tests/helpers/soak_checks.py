@@ -87,6 +87,11 @@ class Sequence:
     def n_tail(self):
         return self.n_used - self.n_sink - self.n_mid
 
+    @property
+    def n_removed(self):
+        """Positions that were taken out of the tail. Its keys stay as far apart as they were, so these count for the trained length."""
+        return self.held[0, -1] - self.held[0, -self.n_tail] + 1 - self.n_tail if self.n_tail > 0 else 0
+
     def _offset_after(self, target):
         """The offset if all that an eviction down to `target` leaves were numbered anew."""
         if target >= self.n_used:
@@ -208,7 +213,8 @@ class Sequence:
         that((ropes[:, n_kept:] == now[:, n_kept:] - self.offset).all(axis=1), "new keys are rotated by position minus offset", self.offset)
         that((np.diff(ropes, axis=1) > 0).all(axis=1), "RoPE positions are ascending")
         if self.config.reindex != "never" and self.n_pos_max >= self.n_cells:
-            that(ropes.max(initial=0) < self.n_pos_max, "no key is rotated past the trained length", ropes.max(initial=0))
+            past = ropes.max(initial=0) - self.n_pos_max
+            that(past < self.n_removed, "no key is rotated past the trained length", ropes.max(initial=0), self.n_removed)
         self.ropes = ropes
 
     def _check_order(self, that):

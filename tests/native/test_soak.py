@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soak_steps
+import tiny_models
 from scripts_under_test import load_script
 from soak_checks import Broken
 from soak_context import Context
@@ -64,6 +65,23 @@ def soak(tiny_llama, tmp_path):
 def go(soak, n_tokens=4000):
     while soak.n_tokens < n_tokens:
         soak.step()
+
+
+def test_positions_taken_out_of_the_tail_count_for_the_trained_length(tmp_path):
+    tiny_models.write_llama(tmp_path / "short.gguf", n_ctx=256)
+
+    def context():
+        return Context(tmp_path / "short.gguf", policy="capkv", budget=96, batch=64, ctx=4096, sequences=1, threads=1)
+
+    one = soak_steps.Soak(context, tmp_path, seed=1)
+    seq = one.seqs[0]
+    for _ in range(6):
+        one.read_ids(0, one.draw(64))
+        one.that(one.context.rm(0, seq.end - 60, seq.end - 1), "a removal within the tail is done")
+        seq.cut(seq.end - 60, seq.end - 1)
+        one.check()
+    assert seq.n_evictions == 0 and seq.ropes.max() == 6 * 64 - 1 and seq.n_removed == 6 * 59
+    one.close()
 
 
 def test_a_seed_does_the_same_again(soak):
