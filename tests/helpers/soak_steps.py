@@ -44,9 +44,8 @@ class Soak(Saves, Pins):
         self.context, self.other = make_context(), make_context()
         self.folder = str(folder)
         self.checker = Checker()
-        for c in (self.other, self.context):  # llama.cpp's output buffer grows with the number of logits: to its full size now
-            c.decode([(0, 0, self.draw(c.n_batch))], all_logits=True)
-            c.clear(True)
+        for c in (self.other, self.context):
+            self.fill(c)
         now = c.stats(0)
         self.seqs = [Sequence(c.config, len(c.heads), now.n_cells, c.n_ctx, now.n_pos_max) for _ in range(c.n_seq)]
         self.n_tokens = self.n_evictions = self.n_reindexes = self.evict_us = 0
@@ -58,6 +57,18 @@ class Soak(Saves, Pins):
         self.first = list(self.rng.permutation(["read_full_batches", *self.kinds]))
         self.check()
 
+    def fill(self, c):
+        """Read past the cells of every sequence, save, restore, and clear: no buffer is to reach its full size later than now."""
+        ends = [0] * c.n_seq
+        for s in range(c.n_seq):
+            while ends[s] < c.stats(s).n_cells + c.n_batch:
+                for all_logits in (True, False):  # llama.cpp keeps a graph with logits and one without
+                    c.decode([(s, ends[s], self.draw(c.n_batch))], all_logits)
+                    ends[s] += c.n_batch
+        c.decode([(s, end, self.draw(c.n_batch // c.n_seq)) for s, end in enumerate(ends)], all_logits=True)
+        c.load(c.save(None), None)
+        c.clear(True)
+
     def close(self):
         self.context.close()
         self.other.close()
@@ -68,7 +79,7 @@ class Soak(Saves, Pins):
 
     def step(self):
         """One operation; raises Broken if anything is wrong after it."""
-        name = self.first.pop() if self.first else str(self.rng.choice(self.kinds, p=self.weights))
+        name = self.first.pop() if self.first else self.kinds[self.rng.choice(len(self.kinds), p=self.weights)]
         s = int(self.rng.integers(self.context.n_seq))
         for i, seq in enumerate(self.seqs):
             if seq.end + 8 * self.context.n_batch + 256 > self.context.n_ctx:
