@@ -182,6 +182,8 @@ class Sequence:
         if target == self.n_used:
             that((kept == before).all(axis=1), "nothing is lost when entries are only numbered anew")
             self.scattered = False
+            if self.evicted and self.n_tail > 0:
+                self.pos_tail = int(before[0, -self.n_tail])  # later than it was if the first tokens of the tail had been removed
             return
         n_recent = self._n_recent(target)
         self.n_sink = min(self.config.sink, target)

@@ -67,21 +67,44 @@ def go(soak, n_tokens=4000):
         soak.step()
 
 
-def test_positions_taken_out_of_the_tail_count_for_the_trained_length(tmp_path):
+@pytest.fixture
+def short_soak(tmp_path):
+    """A soak of one sequence on a model that is trained to 256 tokens."""
     tiny_models.write_llama(tmp_path / "short.gguf", n_ctx=256)
 
     def context():
         return Context(tmp_path / "short.gguf", policy="capkv", budget=96, batch=64, ctx=4096, sequences=1, threads=1)
 
     one = soak_steps.Soak(context, tmp_path, seed=1)
-    seq = one.seqs[0]
-    for _ in range(6):
-        one.read_ids(0, one.draw(64))
-        one.that(one.context.rm(0, seq.end - 60, seq.end - 1), "a removal within the tail is done")
-        seq.cut(seq.end - 60, seq.end - 1)
-        one.check()
-    assert seq.n_evictions == 0 and seq.ropes.max() == 6 * 64 - 1 and seq.n_removed == 6 * 59
+    yield one
     one.close()
+
+
+def remove(one, p0, p1):
+    one.that(one.context.rm(0, p0, p1), "a removal within the tail is done")
+    one.seqs[0].cut(p0, p1)
+    one.check()
+
+
+def test_positions_taken_out_of_the_tail_count_for_the_trained_length(short_soak):
+    seq = short_soak.seqs[0]
+    for _ in range(6):
+        short_soak.read_ids(0, short_soak.draw(64))
+        remove(short_soak, seq.end - 60, seq.end - 1)
+    assert seq.n_evictions == 0 and seq.ropes.max() == 6 * 64 - 1 and seq.n_removed == 6 * 59
+
+
+def test_a_tail_without_its_first_tokens_is_numbered_anew(short_soak):
+    seq = short_soak.seqs[0]
+    short_soak.read_ids(0, short_soak.draw(200))
+    seq.compress(72)
+    assert short_soak.context.compress(0, 72) > 0
+    short_soak.check()
+    for _ in range(10):
+        tail = seq.held[0, -seq.n_tail :]
+        remove(short_soak, int(tail[0]), int(tail[20]))
+        short_soak.read_ids(0, short_soak.draw(20))
+    assert seq.n_evictions == 1 and seq.n_reindexes >= 1 and seq.ropes.max() < 256
 
 
 def test_a_seed_does_the_same_again(soak):
