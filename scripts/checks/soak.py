@@ -15,7 +15,7 @@ Resident memory that grows by more than 2 % also ends in exit status 1. Compared
 the warm-up: the first tenth of the tokens, and until each operation was done. With the tiny model 2 % are 1.6 MB, so a million tokens
 show a leak of 2 bytes a token, and 60,000 tokens one of 30. What a process without a leak fills slowly would hide that, so it
 is filled before: every sequence's cells and llama.cpp's buffers (Soak.fill()), and the freed buffers that NumPy keeps, 3.6 MB. glibc
-gives back what is freed at once. What is left, 1 % at most, are Python's free lists and holes in the heap.
+gives back what is freed at once. What is left, 0.4 to 1.5 %, are Python's free lists and holes in the heap.
 """
 
 import argparse

@@ -68,6 +68,7 @@ class Soak(Saves, Pins):
         c.decode([(s, end, self.draw(c.n_batch // c.n_seq)) for s, end in enumerate(ends)], all_logits=True)
         c.load(c.save(None), None)
         c.clear(True)
+        c.seconds = 0.0
 
     def close(self):
         self.context.close()
