@@ -47,7 +47,7 @@ def test_a_table_for_each_length_says_what_it_is_of():
 def test_a_run_and_its_tables_in_a_document(tiny_llama, tmp_path, monkeypatch, capsys):
     rows, document = tmp_path / "rows.jsonl", tmp_path / "recall.md"
     words = ["recall_answers.py", "--model", str(tiny_llama), "--rows", str(rows), "--length", "1500", "--threads", "1"]
-    small = ["--task", "niah_single_2", "--questions", "1", "--share", "1", "--setup", *NAMES]
+    small = ["--task", "niah_single_1", "--questions", "1", "--share", "1", "--setup", *NAMES]
     monkeypatch.setattr(sys, "argv", [*words, *small])
     assert answers.main() == 0 and capsys.readouterr().out.count("text   0") == 4
     assert answers.main() == 0 and "text   0" not in capsys.readouterr().out  # what is there is not measured again
