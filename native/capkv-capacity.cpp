@@ -8,7 +8,7 @@ const std::vector<capkv_capacity> & capkv_capacities::get() const {
             capkv_capacity cap;
             for (size_t h = 0; h < s.all.size(); h += s.d*s.d) {
                 // the ridge of all entries counts for those that were kept too
-                const double r = capkv_ridge_value(s.d, s.all.data() + h, s.ridge);
+                const double r = capkv_ridge_of(s.d, s.all.data() + h, s.ridge);
 
                 cap.all  += capkv_capacity_of(s.d, s.all .data() + h, r);
                 cap.kept += capkv_capacity_of(s.d, s.kept.data() + h, r);

@@ -153,10 +153,12 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
     return p;
 }
 
+bool capkv_evictor::on_host(const capkv_layer & l) const {
+    return ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+}
+
 bool capkv_evictor::on_host(const span & part) const {
-    return std::all_of(layers.begin() + part.beg, layers.begin() + part.end, [&](const capkv_layer & l) {
-        return ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
-    });
+    return std::all_of(layers.begin() + part.beg, layers.begin() + part.end, [&](const capkv_layer & l) { return on_host(l); });
 }
 
 ggml_status capkv_evictor::compute(

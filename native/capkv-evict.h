@@ -118,6 +118,8 @@ private:
         std::unique_ptr<capkv_graph_meta> meta = nullptr;
     };
 
+    // whether the cells are in memory of the host
+    bool on_host(const capkv_layer & l) const;
     bool on_host(const span & part) const;
 
     // build a graph of some layers and compute it: f builds it in a context of at most n_nodes

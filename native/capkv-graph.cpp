@@ -159,7 +159,7 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
             sc.q_res .q = capkv_build_join(ctx, q_res,  1);
             sc.q_last.q = capkv_build_join(ctx, q_last, 1);
 
-            sc.on_host     = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+            sc.on_host     = on_host(l);
             sc.rope        = &seen.rope;
             sc.k_rot       = [&](ggml_tensor * t) { return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t; };
             sc.kq_scale    = seen.kq_scale;
@@ -252,7 +252,7 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
 
         ggml_tensor * w = ggml_reshape_3d(ctx, inputs.add_f32(ctx, p.w[i], n, l.n_head_kv), n, 1, l.n_head_kv);
 
-        sums.push_back(capkv_get_kernels(ggml_backend_buffer_is_host(kvl.v->buffer)).gram(ctx, v, w, 0));
+        sums.push_back(capkv_get_kernels(on_host(l)).gram(ctx, v, w, 0));
         ggml_set_output(sums.back());
         ggml_build_forward_expand(gf, sums.back());
     }

@@ -61,15 +61,15 @@ void capkv_evictor::find_groups(const plan & p) {
     };
 
     for (size_t i = 0; i < layers.size();) {
-        const auto & l       = layers[i];
-        const bool   on_host = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+        const auto & l    = layers[i];
+        const bool   host = on_host(l);
 
         n_merge[i] = 1;
-        n_group[i] = capkv_n_together(l.n_head_kv, on_host ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE, [&](int64_t n) { n_group[i] = n; return work({ i, i + 1 }); });
+        n_group[i] = capkv_n_together(l.n_head_kv, host ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE, [&](int64_t n) { n_group[i] = n; return work({ i, i + 1 }); });
 
         // a device computes for several layers in the time of one
         size_t n_alike = 1;
-        while (!on_host && n_group[i] == l.n_head_kv && i + n_alike < layers.size() && are_alike(l, layers[i + n_alike])) {
+        while (!host && n_group[i] == l.n_head_kv && i + n_alike < layers.size() && are_alike(l, layers[i + n_alike])) {
             n_alike++;
         }
         n_merge[i] = capkv_n_together(n_alike, CAPKV_WORK_MAX_LAYERS, [&](int64_t n) { n_merge[i] = n; return work({ i, i + n }); });
@@ -123,11 +123,10 @@ bool capkv_evictor::reserve(llama_context * lctx) {
         for (size_t i = 0; i < layers.size(); i += n_merge[i]) {
             const auto & l = layers[i];
 
-            const bool   on_host    = ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
             const size_t size_group = build(span { i, i + n_merge[i] }, count);
             const size_t kept_group = n_merge[i]*l.n_head_kv*(2*n + l.d_v*l.d_v)*sizeof(float); // scores, weights, sums
 
-            if (res.empty() || size + size_group > (on_host ? CAPKV_GRAPH_SIZE : CAPKV_GRAPH_SIZE_DEVICE) || kept + kept_group > CAPKV_KEPT_MAX) {
+            if (res.empty() || size + size_group > (on_host(l) ? CAPKV_GRAPH_SIZE : CAPKV_GRAPH_SIZE_DEVICE) || kept + kept_group > CAPKV_KEPT_MAX) {
                 res.push_back({ i, i });
                 size = 0;
                 kept = 0;

@@ -110,17 +110,7 @@ ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const c
         return GGML_STATUS_ALLOC_FAILED;
     }
 
-    for (const auto & item : inputs.items) {
-        // an input that the policy did not use has no memory
-        if (item.t->buffer) {
-            auto * backend = backend_of(item);
-            if (backend) {
-                ggml_backend_tensor_set_async(backend, item.t, item.data.data(), 0, item.data.size());
-            } else {
-                ggml_backend_tensor_set(item.t, item.data.data(), 0, item.data.size());
-            }
-        }
-    }
+    inputs.set([&](const capkv_inputs::item & item) { return backend_of(item); });
 
     // as llama_context::graph_compute() does for a batch
     if (lctx->backend_cpu) {

@@ -5,10 +5,9 @@
 #include <cstring>
 #include <vector>
 
-// the factor L of m + r I = L L^T, in double
+// the factor L of m + r I = L L^T, in double; r: the value of a ridge
 struct capkv_cholesky {
     int64_t d = 0;
-    double  r = 0.0; // the value of the ridge
 
     std::vector<double> u;        // [d, d] L^T, upper triangular: the inner loops run along its rows and vectorize
     std::vector<double> inv_diag; // [d] 1/L_kk
@@ -23,7 +22,7 @@ struct capkv_cholesky {
 
 // the last term only matters when the others are zero: no values, or no weight
 template <typename T>
-static double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge) {
+double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge) {
     double tr = 0.0;
     for (int64_t i = 0; i < d; ++i) {
         tr += m[i*d + i];
@@ -31,10 +30,11 @@ static double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge) 
     return ridge.abs + ridge.rel*tr/d + 1e-30;
 }
 
+template double capkv_ridge_of(int64_t, const float *, const capkv_ridge &);
+
 template <typename T>
-void capkv_cholesky::factorize(int64_t d_m, const T * m, double r_m) {
+void capkv_cholesky::factorize(int64_t d_m, const T * m, double r) {
     d = d_m;
-    r = r_m;
 
     u.assign(m, m + d*d);
     for (int64_t i = 0; i < d; ++i) {
@@ -140,10 +140,6 @@ ggml_tensor * capkv_build_cholesky_inv(ggml_context * ctx, ggml_tensor * m, ggml
 //
 // capacity
 //
-
-double capkv_ridge_value(int64_t d, const float * m, const capkv_ridge & ridge) {
-    return capkv_ridge_of(d, m, ridge);
-}
 
 double capkv_capacity_of(int64_t d, const float * m, double r) {
     capkv_cholesky factor;

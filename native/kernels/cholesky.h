@@ -25,7 +25,8 @@ ggml_tensor * capkv_build_refine(
         ggml_context * ctx, ggml_tensor * m, ggml_tensor * ridge, ggml_tensor * s, ggml_tensor * x, ggml_tensor * w, float eps, int64_t i0);
 
 // the value of a ridge for one matrix m [d, d]
-double capkv_ridge_value(int64_t d, const float * m, const capkv_ridge & ridge);
+template <typename T>
+double capkv_ridge_of(int64_t d, const T * m, const capkv_ridge & ridge);
 
 // capacity 1/2 log det(I + m/r) in nats
 double capkv_capacity_of(int64_t d, const float * m, double r);

@@ -6,6 +6,12 @@
 // parts
 //
 
+ggml_tensor * capkv_build_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
+    ggml_tensor * res = ggml_mul_mat(ctx, a, b);
+    ggml_prec_set_acc(res, GGML_PREC_F32);
+    return res;
+}
+
 ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x) {
     ggml_tensor * rest = nullptr; // [n, 1, n_head]
 
@@ -36,10 +42,7 @@ ggml_tensor * capkv_build_dot(ggml_context * ctx, ggml_tensor * x, ggml_tensor *
     // the query heads of a group side by side: one product per KV head
     y = ggml_reshape_3d(ctx, y, d, m*(n_head/n_head_kv), n_head_kv);
 
-    ggml_tensor * res = ggml_mul_mat(ctx, x, y);
-    ggml_prec_set_acc(res, GGML_PREC_F32);
-
-    return ggml_reshape_3d(ctx, res, n, m, n_head);
+    return ggml_reshape_3d(ctx, capkv_build_mul_mat(ctx, x, y), n, m, n_head);
 }
 
 ggml_tensor * capkv_build_entries_first(ggml_context * ctx, ggml_tensor * x) {
@@ -92,8 +95,7 @@ static ggml_tensor * capkv_mean_var_graph(ggml_context * ctx, ggml_tensor * k, g
     const int64_t r         = n_head/n_head_kv;
 
     // the queries in rows, so that a sum over them is one operation
-    ggml_tensor * qk = ggml_mul_mat(ctx, ggml_reshape_3d(ctx, q, d, m*r, n_head_kv), k);
-    ggml_prec_set_acc(qk, GGML_PREC_F32);
+    ggml_tensor * qk = capkv_build_mul_mat(ctx, ggml_reshape_3d(ctx, q, d, m*r, n_head_kv), k);
     qk = ggml_reshape_4d(ctx, ggml_scale(ctx, qk, scale), m, r, n, n_head_kv);
 
     ggml_tensor * mean = ggml_scale(ctx, ggml_sum_rows(ctx, qk), 1.0f/m);                       // [1, r, n, n_head_kv]
@@ -125,10 +127,7 @@ static ggml_tensor * capkv_gram_graph(ggml_context * ctx, ggml_tensor * x, ggml_
         xtw = ggml_cont(ctx, ggml_view_3d(ctx, xtw, n - i0, d, n_head, xtw->nb[1], xtw->nb[2], i0*xtw->nb[0]));
     }
 
-    ggml_tensor * m = ggml_mul_mat(ctx, xtw, xtw); // [d, d, n_head]
-    ggml_prec_set_acc(m, GGML_PREC_F32);
-
-    return m;
+    return capkv_build_mul_mat(ctx, xtw, xtw); // [d, d, n_head]
 }
 
 static ggml_tensor * capkv_sqnorm_graph(ggml_context * ctx, ggml_tensor * x, ggml_tensor * l_inv) {

@@ -44,19 +44,12 @@ ggml_tensor * capkv_build_split(ggml_context * ctx, ggml_tensor * x) {
     return ggml_concat(ctx, s.hi, s.lo, 0);
 }
 
-// a^T b; all factors here are symmetric but for rounding, so it is a b
-static ggml_tensor * capkv_build_mul(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
-    ggml_tensor * res = ggml_mul_mat(ctx, a, b);
-    ggml_prec_set_acc(res, GGML_PREC_F32);
-    return res;
-}
-
-// the same in more bits, as one product: (a_hi + a_lo)^T b_hi + a_hi^T b_lo. The product of the rests is left out
-static ggml_tensor * capkv_build_mul(ggml_context * ctx, const capkv_split & a, const capkv_split & b) {
+// a^T b in more bits, as one product: (a_hi + a_lo)^T b_hi + a_hi^T b_lo. The product of the rests is left out
+static ggml_tensor * capkv_build_mul_mat(ggml_context * ctx, const capkv_split & a, const capkv_split & b) {
     ggml_tensor * a3 = ggml_concat(ctx, ggml_concat(ctx, a.hi, a.lo, 0), a.hi, 0);
     ggml_tensor * b3 = ggml_concat(ctx, ggml_concat(ctx, b.hi, b.hi, 0), b.lo, 0);
 
-    return capkv_build_mul(ctx, a3, b3);
+    return capkv_build_mul_mat(ctx, a3, b3);
 }
 
 ggml_tensor * capkv_build_inverse(ggml_context * ctx, ggml_tensor * m, ggml_tensor * eye, float lambda) {
@@ -72,14 +65,14 @@ ggml_tensor * capkv_build_inverse(ggml_context * ctx, ggml_tensor * m, ggml_tens
     ggml_tensor * x = ggml_add(ctx, ggml_scale(ctx, a, -rho*rho/(max*max)), ggml_scale(ctx, eye, 2.0f*rho/max));
     l = CAPKV_MARGIN_MIN*capkv_step_min(l);
 
-    // x <- rho x (2 - rho a x)
+    // x <- rho x (2 - rho a x). All factors are symmetric but for rounding, so that a^T b is a b
     auto step = [&](ggml_tensor * xax) {
         x = ggml_sub(ctx, ggml_scale(ctx, x, 2.0f*rho), ggml_scale(ctx, xax, rho*rho));
     };
 
     for (int n = capkv_n_steps_plain(l); n > 0; --n) {
         rho = 2.0f/(1.0f + l);
-        step(capkv_build_mul(ctx, x, capkv_build_mul(ctx, a, x)));
+        step(capkv_build_mul_mat(ctx, x, capkv_build_mul_mat(ctx, a, x)));
         l = CAPKV_MARGIN_MIN*capkv_step_min(l);
     }
 
@@ -88,7 +81,7 @@ ggml_tensor * capkv_build_inverse(ggml_context * ctx, ggml_tensor * m, ggml_tens
     for (int n = CAPKV_N_STEPS_SPLIT; n > 0; --n) {
         rho = 2.0f/(1.0f + l);
         const auto x_split = capkv_split_of(ctx, x);
-        step(capkv_build_mul(ctx, x_split, capkv_split_of(ctx, capkv_build_mul(ctx, a_split, x_split))));
+        step(capkv_build_mul_mat(ctx, x_split, capkv_split_of(ctx, capkv_build_mul_mat(ctx, a_split, x_split))));
         l = capkv_step_min(l);
     }
 

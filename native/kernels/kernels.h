@@ -36,6 +36,9 @@ const capkv_kernels & capkv_get_kernels(bool on_host);
 // parts of graphs
 //
 
+// a^T b, as ggml_mul_mat(), summed in F32 at least
+ggml_tensor * capkv_build_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b);
+
 // sum over dim 1: [n, m, n_head] -> [n, 1, n_head]
 ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);
 

@@ -33,11 +33,7 @@ static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
 
     ggml_tensor * rot = ggml_cont(ctx, ggml_transpose(ctx, capkv_build_mean_rotation(sc, CAPKV_EXPECTED_N_FUTURE))); // rows of R_bar
 
-    auto rotate = [&](ggml_tensor * x) {
-        ggml_tensor * res = ggml_mul_mat(ctx, rot, x);
-        ggml_prec_set_acc(res, GGML_PREC_F32);
-        return res;
-    };
+    auto rotate = [&](ggml_tensor * x) { return capkv_build_mul_mat(ctx, rot, x); };
 
     ggml_tensor * mu = ggml_reshape_3d(ctx, rotate(sc.q_mean), d, 1, h);
     ggml_tensor * s  = rotate(ggml_reshape_2d(ctx, sc.q_cov, d, d*h));
@@ -46,8 +42,7 @@ static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
 
     ggml_tensor * lin = capkv_build_dot(ctx, sc.k, mu); // [n, 1, n_head]
 
-    ggml_tensor * sk = ggml_mul_mat(ctx, s, sc.k);   // [d*r, n, n_head_kv]
-    ggml_prec_set_acc(sk, GGML_PREC_F32);
+    ggml_tensor * sk = capkv_build_mul_mat(ctx, s, sc.k); // [d*r, n, n_head_kv]
 
     ggml_tensor * k4   = ggml_reshape_4d(ctx, sc.k, d, 1, n, g);
     ggml_tensor * quad = ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, sk, d, r, n, g), k4));      // [1, r, n, n_head_kv]

@@ -144,8 +144,7 @@ static ggml_tensor * capkv_build_leverage_products(const capkv_score_ctx & sc, g
     ggml_tensor * a_inv = capkv_build_inverse(ctx, capkv_get_kernels(false).gram(ctx, x, w, 0), sc.eye(d), lambda); // [d, d, n_head]
 
     // to round x to few bits is to score a vector near x, but A^-1 has large and small eigenvalues: it needs more bits
-    ggml_tensor * y = ggml_mul_mat(ctx, ggml_reshape_3d(ctx, capkv_build_split(ctx, a_inv), 2*d, d*r, g), ggml_concat(ctx, x, x, 0));
-    ggml_prec_set_acc(y, GGML_PREC_F32);
+    ggml_tensor * y = capkv_build_mul_mat(ctx, ggml_reshape_3d(ctx, capkv_build_split(ctx, a_inv), 2*d, d*r, g), ggml_concat(ctx, x, x, 0));
 
     y = ggml_mul(ctx, ggml_reshape_4d(ctx, y, d, r, n, g), ggml_reshape_4d(ctx, x, d, 1, n, g));
 

@@ -90,10 +90,15 @@ ggml_tensor * capkv_inputs::add_f32(ggml_context * ctx, const std::vector<float>
     return add(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, ne0, ne1), data.data());
 }
 
-void capkv_inputs::set() const {
+void capkv_inputs::set(const std::function<ggml_backend_t(const item &)> & backend_of) const {
     for (const auto & item : items) {
         // an input that the policy did not use has no memory
-        if (item.t->buffer) {
+        if (!item.t->buffer) {
+            continue;
+        }
+        if (auto * backend = backend_of(item)) {
+            ggml_backend_tensor_set_async(backend, item.t, item.data.data(), 0, item.data.size());
+        } else {
             ggml_backend_tensor_set(item.t, item.data.data(), 0, item.data.size());
         }
     }

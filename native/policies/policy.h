@@ -77,7 +77,8 @@ struct capkv_inputs {
     ggml_tensor * add_i64(ggml_context * ctx, const std::vector<int64_t> & data);
     ggml_tensor * add_f32(ggml_context * ctx, const std::vector<float>   & data, int64_t ne0, int64_t ne1);
 
-    void set() const;
+    // copy the data; backend_of: NULL, or a backend that copies an input before what it computes next, without waiting for it
+    void set(const std::function<ggml_backend_t(const item &)> & backend_of = [](const item &) { return nullptr; }) const;
 };
 
 // queries before RoPE, and the positions of their tokens

@@ -1,20 +1,11 @@
 // an eviction of a cache on a device: every node is computed there, only indices, scores and sums cross, and it is waited for at most
 // three times
 
+#include "tiny-calls.h"
 #include "tiny-device.h"
-
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <set>
-
-template <typename F>
-static F real(const char * name) {
-    return (F) dlsym(RTLD_NEXT, name);
-}
-
-// the schedulers of evictions: unlike those of batches, they move no operation to another device
-static std::set<ggml_backend_sched_t> g_scheds;
 
 static bool g_watch = false; // the evictions of a cache on the device
 
@@ -29,21 +20,8 @@ static size_t g_n_get    = 0; // bytes read from the device
 static int g_n_custom      = 0;
 static int g_n_custom_away = 0;
 
-extern "C" ggml_backend_sched_t ggml_backend_sched_new(
-        ggml_backend_t * backends, ggml_backend_buffer_type_t * bufts, int n_backends, size_t graph_size, bool parallel, bool op_offload) {
-    static const auto fn = real<decltype(&ggml_backend_sched_new)>("ggml_backend_sched_new");
-
-    const auto sched = fn(backends, bufts, n_backends, graph_size, parallel, op_offload);
-    if (op_offload) {
-        g_scheds.erase(sched);
-    } else {
-        g_scheds.insert(sched);
-    }
-    return sched;
-}
-
 extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph * gf) {
-    static const auto fn = real<decltype(&ggml_backend_sched_graph_compute_async)>("ggml_backend_sched_graph_compute_async");
+    REAL(ggml_backend_sched_graph_compute_async);
 
     for (int i = 0; g_scheds.count(sched) && i < ggml_graph_n_nodes(gf); ++i) {
         auto * node = ggml_graph_node(gf, i);
@@ -56,8 +34,8 @@ extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched
         g_n_graphs++;
         for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
             auto * node = ggml_graph_node(gf, i);
-            if (node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE) {
-                continue; // nothing to compute
+            if (tiny_is_view(node)) {
+                continue;
             }
             g_n_nodes++;
 
@@ -69,21 +47,21 @@ extern "C" ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched
         }
         CHECK(ggml_backend_sched_get_n_splits(sched) == 1);
     }
-    return fn(sched, gf);
+    return ggml_backend_sched_graph_compute_async_real(sched, gf);
 }
 
 extern "C" void ggml_backend_sched_synchronize(ggml_backend_sched_t sched) {
-    static const auto fn = real<decltype(&ggml_backend_sched_synchronize)>("ggml_backend_sched_synchronize");
+    REAL(ggml_backend_sched_synchronize);
 
     g_n_waits += g_n_graphs > 0 && g_scheds.count(sched); // not those while memory is reserved
-    fn(sched);
+    ggml_backend_sched_synchronize_real(sched);
 }
 
 extern "C" void ggml_backend_tensor_get_async(ggml_backend_t backend, const ggml_tensor * t, void * data, size_t offset, size_t size) {
-    static const auto fn = real<decltype(&ggml_backend_tensor_get_async)>("ggml_backend_tensor_get_async");
+    REAL(ggml_backend_tensor_get_async);
 
     g_n_get += t->ne[0] == TINY_N_VOCAB ? 0 : size; // but for the logits of a batch
-    fn(backend, t, data, offset, size);
+    ggml_backend_tensor_get_async_real(backend, t, data, offset, size);
 }
 
 static llama_context_ptr open(llama_model * model, const char * policy, ggml_type type) {

@@ -89,6 +89,11 @@ static inline ggml_backend_buffer_t tiny_device_alloc(ggml_backend_buffer_type_t
     return ggml_backend_buffer_init(buft, iface, base, size);
 }
 
+// there is nothing to compute
+static inline bool tiny_is_view(const ggml_tensor * node) {
+    return node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
+}
+
 static inline ggml_status tiny_device_compute(ggml_backend_t, ggml_cgraph * gf) {
     auto is_here = [](const ggml_tensor * t) {
         const auto * buf = t->view_src ? t->view_src->buffer : t->buffer;
@@ -96,8 +101,8 @@ static inline ggml_status tiny_device_compute(ggml_backend_t, ggml_cgraph * gf) 
     };
     for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
         const ggml_tensor * node = ggml_graph_node(gf, i);
-        if (node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE) {
-            continue; // nothing to compute
+        if (tiny_is_view(node)) {
+            continue;
         }
         bool ok = is_here(node);
         for (const ggml_tensor * src : node->src) {
