@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from capkv_edge import models
-from capkv_edge.bench.report.results import replace_part
+from capkv_edge.bench.report.results import write_part
 from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.provenance import machine
 from capkv_edge.bench.run.setups import SHIFT, Setup
@@ -223,8 +223,7 @@ def main() -> int:
     args = parser.parse_args()
 
     if args.document:
-        text = args.document.read_text(encoding="utf-8")
-        args.document.write_text(replace_part(text, document_part(args.rows), BEGIN, END), encoding="utf-8")
+        write_part(args.document, document_part(args.rows), BEGIN, END)
         return 0
 
     setups = [Setup.parse(f"{policy}@{budget}") for budget in args.budget for policy in ("capkv", SHIFT)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from capkv_edge import models
 from capkv_edge.bench.intervals import intervals
 from capkv_edge.bench.measure import retrieval
-from capkv_edge.bench.report.results import replace_part
+from capkv_edge.bench.report.results import write_part
 from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
@@ -87,10 +87,8 @@ def main() -> int:
     args = parser.parse_args()
 
     if args.document:
-        text = args.document.read_text(encoding="utf-8")
         rows = Store(args.rows).rows("retrieval")
-        part = f"{where(rows)}\n\n{table(rows)}"
-        args.document.write_text(replace_part(text, part, BEGIN, END), encoding="utf-8")
+        write_part(args.document, f"{where(rows)}\n\n{table(rows)}", BEGIN, END)
         return 0
 
     args.rows.parent.mkdir(parents=True, exist_ok=True)

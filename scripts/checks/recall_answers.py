@@ -17,7 +17,7 @@ from statistics import mean, median
 
 from capkv_edge import models
 from capkv_edge.bench.measure import retrieval
-from capkv_edge.bench.report.results import replace_part
+from capkv_edge.bench.report.results import write_part
 from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
@@ -164,9 +164,7 @@ def main() -> int:
     args = parser.parse_args()
 
     if args.document:
-        text = args.document.read_text(encoding="utf-8")
-        part = document_part(Store(args.rows).rows("retrieval"), args.length)
-        args.document.write_text(replace_part(text, part, BEGIN, END), encoding="utf-8")
+        write_part(args.document, document_part(Store(args.rows).rows("retrieval"), args.length), BEGIN, END)
         return 0
 
     args.rows.parent.mkdir(parents=True, exist_ok=True)
@@ -177,8 +175,9 @@ def main() -> int:
                 told = f"{row['task']:16} {row['n_tokens']:7,} tokens  text {row['text']:3}  {row['setup']:24} {row['score']:.2f}"
                 print(told, flush=True)
     rows = store.rows("retrieval")
+    found = {length: scores(rows, length) for length in args.length}
     print("\n" + document_part(rows, args.length))
-    print(json.dumps({length: {name: compare(scores(rows, length), name) for name in scores(rows, length)} for length in args.length}))
+    print(json.dumps({length: {name: compare(found[length], name) for name in found[length]} for length in found}))
     return 0
 
 

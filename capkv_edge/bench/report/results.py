@@ -68,6 +68,15 @@ def replace_part(text: str, part: str, begin: str = BEGIN, end: str = END) -> st
     return f"{head}{begin}\n\n{part.strip()}\n\n{end}{rest.partition(end)[2]}"
 
 
+def write_part(path: Path, part: str, begin: str = BEGIN, end: str = END) -> None:
+    """Replace what stands between the two marks of a file.
+
+    Raises:
+        ValueError: as replace_part(); the file stays as it is.
+    """
+    path.write_text(replace_part(path.read_text(encoding="utf-8"), part, begin, end), encoding="utf-8")
+
+
 def write(document, rows: list[dict], folder=None, default: str = DEFAULT) -> Path:
     """Replace the generated part of a document by what the rows show; returns its path. PNGs in the folder are linked.
 
@@ -77,6 +86,5 @@ def write(document, rows: list[dict], folder=None, default: str = DEFAULT) -> Pa
     path = Path(document)
     found = sorted(Path(folder).glob("*.png")) if folder is not None else []
     images = {one.stem: Path(os.path.relpath(one, path.parent)).as_posix() for one in found}
-    text = replace_part(path.read_text(encoding="utf-8"), results(rows, default, images))
-    path.write_text(text, encoding="utf-8")
+    write_part(path, results(rows, default, images))
     return path
