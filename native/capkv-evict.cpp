@@ -16,7 +16,8 @@ capkv_evictor::capkv_evictor(
         llama_kv_cache & kv, const capkv_params & params, const capkv_policy & policy, const std::vector<capkv_layer> & layers,
         capkv_positions & positions, const capkv_pins & pins, capkv_observer & observer, llama_pos n_pos_max) :
     kv(kv), params(params), policy(policy), layers(layers), positions(positions), pins(pins), observer(observer), n_pos_max(n_pos_max),
-    streams(kv.get_n_stream()), targets(kv.get_n_stream()), n_group(layers.size(), 1), n_merge(layers.size(), 1) {
+    streams(kv.get_n_stream()), targets(kv.get_n_stream()),
+    n_group(layers.size(), 1), n_group_compact(layers.size(), 1), n_tile(layers.size(), kv.get_size()), n_merge(layers.size(), 1) {
 
     for (const auto & l : layers) {
         GGML_ASSERT(kv.layers[l.ikv].v != nullptr && !kv.v_trans && "a budget needs flash attention, and K and V of each layer");
@@ -141,13 +142,11 @@ capkv_evictor::plan capkv_evictor::make_plan(uint32_t s, uint32_t n_target) cons
 
     p.parts = positions.parts_of(s, p.order.size(), n_target, params.n_sink, params.n_recent);
 
-    p.keep.resize(layers.size());
-    p.w   .resize(layers.size());
     p.sums.resize(layers.size());
 
-    for (size_t i = 0; i < layers.size(); ++i) {
-        p.keep[i].resize((size_t) n_target*layers[i].n_head_kv);
-        p.w   [i].resize((size_t) n_target*layers[i].n_head_kv);
+    for (const auto & l : layers) {
+        p.keep     .emplace_back(p.order.size(), l.n_head_kv);
+        p.w_dropped.emplace_back((size_t) p.n_dropped()*l.n_head_kv);
     }
 
     return p;
@@ -181,8 +180,7 @@ ggml_status capkv_evictor::compute(
 }
 
 ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
-    const int64_t n        = p.order.size();
-    const int64_t n_target = p.n_target();
+    const int64_t n = p.order.size();
 
     const auto & cells = kv.get_cells(p.s);
 
@@ -230,16 +228,16 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
             capkv_parallel(out.n_layers*n_heads, n_threads, [&](size_t i) {
                 const auto  & l    = layers[out.ilayer + i/n_heads];
                 const size_t  head = out.head0 + i%n_heads;
-                int32_t     * keep = p.keep[l.i].data() + head*n_target;
 
-                const auto pinned = pins.of_head(cells, p.s, p.order, l, head);
-
-                if (!capkv_select(p.parts, n, score.data() + i*n, pinned, keep)) {
+                std::vector<int32_t> kept(p.n_target());
+                if (!capkv_select(p.parts, n, score.data() + i*n, pins.of_head(cells, p.s, p.order, l, head), kept.data())) {
                     fits = false;
                 }
+                p.keep[l.i].set(head, kept);
 
-                for (int64_t j = 0; j < n_target; ++j) {
-                    p.w[l.i][head*n_target + j] = keep[j] < out.weights.i0 ? 0.0f : (w ? w[i*n + keep[j]] : 1.0f/n) + out.weights.eps;
+                float * w_dropped = p.w_dropped[l.i].data() + head*p.n_dropped();
+                for (const int32_t j : p.keep[l.i].dropped(head)) {
+                    *w_dropped++ = j < out.weights.i0 ? 0.0f : (w ? w[i*n + j] : 1.0f/n) + out.weights.eps;
                 }
             });
         }
@@ -247,16 +245,19 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
 
     if (!fits) { // an image has more entries than the positions that were pinned for it
         LLAMA_LOG_WARN("%s: more entries of sequence %d are pinned than the budget of %d has room for: those that score lowest are evicted\n",
-                __func__, p.seq_id, (int) n_target);
+                __func__, p.seq_id, (int) p.n_target());
     }
 
     return GGML_STATUS_SUCCESS;
 }
 
 void capkv_evictor::keep_all(plan & p) const {
+    std::vector<int32_t> all(p.n_target());
+    std::iota(all.begin(), all.end(), 0);
+
     for (const auto & l : layers) {
         for (int64_t h = 0; h < l.n_head_kv; ++h) {
-            std::iota(p.keep[l.i].begin() + h*p.n_target(), p.keep[l.i].begin() + (h + 1)*p.n_target(), 0);
+            p.keep[l.i].set(h, all);
         }
     }
 }
@@ -283,8 +284,16 @@ ggml_status capkv_evictor::compact(llama_context * lctx, plan & p) {
             return res;
         }
 
-        for (size_t i = 0; i < sums.size(); ++i) {
-            p.sums[part.beg + i].kept = outputs.take(sums[i]);
+        // of the groups of heads, one after the other
+        for (size_t i = part.beg, j = 0; i < part.end && j < sums.size(); ++i) {
+            auto & s = p.sums[i];
+
+            s.kept = s.all;
+            for (size_t k = 0; k < s.kept.size(); ++j) {
+                for (const float x : outputs.get(sums[j])) {
+                    s.kept[k++] -= x;
+                }
+            }
         }
     }
 
@@ -306,6 +315,8 @@ void capkv_evictor::account(plan & p) {
         ext[j] = cells.ext_get(p.order[n - n_target + j]);
     }
 
+    positions.set_compacted(cells, p.s, p.order, p.parts, std::move(p.next), p.keep);
+
     cells.reset();
     for (uint32_t j = 0; j < n_target; ++j) {
         cells.pos_set(j, p.pos[j]);
@@ -313,8 +324,6 @@ void capkv_evictor::account(plan & p) {
         cells.seq_add(j, p.seq_id);
     }
     kv.v_heads[p.s] = n_target;
-
-    positions.set(p.s, std::move(p.table));
 
     auto & st = streams[p.s];
 
@@ -353,7 +362,7 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, const target 
 
     const int64_t t_select_us = ggml_time_us();
 
-    p.table = positions.compact(kv.get_cells(p.s), s, p.order, p.parts, p.keep, p.pos);
+    p.next = positions.compact(kv.get_cells(p.s), s, p.order, p.parts, p.pos);
 
     ggml_status res;
     {
@@ -362,7 +371,7 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, const target 
 
         try {
             res = compact(lctx, p);
-            if (res == GGML_STATUS_SUCCESS && !shift_windows(lctx, s, positions.get(s).offset - p.table.offset)) {
+            if (res == GGML_STATUS_SUCCESS && !shift_windows(lctx, s, positions.get(s).offset - p.next.offset)) {
                 res = GGML_STATUS_FAILED;
             }
             if (res == GGML_STATUS_SUCCESS) {

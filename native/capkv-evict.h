@@ -125,8 +125,11 @@ private:
     // build a graph of some layers and compute it: f builds it in a context of at most n_nodes
     ggml_status compute(llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f);
 
-    std::vector<int64_t> n_group; // [n_layers] KV heads of the layer that are scored together; reserve() sets it
-    std::vector<size_t>  n_merge; // [n_layers] layers that are scored together, this and those after it
+    // [n_layers] what is computed together; reserve() sets it
+    std::vector<int64_t> n_group;         // KV heads of the layer that are scored together
+    std::vector<int64_t> n_group_compact; // KV heads that are moved together
+    std::vector<int64_t> n_tile;          // entries that the graph takes at once, of scores and of sums
+    std::vector<size_t>  n_merge;         // layers that are scored together, this and those after it
 
     // the layers that one graph computes
     std::vector<span> spans_scores;
@@ -141,12 +144,12 @@ private:
         capkv_positions::parts parts; // of what is kept
 
         // per layer
-        std::vector<std::vector<int32_t>> keep;  // [n_target, n_head_kv] entries that each head keeps, ascending
-        std::vector<std::vector<float>>   w;     // [n_target, n_head_kv] their weights in the capacity
-        std::vector<capkv_capacity_sums>  sums;
+        std::vector<capkv_kept>          keep;
+        std::vector<std::vector<float>>  w_dropped; // [n_dropped, n_head_kv] weights in the capacity of the entries that are not kept
+        std::vector<capkv_capacity_sums> sums;
 
-        // what the compaction makes of the position table, and the positions of the cells: set once `keep` is
-        capkv_positions::stream table;
+        // what the compaction makes of the stream, and the positions of the cells: set once `keep` is
+        capkv_positions::stream next;
         std::vector<llama_pos>  pos; // [n_target]
 
         bool moved = false; // cells are no longer what they were
@@ -155,7 +158,8 @@ private:
         int64_t t_scores_us  = 0;
         int64_t t_compact_us = 0;
 
-        uint32_t n_target() const { return parts.n(); }
+        uint32_t n_target()  const { return parts.n(); }
+        uint32_t n_dropped() const { return order.size() - n_target(); }
         bool     evicts()   const { return n_target() < order.size(); } // else the entries only get new RoPE positions
     };
 
@@ -193,7 +197,7 @@ private:
     // divide the layers into graphs, make the scheduler and reserve the work memory; false if there is none
     bool reserve(llama_context * lctx);
 
-    // measure how many heads, and how many layers, can be scored together, for a plan of as many entries as there are cells
+    // measure how many heads, entries and layers can be taken together, for a plan of as many entries as there are cells
     void find_groups(const plan & p);
 
     // whether the same graph scores them
@@ -217,8 +221,8 @@ private:
     // new RoPE positions (capkv-reindex.cpp)
     //
 
-    // what a compaction rotates the keys of a layer by: [n_head_kv, n_target]
-    std::vector<int32_t> key_shifts(const plan & p, const capkv_layer & l) const;
+    // what a compaction rotates the keys of heads [h0, h0 + n_heads) of a layer by: [n_target, n_heads]
+    std::vector<int32_t> key_shifts(const plan & p, const capkv_layer & l, int64_t h0, int64_t n_heads) const;
 
     // keys k: F32 [d_k, n_head, n], in the form that they are stored in, rotated by `shifts` [n] positions
     static ggml_tensor * build_key_shift(

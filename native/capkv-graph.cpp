@@ -24,13 +24,17 @@ capkv_graph_meta::capkv_graph_meta(size_t n_nodes) : buf(new uint8_t[capkv_meta_
 size_t capkv_evictor::n_nodes_scores(const span & part) const {
     size_t n_groups = 0;
     for (size_t i = part.beg; i < part.end; ++i) {
-        n_groups += (layers[i].n_head_kv + n_group[i] - 1)/n_group[i];
+        n_groups += (layers[i].n_head_kv + n_group[i] - 1)/n_group[i]*((kv.get_size() + n_tile[i] - 1)/n_tile[i]);
     }
     return (n_groups + 1)*CAPKV_N_NODES;
 }
 
 size_t capkv_evictor::n_nodes_compact(const span & part) const {
-    return (part.end - part.beg + 1)*CAPKV_N_NODES;
+    size_t n_groups = 0;
+    for (size_t i = part.beg; i < part.end; ++i) {
+        n_groups += (layers[i].n_head_kv + n_group_compact[i] - 1)/n_group_compact[i]*((kv.get_size() + n_tile[i] - 1)/n_tile[i]);
+    }
+    return (n_groups + 1)*CAPKV_N_NODES;
 }
 
 ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t) {
@@ -43,19 +47,6 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
     const size_t size = ggml_row_size(t->type, d);
 
     return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
-}
-
-// tensors side by side along a dimension; NULL if they are
-static ggml_tensor * capkv_build_join(ggml_context * ctx, std::vector<ggml_tensor *> parts, int dim) {
-    for (; parts[0] && parts.size() > 1; parts.resize((parts.size() + 1)/2)) {
-        for (size_t i = 0; i + 1 < parts.size(); i += 2) {
-            parts[i/2] = ggml_concat(ctx, parts[i], parts[i + 1], dim);
-        }
-        if (parts.size() % 2) {
-            parts[parts.size()/2] = parts.back();
-        }
-    }
-    return parts[0];
 }
 
 // what the capacity of all entries is computed from, while they are all there: [d_v, d_v, n_head_kv]
@@ -75,7 +66,7 @@ static ggml_tensor * capkv_build_capacity_sum(const capkv_score_ctx & sc, const 
         *w_out = nullptr;
     }
 
-    return capkv_get_kernels(sc.on_host).gram(ctx, sc.v, w, weights.i0);
+    return capkv_build_gram(sc, sc.v, w, weights.i0);
 }
 
 ggml_tensor * capkv_evictor::build_k_rot(ggml_context * ctx, capkv_inputs & inputs, const llama_kv_cache & kv) {
@@ -129,14 +120,32 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
             sc.n_head    = r*sc.n_head_kv;
             sc.d_k       = l.d_k;
             sc.d_v       = l.d_v;
+            sc.n_tile    = n_tile[i];
 
-            ggml_tensor * idx = ggml_view_2d(ctx, idx_heads, n, n_heads, idx_heads->nb[1], 0);
+            // the cells are read anew for each tile; where one tile holds all entries, once
+            auto entries = [&](int64_t d, auto && cells_of) -> capkv_entries {
+                auto all = std::make_shared<ggml_tensor *>(nullptr);
 
-            std::vector<ggml_tensor *> k, v, q_mean, q_cov, q_res, q_last;
+                return [=](int64_t i0, int64_t n_part) {
+                    if (n_part == n && *all) {
+                        return *all;
+                    }
+                    ggml_tensor * idx = ggml_view_2d(ctx, idx_heads, n_part, n_heads, idx_heads->nb[1], i0*idx_heads->nb[0]);
+
+                    std::vector<ggml_tensor *> parts;
+                    for (size_t j = i; j < i + n_layers; ++j) {
+                        parts.push_back(capkv_build_gather(ctx, cells_of(kv.layers[layers[j].ikv]), d, h0, n_heads, idx));
+                    }
+                    ggml_tensor * res = capkv_build_join(ctx, std::move(parts), 2);
+                    *all = n_part == n ? res : nullptr;
+                    return res;
+                };
+            };
+            sc.k = entries(l.d_k, [s](const auto & kvl) { return kvl.k_stream[s]; });
+            sc.v = entries(l.d_v, [s](const auto & kvl) { return kvl.v_stream[s]; });
+
+            std::vector<ggml_tensor *> q_mean, q_cov, q_res, q_last;
             for (size_t j = i; j < i + n_layers; ++j) {
-                k.push_back(capkv_build_gather(ctx, kv.layers[layers[j].ikv].k_stream[s], l.d_k, h0, n_heads, idx));
-                v.push_back(capkv_build_gather(ctx, kv.layers[layers[j].ikv].v_stream[s], l.d_v, h0, n_heads, idx));
-
                 capkv_score_ctx one(ctx, inputs, params);
                 one.n_head = r*n_heads;
                 observer.add_queries(one, s, layers[j], h0*r, /*all =*/ !reserved);
@@ -152,8 +161,6 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
                     sc.heads.push_back({ (int32_t) layers[j].il, h });
                 }
             }
-            sc.k        = capkv_build_join(ctx, k,      2);
-            sc.v        = capkv_build_join(ctx, v,      2);
             sc.q_mean   = capkv_build_join(ctx, q_mean, 1);
             sc.q_cov    = capkv_build_join(ctx, q_cov,  2);
             sc.q_res .q = capkv_build_join(ctx, q_res,  1);
@@ -202,11 +209,10 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
 ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & sums) const {
     ggml_cgraph * gf = ggml_new_graph_custom(ctx, n_nodes_compact(part), false);
 
-    const int64_t n = p.n_target();
-
-    // the entries go to the first n cells
-    std::vector<int64_t> first(n);
-    std::iota(first.begin(), first.end(), 0);
+    // where only memory is reserved, as many entries may stay as may go
+    const bool    to_reserve = p.pos.empty();
+    const int64_t n          = p.n_target();
+    const int64_t n_dropped  = to_reserve ? p.order.size() : p.n_dropped();
 
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l   = layers[i];
@@ -214,47 +220,69 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
 
         inputs.buft = capkv_input_buft(kvl.k);
 
-        // for each (cell, head): the row of (cell, head) that goes there
-        std::vector<int32_t> rows(n*l.n_head_kv);
-        for (int64_t j = 0; j < n; ++j) {
-            for (int64_t h = 0; h < l.n_head_kv; ++h) {
-                rows[j*l.n_head_kv + h] = p.order[p.keep[i][h*n + j]]*l.n_head_kv + h;
-            }
-        }
-        ggml_tensor * idx = inputs.add_i32(ctx, rows);
-        ggml_tensor * to  = inputs.add_i64(ctx, first);
         ggml_tensor * rot = p.parts.reindex ? build_k_rot(ctx, inputs, kv) : nullptr;
 
-        // through f32, which gives every type back as it was. Stored by ggml_set_rows(), as llama_kv_cache::cpy_k() and cpy_v() do: a
-        // backend that holds a cache has it for every type of cache
-        auto move = [&](ggml_tensor * t, int64_t d, const capkv_rope * rope) {
-            ggml_tensor * cur = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
+        for (int64_t h0 = 0; h0 < l.n_head_kv; h0 += n_group_compact[i]) {
+            const int64_t n_heads = std::min(n_group_compact[i], l.n_head_kv - h0);
 
-            cur = ggml_get_rows(ctx, cur, idx); // F32 [d, n*n_head_kv]
-
-            if (rope && rope->on) {
-                cur = build_key_shift(ctx, inputs, *rope, ggml_reshape_3d(ctx, cur, d, 1, l.n_head_kv*n), rot, key_shifts(p, l));
+            // a row is what a cell holds of a head: the entries that stay go to the rows of the first n cells
+            std::vector<int32_t> from;
+            std::vector<int64_t> to;
+            std::vector<int32_t> dropped; // cells
+            for (int64_t h = h0; h < h0 + n_heads; ++h) {
+                const auto kept = to_reserve ? p.order : p.keep[i].kept(h);
+                for (int64_t j = 0; j < n; ++j) {
+                    from.push_back((to_reserve ? kept[j] : p.order[kept[j]])*l.n_head_kv + h);
+                    to  .push_back(j*l.n_head_kv + h);
+                }
+                for (const int32_t j : to_reserve ? p.order : p.keep[i].dropped(h)) {
+                    dropped.push_back(to_reserve ? j : p.order[j]);
+                }
             }
 
-            ggml_build_forward_expand(gf, ggml_set_rows(ctx, t, ggml_reshape_2d(ctx, cur, d*l.n_head_kv, n), to));
+            // what the capacity loses, before the cells are written to
+            if (n_dropped > 0) {
+                ggml_tensor * idx = ggml_reshape_2d(ctx, inputs.add_i32(ctx, dropped), n_dropped, n_heads);
 
-            return cur;
-        };
+                capkv_score_ctx sc(ctx, inputs, params);
+                sc.n         = n_dropped;
+                sc.n_head_kv = sc.n_head = n_heads;
+                sc.on_host   = on_host(l);
+                sc.n_tile    = n_tile[i];
 
-        move(kvl.k_stream[p.s], l.d_k, p.parts.reindex ? observer.get_key_ropes().find(l.il) : nullptr);
-        ggml_tensor * v = move(kvl.v_stream[p.s], l.d_v, nullptr);
+                std::vector<float> w(n_dropped*n_heads, 0.0f);
+                if (!to_reserve) {
+                    std::copy_n(p.w_dropped[i].begin() + h0*n_dropped, w.size(), w.begin());
+                }
+                sums.push_back(capkv_build_gram(sc, [&](int64_t i0, int64_t n_part) {
+                    return capkv_build_gather(ctx, kvl.v_stream[p.s], l.d_v, h0, n_heads, ggml_view_2d(ctx, idx, n_part, n_heads, idx->nb[1], i0*idx->nb[0]));
+                }, ggml_reshape_3d(ctx, inputs.add_f32(ctx, w, n_dropped, n_heads), n_dropped, 1, n_heads), 0));
 
-        if (!p.evicts() && !p.pos.empty()) {
-            continue; // new RoPE positions alone: the capacity stays as it was
+                ggml_set_output(sums.back());
+                ggml_build_forward_expand(gf, sums.back());
+            }
+
+            ggml_tensor * idx_from = inputs.add_i32(ctx, from);
+            ggml_tensor * idx_to   = inputs.add_i64(ctx, to);
+
+            // through f32, which gives every type back as it was. Stored by ggml_set_rows(), as llama_kv_cache::cpy_k() and cpy_v() do: a
+            // backend that holds a cache has it for every type of cache
+            auto move = [&](ggml_tensor * t, int64_t d, const capkv_rope * rope) {
+                ggml_tensor * rows = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
+
+                ggml_tensor * cur = ggml_get_rows(ctx, rows, idx_from); // F32 [d, n*n_heads]
+
+                if (rope && rope->on) {
+                    cur = build_key_shift(ctx, inputs, *rope, ggml_reshape_3d(ctx, cur, d, 1, n*n_heads), rot, key_shifts(p, l, h0, n_heads));
+                    cur = ggml_reshape_2d(ctx, cur, d, n*n_heads);
+                }
+
+                ggml_build_forward_expand(gf, ggml_set_rows(ctx, rows, cur, idx_to));
+            };
+
+            move(kvl.k_stream[p.s], l.d_k, p.parts.reindex ? observer.get_key_ropes().find(l.il) : nullptr);
+            move(kvl.v_stream[p.s], l.d_v, nullptr);
         }
-
-        v = ggml_cont(ctx, ggml_permute(ctx, ggml_reshape_3d(ctx, v, l.d_v, l.n_head_kv, n), 0, 2, 1, 3)); // [d_v, n, n_head_kv]
-
-        ggml_tensor * w = ggml_reshape_3d(ctx, inputs.add_f32(ctx, p.w[i], n, l.n_head_kv), n, 1, l.n_head_kv);
-
-        sums.push_back(capkv_get_kernels(on_host(l)).gram(ctx, v, w, 0));
-        ggml_set_output(sums.back());
-        ggml_build_forward_expand(gf, sums.back());
     }
 
     return gf;

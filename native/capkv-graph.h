@@ -29,15 +29,24 @@ private:
 // that have their data already (cells, observed queries) do not count
 size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft);
 
-// work memory of what is scored together, in bytes, at most, or what a single KV head takes if that is more: of heads of a layer on the
-// CPU and on a device, and of several layers
-static constexpr size_t CAPKV_WORK_MAX        =  16*1024*1024;
-static constexpr size_t CAPKV_WORK_MAX_DEVICE = 128*1024*1024;
-static constexpr size_t CAPKV_WORK_MAX_LAYERS =  64*1024*1024;
+// Work memory of what is computed together, in bytes, at most. First the heads of a layer are divided; where a single one takes more,
+// its entries are gone through in tiles. Not const, because tests make it small
+struct capkv_work_max {
+    size_t host   =  16*1024*1024; // heads of a layer on the CPU
+    size_t device = 128*1024*1024; // on a device
+    size_t layers =  64*1024*1024; // several layers
+};
 
-// how many of n KV heads, or layers, are scored together: as many as keep the work memory within work_max, at least one
-//   work: bytes that it takes to score so many together
+extern capkv_work_max capkv_work;
+
+// how many of n KV heads or layers are computed together: as many as keep the work memory within work_max, at least one
+//   work: bytes that it takes to compute so many together
 int64_t capkv_n_together(int64_t n, size_t work_max, const std::function<size_t(int64_t)> & work);
+
+// how many of n entries are taken at once: n, halved until the work memory is within work_max or hardly becomes less, since some policies
+// need the keys of a head as a whole
+//   work: bytes that it takes in tiles of so many
+int64_t capkv_n_tile(int64_t n, size_t work_max, const std::function<size_t(int64_t)> & work);
 
 // where the inputs for what is computed with t are to lie: beside it, or NULL where that is host memory
 ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t);

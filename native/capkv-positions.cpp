@@ -114,8 +114,9 @@ llama_pos capkv_positions::new_offset(const llama_kv_cells & cells, const std::v
 }
 
 capkv_positions::stream capkv_positions::compact(
-        const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
-        const std::vector<std::vector<int32_t>> & keep, std::vector<llama_pos> & pos_new) const {
+        const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p, std::vector<llama_pos> & pos_new) const {
+    const auto & st = streams[s];
+
     const uint32_t n     = order.size();
     const uint32_t n_new = p.n();
     const uint32_t i_mid = p.n_sink;    // first cell of the middle
@@ -123,21 +124,15 @@ capkv_positions::stream capkv_positions::compact(
 
     stream res;
 
-    res.evicted = streams[s].evicted || n_new < n;
-    res.n_sink  = p.n_sink;
-    res.n_mid   = p.n_mid;
-    res.mid     .resize(layers.size());
-    res.mid_rope.resize(layers.size());
+    res.evicted   = st.evicted || n_new < n;
+    res.n_sink    = p.n_sink;
+    res.n_mid     = p.n_mid;
+    res.reindexed = st.reindexed || p.reindex;
+    res.offset    = p.reindex ? new_offset(cells, order, p) : st.offset;
 
-    for (size_t i = 0; i < layers.size(); ++i) {
-        for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
-            for (uint32_t j = i_mid; j < i_rec; ++j) {
-                res.mid[i].push_back(at(cells, s, layers[i], h, order[keep[i][h*n_new + j]]));
-            }
-        }
+    for (uint32_t j = 0; res.reindexed && j < p.n_sink; ++j) {
+        res.sink_rope.push_back(p.reindex ? (llama_pos) j : rope_at(cells, s, layers[0], 0, order[j])); // the same in all heads
     }
-
-    compact_rope(cells, s, order, p, keep, res);
 
     const llama_pos pos_first = cells.pos_get(order[0]);
     const llama_pos pos_last  = cells.pos_get(order[n - 1]);
@@ -164,40 +159,55 @@ capkv_positions::stream capkv_positions::compact(
     return res;
 }
 
-void capkv_positions::compact_rope(
+capkv_positions::middle capkv_positions::compact_head(
         const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
-        const std::vector<std::vector<int32_t>> & keep, stream & res) const {
-    const auto & st = streams[s];
+        const stream & next, const capkv_layer & l, int64_t head_kv, const std::vector<int32_t> & kept) const {
+    middle res;
 
-    res.reindexed = st.reindexed || p.reindex;
-    res.offset    = p.reindex ? new_offset(cells, order, p) : st.offset;
-
-    if (!res.reindexed) {
-        return;
+    res.pos.resize(p.n_mid);
+    for (uint32_t j = 0; j < p.n_mid; ++j) {
+        res.pos[j] = at(cells, s, l, head_kv, order[kept[p.n_sink + j]]);
     }
 
-    for (uint32_t j = 0; j < p.n_sink; ++j) {
-        res.sink_rope.push_back(p.reindex ? (llama_pos) j : rope_at(cells, s, layers[0], 0, order[j])); // the same in all heads
+    if (!next.reindexed) {
+        return res;
+    }
+    res.rope.resize(p.n_mid);
+
+    // from the end, where the recent tokens begin in all heads; the entries of an image go on sharing one position
+    llama_pos pos_after = p.n_recent > 0 ? cells.pos_get(order[order.size() - p.n_recent]) : -1;
+    llama_pos cur       = p.n_front();
+    for (int64_t j = (int64_t) p.n_mid - 1; j >= 0; --j) {
+        cur        -= res.pos[j] != pos_after;
+        pos_after   = res.pos[j];
+        res.rope[j] = p.reindex ? cur : rope_at(cells, s, l, head_kv, order[kept[p.n_sink + j]]);
     }
 
-    for (size_t i = 0; i < layers.size(); ++i) {
-        res.mid_rope[i].resize(res.mid[i].size());
+    return res;
+}
 
-        for (int64_t h = 0; h < layers[i].n_head_kv; ++h) {
-            const int32_t   * kept = keep[i].data() + h*p.n();
-            const llama_pos * pos  = res.mid[i].data() + h*p.n_mid;
-            llama_pos       * rope = res.mid_rope[i].data() + h*p.n_mid;
+void capkv_positions::set_compacted(
+        const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p, stream && next,
+        const std::vector<capkv_kept> & keep) {
+    auto & st = streams[s];
 
-            // from the end, where the recent tokens begin in all heads; the entries of an image go on sharing one position
-            llama_pos next = p.n_recent > 0 ? cells.pos_get(order[order.size() - p.n_recent]) : -1;
-            llama_pos cur  = p.n_front();
-            for (int64_t j = (int64_t) p.n_mid - 1; j >= 0; --j) {
-                cur    -= pos[j] != next;
-                next    = pos[j];
-                rope[j] = p.reindex ? cur : rope_at(cells, s, layers[i], h, order[kept[p.n_sink + j]]);
-            }
+    for (const auto & l : layers) {
+        std::vector<llama_pos> mid, mid_rope;
+
+        for (int64_t h = 0; h < l.n_head_kv; ++h) {
+            const auto cur = compact_head(cells, s, order, p, next, l, h, keep[l.i].kept(h));
+
+            mid     .insert(mid     .end(), cur.pos .begin(), cur.pos .end());
+            mid_rope.insert(mid_rope.end(), cur.rope.begin(), cur.rope.end());
         }
+        st.mid     [l.i] = std::move(mid);
+        st.mid_rope[l.i] = std::move(mid_rope);
     }
+
+    next.mid      = std::move(st.mid);
+    next.mid_rope = std::move(st.mid_rope);
+
+    st = std::move(next);
 }
 
 size_t capkv_positions::n_bytes(uint32_t s) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "capkv-kept.h"
 #include "capkv-layer.h"
 
 #include "llama-kv-cells.h"
@@ -101,11 +102,28 @@ public:
     // the offset, if what p keeps of the entries is numbered anew: the first one after the middle comes right after it
     static llama_pos new_offset(const llama_kv_cells & cells, const std::vector<int32_t> & order, const parts & p);
 
-    // what a compaction makes of the table. Cell j of the first p.n() ones is to hold, in head h of layer i, the entry keep[i][h*p.n() + j]
-    // of `order`; pos_new [p.n()] are the positions to give to the cells themselves
-    stream compact(
+    // What a compaction makes of a stream, in three steps, so that a long table is never there twice. First, all but the middle; pos_new
+    // [p.n()] are the positions to give to the cells themselves
+    stream compact(const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p, std::vector<llama_pos> & pos_new) const;
+
+    // of a head: positions, and RoPE positions if `next` has any
+    struct middle {
+        std::vector<llama_pos> pos;  // [n_mid]
+        std::vector<llama_pos> rope; // [n_mid]
+    };
+
+    // second, a head's middle
+    //   next: what compact() returned
+    //   kept: entries of `order` that the head keeps, [p.n()]
+    middle compact_head(
             const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
-            const std::vector<std::vector<int32_t>> & keep, std::vector<llama_pos> & pos_new) const;
+            const stream & next, const capkv_layer & l, int64_t head_kv, const std::vector<int32_t> & kept) const;
+
+    // last, the stream becomes `next`, with the middle of each layer; the cells are those from before the compaction
+    //   keep: [n_layers]
+    void set_compacted(
+            const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p, stream && next,
+            const std::vector<capkv_kept> & keep);
 
     // bytes of the table of stream s
     size_t n_bytes(uint32_t s) const;
@@ -114,9 +132,4 @@ private:
     const std::vector<capkv_layer> & layers;
 
     std::vector<stream> streams;
-
-    // the part of compact() that says what the keys are rotated to
-    void compact_rope(
-            const llama_kv_cells & cells, uint32_t s, const std::vector<int32_t> & order, const parts & p,
-            const std::vector<std::vector<int32_t>> & keep, stream & res) const;
 };

@@ -72,27 +72,28 @@ bool capkv_evictor::has_rope_positions(const std::vector<llama_ubatch> & ubatche
     return res;
 }
 
-std::vector<int32_t> capkv_evictor::key_shifts(const plan & p, const capkv_layer & l) const {
+std::vector<int32_t> capkv_evictor::key_shifts(const plan & p, const capkv_layer & l, int64_t h0, int64_t n_heads) const {
     const int64_t n_target = p.n_target();
-
-    std::vector<int32_t> res(n_target*l.n_head_kv, 0);
 
     // only reserved
     if (p.pos.empty()) {
-        return res;
+        return std::vector<int32_t>(n_target*n_heads, 0);
     }
 
     const auto & cells = kv.get_cells(p.s);
-    const auto & table = p.table;
+    const auto & next  = p.next;
 
-    for (int64_t j = 0; j < n_target; ++j) {
-        for (int64_t h = 0; h < l.n_head_kv; ++h) {
-            const llama_pos before = positions.rope_at(cells, p.s, l, h, p.order[p.keep[l.i][h*n_target + j]]);
-            const llama_pos after  =
-                j < table.n_sink    ? table.sink_rope[j] :
-                j < table.n_front() ? table.mid_rope[l.i][h*table.n_mid + j - table.n_sink] : p.pos[j] - table.offset;
+    std::vector<int32_t> res;
+    for (int64_t h = h0; h < h0 + n_heads; ++h) {
+        const auto kept = p.keep[l.i].kept(h);
+        const auto mid  = positions.compact_head(cells, p.s, p.order, p.parts, next, l, h, kept);
 
-            res[j*l.n_head_kv + h] = after - before;
+        for (int64_t j = 0; j < n_target; ++j) {
+            const llama_pos after =
+                j < next.n_sink    ? next.sink_rope[j] :
+                j < next.n_front() ? mid.rope[j - next.n_sink] : p.pos[j] - next.offset;
+
+            res.push_back(after - positions.rope_at(cells, p.s, l, h, p.order[kept[j]]));
         }
     }
     return res;

@@ -15,6 +15,8 @@ static constexpr size_t CAPKV_GRAPH_SIZE_DEVICE = 16384;
 // bytes of the results that a graph of several layers holds to its end, at most
 static constexpr size_t CAPKV_KEPT_MAX = 32*1024*1024;
 
+capkv_work_max capkv_work;
+
 int64_t capkv_n_together(int64_t n, size_t work_max, const std::function<size_t(int64_t)> & work) {
     if (n == 1 || work(n) <= work_max) {
         return n;
@@ -29,6 +31,20 @@ int64_t capkv_n_together(int64_t n, size_t work_max, const std::function<size_t(
     // groups of about the same size
     const int64_t n_groups = (n + fits - 1)/fits;
     return (n + n_groups - 1)/n_groups;
+}
+
+int64_t capkv_n_tile(int64_t n, size_t work_max, const std::function<size_t(int64_t)> & work) {
+    size_t size = work(n);
+
+    while (size > work_max && n > 1) {
+        const size_t size_half = work((n + 1)/2);
+        if (size_half > size - size/8) {
+            break;
+        }
+        n    = (n + 1)/2;
+        size = size_half;
+    }
+    return n;
 }
 
 size_t capkv_work_size(ggml_cgraph * gf, ggml_backend_buffer_type_t buft) {
@@ -52,29 +68,55 @@ bool capkv_evictor::are_alike(const capkv_layer & a, const capkv_layer & b) cons
 }
 
 void capkv_evictor::find_groups(const plan & p) {
+    auto buft = [&](const capkv_layer & l) { return ggml_backend_buffer_get_type(kv.layers[l.ikv].k->buffer); };
+
     auto work = [&](const span & part) {
         const capkv_graph_meta meta(n_nodes_scores(part));
         capkv_inputs inputs(/*reuse =*/ false);
         std::vector<score_out> outs;
 
-        return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), ggml_backend_buffer_get_type(kv.layers[layers[part.beg].ikv].k->buffer));
+        return capkv_work_size(build_scores(meta.get(), inputs, p, part, outs), buft(layers[part.beg]));
+    };
+    auto work_compact = [&](const span & part) {
+        const capkv_graph_meta meta(n_nodes_compact(part));
+        capkv_inputs inputs(/*reuse =*/ false);
+        std::vector<ggml_tensor *> sums;
+
+        return capkv_work_size(build_compact(meta.get(), inputs, p, part, sums), buft(layers[part.beg]));
     };
 
     for (size_t i = 0; i < layers.size();) {
         const auto & l    = layers[i];
         const bool   host = on_host(l);
 
-        n_merge[i] = 1;
-        n_group[i] = capkv_n_together(l.n_head_kv, host ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE, [&](int64_t n) { n_group[i] = n; return work({ i, i + 1 }); });
+        const size_t work_max = host ? capkv_work.host : capkv_work.device;
 
-        // a device computes for several layers in the time of one
+        n_merge[i] = 1;
+        n_tile [i] = kv.get_size();
+        n_group[i] = capkv_n_together(l.n_head_kv, work_max, [&](int64_t n) { n_group[i] = n; return work({ i, i + 1 }); });
+        if (n_group[i] == 1) {
+            n_tile[i] = capkv_n_tile(n_tile[i], work_max, [&](int64_t n) { n_tile[i] = n; return work({ i, i + 1 }); });
+        }
+        n_group_compact[i] = capkv_n_together(l.n_head_kv, work_max, [&](int64_t n) { n_group_compact[i] = n; return work_compact({ i, i + 1 }); });
+
         size_t n_alike = 1;
-        while (!host && n_group[i] == l.n_head_kv && i + n_alike < layers.size() && are_alike(l, layers[i + n_alike])) {
+        while (i + n_alike < layers.size() && are_alike(l, layers[i + n_alike])) {
+            n_group        [i + n_alike] = n_group[i];
+            n_group_compact[i + n_alike] = n_group_compact[i];
+            n_tile         [i + n_alike] = n_tile[i];
+            n_merge        [i + n_alike] = 1;
             n_alike++;
         }
-        n_merge[i] = capkv_n_together(n_alike, CAPKV_WORK_MAX_LAYERS, [&](int64_t n) { n_merge[i] = n; return work({ i, i + n }); });
 
-        i += n_merge[i];
+        // a device computes for several layers in the time of one
+        if (!host && n_group[i] == l.n_head_kv) {
+            const int64_t n_merged = capkv_n_together(n_alike, capkv_work.layers, [&](int64_t n) { n_merge[i] = n; return work({ i, i + n }); });
+            for (size_t j = 0; j < n_alike; j += n_merged) {
+                n_merge[i + j] = std::min<size_t>(n_merged, n_alike - j);
+            }
+        }
+
+        i += n_alike;
     }
 }
 

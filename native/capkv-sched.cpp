@@ -52,10 +52,10 @@ void capkv_sched::free() {
     sched = nullptr;
 }
 
-ggml_backend_t capkv_sched::backend_of(const capkv_inputs::item & item) const {
-    for (int i = 0; item.buft && i < ggml_backend_sched_get_n_backends(sched); ++i) {
+ggml_backend_t capkv_sched::backend_of(ggml_backend_buffer_type_t buft) const {
+    for (int i = 0; buft && i < ggml_backend_sched_get_n_backends(sched); ++i) {
         ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
-        if (ggml_backend_sched_get_buffer_type(sched, backend) == item.buft) {
+        if (ggml_backend_sched_get_buffer_type(sched, backend) == buft) {
             return backend;
         }
     }
@@ -63,17 +63,42 @@ ggml_backend_t capkv_sched::backend_of(const capkv_inputs::item & item) const {
 }
 
 // A scheduler keeps inputs on the host and copies them, each time waiting for the device, and at most 30 for a part of a graph. An
-// input of a layer whose cache is on a device is put there at once. What is computed by functions of this process stays in it: the RPC
-// backend says of every operation that it has it
+// input of a layer whose cache is on a device is put there at once
 void capkv_sched::place(ggml_cgraph * gf, const capkv_inputs & inputs) const {
-    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-        if (ggml_graph_node(gf, i)->op == GGML_OP_CUSTOM) {
-            ggml_backend_sched_set_tensor_backend(sched, ggml_graph_node(gf, i), ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
+    for (const auto & item : inputs.items) {
+        if (auto * backend = backend_of(item.buft)) {
+            ggml_backend_sched_set_tensor_backend(sched, item.t, backend);
         }
     }
-    for (const auto & item : inputs.items) {
-        if (auto * backend = backend_of(item)) {
-            ggml_backend_sched_set_tensor_backend(sched, item.t, backend);
+    place_ours(gf);
+}
+
+// What is computed by functions of this process stays in it: the RPC backend says of every operation that it has it. What comes after one of
+// them goes back to the device whose cells were read last, where a scheduler would leave it on the host, entries and all
+void capkv_sched::place_ours(ggml_cgraph * gf) const {
+    auto is_ours = [](const ggml_tensor * node) { return node->op == GGML_OP_CUSTOM; };
+    auto node_of = [&](int i) { return ggml_graph_node(gf, i); };
+
+    const int n_nodes = ggml_graph_n_nodes(gf);
+
+    int n_ours = 0;
+    for (int i = 0; i < n_nodes; ++i) {
+        n_ours += is_ours(node_of(i));
+    }
+
+    ggml_backend_t device = nullptr;
+
+    for (int i = 0; n_ours > 0 && i < n_nodes; ++i) {
+        ggml_tensor * node = node_of(i);
+
+        if (is_ours(node)) {
+            ggml_backend_sched_set_tensor_backend(sched, node, ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
+            continue;
+        }
+        if (node->view_src && node->view_src->buffer) {
+            device = ggml_backend_buffer_is_host(node->view_src->buffer) ? nullptr : backend_of(ggml_backend_buffer_get_type(node->view_src->buffer));
+        } else if (device && !node->view_src && ggml_backend_supports_op(device, node)) {
+            ggml_backend_sched_set_tensor_backend(sched, node, device);
         }
     }
 }
@@ -110,7 +135,7 @@ ggml_status capkv_sched::compute(llama_context * lctx, ggml_cgraph * gf, const c
         return GGML_STATUS_ALLOC_FAILED;
     }
 
-    inputs.set([&](const capkv_inputs::item & item) { return backend_of(item); });
+    inputs.set([&](const capkv_inputs::item & item) { return backend_of(item.buft); });
 
     // as llama_context::graph_compute() does for a batch
     if (lctx->backend_cpu) {

@@ -1,6 +1,7 @@
 // run a policy's graph on given data: what tests compare with the references, on every device
 
 #include "capkv-graph.h"
+#include "policies/pieces.h"
 
 #include <algorithm>
 #include <cmath>
@@ -24,6 +25,9 @@ static void capkv_check_input(const capkv_score_input & in) {
     }
     if (!in.k || !in.v) {
         throw capkv_error("capkv_score: k and v are needed");
+    }
+    if (in.n_tile < 0) {
+        throw capkv_error("capkv_score: n_tile = " + std::to_string(in.n_tile) + ": allowed is at least 0");
     }
     if (in.q && in.n_q <= 0) {
         throw capkv_error("capkv_score: n_q = " + std::to_string(in.n_q) + ": allowed is at least 1");
@@ -69,11 +73,19 @@ static bool capkv_is_view(const ggml_tensor * node) {
     return node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
 }
 
+// entries that a graph takes at once
+static int64_t capkv_input_tile(const capkv_score_input & in) {
+    return in.n_tile > 0 ? in.n_tile : in.n;
+}
+
+// nodes of a graph at most
+static size_t capkv_n_score_nodes(const capkv_score_input & in) {
+    return 512*((in.n + capkv_input_tile(in) - 1)/capkv_input_tile(in));
+}
+
 // the graph that scores heads [h0, h0 + n_heads) of the input, and its result
 struct capkv_score_group {
-    static constexpr size_t N_NODES = 512;
-
-    const capkv_graph_meta meta { N_NODES };
+    const capkv_graph_meta meta;
 
     capkv_inputs  inputs;
     ggml_cgraph * gf;
@@ -83,7 +95,9 @@ struct capkv_score_group {
 };
 
 capkv_score_group::capkv_score_group(
-        const capkv_policy & policy, const capkv_params & params, const capkv_score_input & in, bool on_host, int64_t h0, int64_t n_heads) {
+        const capkv_policy & policy, const capkv_params & params, const capkv_score_input & in, bool on_host, int64_t h0, int64_t n_heads) :
+    meta(capkv_n_score_nodes(in)) {
+
     const int64_t r = in.n_head/in.n_head_kv;
 
     const capkv_rope rope = capkv_input_rope(in);
@@ -95,6 +109,7 @@ capkv_score_group::capkv_score_group(
     sc.n_head      = r*n_heads;
     sc.d_k         = in.d_k;
     sc.d_v         = in.d_v;
+    sc.n_tile      = capkv_input_tile(in);
     sc.on_host     = on_host;
     sc.rope        = &rope;
     sc.k_rot       = [](ggml_tensor * t) { return t; };
@@ -111,8 +126,12 @@ capkv_score_group::capkv_score_group(
         return inputs.add_f32(sc.ctx, std::vector<float>(data, data + d*n_rows), d, n_rows);
     };
 
-    sc.k = ggml_reshape_3d(sc.ctx, rows(in.k + h0*in.n*in.d_k, in.d_k, n_heads*in.n), in.d_k, in.n, n_heads);
-    sc.v = ggml_reshape_3d(sc.ctx, rows(in.v + h0*in.n*in.d_v, in.d_v, n_heads*in.n), in.d_v, in.n, n_heads);
+    auto entries = [&](const float * data, int64_t d) -> capkv_entries {
+        ggml_tensor * all = ggml_reshape_3d(sc.ctx, rows(data + h0*in.n*d, d, n_heads*in.n), d, in.n, n_heads);
+        return [ctx = sc.ctx, all](int64_t i0, int64_t n) { return capkv_build_part(ctx, all, 1, i0, n); };
+    };
+    sc.k = entries(in.k, in.d_k);
+    sc.v = entries(in.v, in.d_v);
 
     sc.positions = [&]() {
         std::vector<int32_t> res;
@@ -147,7 +166,7 @@ capkv_score_group::capkv_score_group(
     score = policy.score(sc).score;
     ggml_set_output(score);
 
-    gf = ggml_new_graph_custom(sc.ctx, N_NODES, false);
+    gf = ggml_new_graph_custom(sc.ctx, capkv_n_score_nodes(in), false);
     ggml_build_forward_expand(gf, score);
 }
 
@@ -158,7 +177,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         return std::make_unique<capkv_score_group>(*capkv_policy_find(params.policy), params, in, on_host, h0, n_heads);
     };
 
-    const int64_t n_group = capkv_n_together(in.n_head_kv, backend == backend_cpu ? CAPKV_WORK_MAX : CAPKV_WORK_MAX_DEVICE, [&](int64_t n_heads) {
+    const int64_t n_group = capkv_n_together(in.n_head_kv, backend == backend_cpu ? capkv_work.host : capkv_work.device, [&](int64_t n_heads) {
         return capkv_work_size(build(0, n_heads)->gf, ggml_backend_get_default_buffer_type(backend));
     });
 
@@ -167,7 +186,7 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         backends.push_back(backend_cpu);
     }
 
-    ggml_backend_sched_ptr sched { ggml_backend_sched_new(backends.data(), nullptr, backends.size(), 2*capkv_score_group::N_NODES, false, false) };
+    ggml_backend_sched_ptr sched { ggml_backend_sched_new(backends.data(), nullptr, backends.size(), 2*capkv_n_score_nodes(in), false, false) };
 
     for (int64_t h0 = 0; h0 < in.n_head_kv; h0 += n_group) {
         const auto group = build(h0, std::min(n_group, in.n_head_kv - h0));

@@ -151,7 +151,8 @@ struct capkv_score_input {
     uint64_t n_evictions; // evictions so far: varies the policy `random`
     int32_t  il;          // layer: varies the policy `random`
 
-    bool graph_only; // on the CPU: leave the fused kernels out, and run what runs on other devices
+    bool    graph_only; // on the CPU: leave the fused kernels out, and run what runs on other devices
+    int32_t n_tile;     // take so many entries at once, as evictions from long caches do; 0 = all
 };
 
 // --- options ---

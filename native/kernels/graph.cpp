@@ -12,6 +12,18 @@ ggml_tensor * capkv_build_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tens
     return res;
 }
 
+ggml_tensor * capkv_build_join(ggml_context * ctx, std::vector<ggml_tensor *> parts, int dim) {
+    for (; parts[0] && parts.size() > 1; parts.resize((parts.size() + 1)/2)) {
+        for (size_t i = 0; i + 1 < parts.size(); i += 2) {
+            parts[i/2] = ggml_concat(ctx, parts[i], parts[i + 1], dim);
+        }
+        if (parts.size() % 2) {
+            parts[parts.size()/2] = parts.back();
+        }
+    }
+    return parts[0];
+}
+
 ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x) {
     ggml_tensor * rest = nullptr; // [n, 1, n_head]
 

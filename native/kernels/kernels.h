@@ -2,6 +2,8 @@
 
 #include "ggml.h"
 
+#include <vector>
+
 // the computations that take most of the time of a policy; x, k: F32 [d, n, n_head_kv], a KV head serves n_head/n_head_kv
 // query heads
 struct capkv_kernels {
@@ -38,6 +40,9 @@ const capkv_kernels & capkv_get_kernels(bool on_host);
 
 // a^T b, as ggml_mul_mat(), summed in F32 at least
 ggml_tensor * capkv_build_mul_mat(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b);
+
+// tensors side by side along a dimension; NULL if they are
+ggml_tensor * capkv_build_join(ggml_context * ctx, std::vector<ggml_tensor *> parts, int dim);
 
 // sum over dim 1: [n, m, n_head] -> [n, 1, n_head]
 ggml_tensor * capkv_build_sum1(ggml_context * ctx, ggml_tensor * x);

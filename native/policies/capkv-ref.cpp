@@ -57,9 +57,11 @@ static capkv_policy_result capkv_score_capkv_ref(const capkv_score_ctx & sc) {
 
     if (sc.q_mean) {
         ggml_tensor * mu = ggml_l2_norm(ctx, capkv_build_anchor(sc), 1e-12f);
-        ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f);
+        mu = ggml_reshape_3d(ctx, mu, sc.d_k, 1, sc.n_head);
 
-        ggml_tensor * c = capkv_build_dot(ctx, kn, ggml_reshape_3d(ctx, mu, sc.d_k, 1, sc.n_head)); // [n, 1, n_head]
+        ggml_tensor * c = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) { // [n, 1, n_head]
+            return capkv_build_dot(ctx, ggml_l2_norm(ctx, sc.k(i0, n), 1e-12f), mu);
+        });
 
         c = ggml_clamp(ctx, c, -1.0f, 1.0f);
 

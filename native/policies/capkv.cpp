@@ -47,7 +47,7 @@ static capkv_policy_result capkv_score_capkv(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
     ggml_tensor * w = capkv_build_future_attention(sc);
-    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_leverage(sc, sc.v, w, CAPKV_LAMBDA)); // [n, n_head_kv]
+    ggml_tensor * s = capkv_build_group_mean(sc, capkv_build_value_leverage(sc, w, CAPKV_LAMBDA)); // [n, n_head_kv]
 
     // the leverage of an entry with a zero value or weight is 0: clamp it, so that its logarithm is finite
     s = ggml_norm(ctx, ggml_log(ctx, ggml_clamp(ctx, s, 1e-30f, INFINITY)), 1e-10f);

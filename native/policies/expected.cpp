@@ -25,7 +25,6 @@ static constexpr int64_t CAPKV_EXPECTED_N_FUTURE = 512;
 static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
-    const int64_t n = sc.n;
     const int64_t d = sc.d_k;
     const int64_t h = sc.n_head;
     const int64_t g = sc.n_head_kv;
@@ -40,16 +39,20 @@ static ggml_tensor * capkv_build_expected_logits(const capkv_score_ctx & sc) {
     s = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, s, d, d, h)));
     s = ggml_reshape_3d(ctx, rotate(ggml_reshape_2d(ctx, s, d, d*h)), d, d*r, g);
 
-    ggml_tensor * lin = capkv_build_dot(ctx, sc.k, mu); // [n, 1, n_head]
+    return capkv_build_tiles(sc, [&](int64_t i0, int64_t n) {
+        ggml_tensor * k = sc.k(i0, n);
 
-    ggml_tensor * sk = capkv_build_mul_mat(ctx, s, sc.k); // [d*r, n, n_head_kv]
+        ggml_tensor * lin = capkv_build_dot(ctx, k, mu); // [n, 1, n_head]
 
-    ggml_tensor * k4   = ggml_reshape_4d(ctx, sc.k, d, 1, n, g);
-    ggml_tensor * quad = ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, sk, d, r, n, g), k4));      // [1, r, n, n_head_kv]
-    quad = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, quad, r, n, g)));                       // [n, r, n_head_kv]
-    quad = ggml_reshape_3d(ctx, quad, n, 1, h);
+        ggml_tensor * sk = capkv_build_mul_mat(ctx, s, k); // [d*r, n, n_head_kv]
 
-    return ggml_add(ctx, ggml_scale(ctx, lin, sc.kq_scale), ggml_scale(ctx, quad, 0.5f*sc.kq_scale*sc.kq_scale));
+        ggml_tensor * k4   = ggml_reshape_4d(ctx, k, d, 1, n, g);
+        ggml_tensor * quad = ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, sk, d, r, n, g), k4));      // [1, r, n, n_head_kv]
+        quad = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_3d(ctx, quad, r, n, g)));                       // [n, r, n_head_kv]
+        quad = ggml_reshape_3d(ctx, quad, n, 1, h);
+
+        return ggml_add(ctx, ggml_scale(ctx, lin, sc.kq_scale), ggml_scale(ctx, quad, 0.5f*sc.kq_scale*sc.kq_scale));
+    });
 }
 
 static capkv_policy_result capkv_score_expected(const capkv_score_ctx & sc) {
@@ -70,9 +73,7 @@ static capkv_policy_result capkv_score_expected(const capkv_score_ctx & sc) {
         weights = { capkv_build_uniform(sc) };
     }
 
-    ggml_tensor * norm = ggml_sqrt(ctx, ggml_sum_rows(ctx, ggml_sqr(ctx, sc.v))); // [1, n, n_head_kv]
-
-    return { ggml_mul(ctx, capkv_build_group_mean(sc, weights.w), ggml_reshape_2d(ctx, norm, sc.n, sc.n_head_kv)), weights };
+    return { ggml_mul(ctx, capkv_build_group_mean(sc, weights.w), capkv_build_norm(sc, sc.v)), weights };
 }
 
 extern const capkv_policy capkv_policy_expected = {

@@ -12,9 +12,7 @@
 #include "pieces.h"
 
 static capkv_policy_result capkv_score_knorm(const capkv_score_ctx & sc) {
-    ggml_tensor * norm = ggml_sqrt(sc.ctx, ggml_sum_rows(sc.ctx, ggml_sqr(sc.ctx, sc.k))); // [1, n, n_head_kv]
-
-    return { ggml_neg(sc.ctx, ggml_reshape_2d(sc.ctx, norm, sc.n, sc.n_head_kv)) };
+    return { ggml_neg(sc.ctx, capkv_build_norm(sc, sc.k)) };
 }
 
 extern const capkv_policy capkv_policy_knorm = {

@@ -5,6 +5,40 @@
 #include <algorithm>
 #include <cmath>
 
+//
+// tiles
+//
+
+ggml_tensor * capkv_build_tiles(const capkv_score_ctx & sc, const capkv_entries & f) {
+    std::vector<ggml_tensor *> parts;
+    for (int64_t i = 0; i < sc.n; i += sc.n_tile) {
+        parts.push_back(f(i, std::min(sc.n_tile, sc.n - i)));
+    }
+
+    return capkv_build_join(sc.ctx, std::move(parts), 0);
+}
+
+ggml_tensor * capkv_build_tile_sum(const capkv_score_ctx & sc, const capkv_entries & f, int64_t i0) {
+    ggml_tensor * sum = nullptr;
+    for (int64_t i = i0; i < sc.n; i += sc.n_tile) {
+        ggml_tensor * cur = f(i, std::min(sc.n_tile, sc.n - i));
+        sum = sum ? ggml_add(sc.ctx, sum, cur) : cur;
+    }
+
+    return sum;
+}
+
+ggml_tensor * capkv_build_part(ggml_context * ctx, ggml_tensor * x, int dim, int64_t i0, int64_t n) {
+    if (n == x->ne[dim]) {
+        return x;
+    }
+    return ggml_cont(ctx, ggml_view_3d(ctx, x, dim == 0 ? n : x->ne[0], dim == 1 ? n : x->ne[1], x->ne[2], x->nb[1], x->nb[2], i0*x->nb[dim]));
+}
+
+//
+// of heads
+//
+
 ggml_tensor * capkv_build_group_mean(const capkv_score_ctx & sc, ggml_tensor * x) {
     const int64_t r = x->ne[2]/sc.n_head_kv;
 
@@ -48,11 +82,35 @@ static ggml_tensor * capkv_build_queries(const capkv_score_ctx & sc, ggml_tensor
 ggml_tensor * capkv_build_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos) {
     ggml_tensor * n_vis = sc.inputs.add_f32(sc.ctx, capkv_n_visible(sc, pos), pos.size(), sc.n_head_kv);
 
-    return capkv_get_kernels(sc.on_host).mean_softmax(sc.ctx, sc.k, capkv_build_queries(sc, q, pos), n_vis, sc.kq_scale);
+    q = capkv_build_queries(sc, q, pos);
+
+    // each query looks at all entries, but some queries at a time take less memory
+    const int64_t m      = q->ne[1];
+    const int64_t m_part = std::max<int64_t>(1, m*sc.n_tile/sc.n);
+
+    ggml_tensor * k   = sc.k(0, sc.n);
+    ggml_tensor * sum = nullptr;
+
+    for (int64_t j = 0; j < m; j += m_part) {
+        const int64_t m_cur = std::min(m_part, m - j);
+
+        ggml_tensor * w = capkv_get_kernels(sc.on_host).mean_softmax(
+                sc.ctx, k, capkv_build_part(sc.ctx, q, 1, j, m_cur), capkv_build_part(sc.ctx, n_vis, 0, j, m_cur), sc.kq_scale);
+        if (m_cur < m) {
+            w = ggml_scale(sc.ctx, w, (float) m_cur/m);
+        }
+        sum = sum ? ggml_add(sc.ctx, sum, w) : w;
+    }
+
+    return sum;
 }
 
 ggml_tensor * capkv_build_expected_attention(const capkv_score_ctx & sc, ggml_tensor * q, const std::vector<int32_t> & pos, float spread) {
-    ggml_tensor * x = capkv_get_kernels(sc.on_host).mean_var(sc.ctx, sc.k, capkv_build_queries(sc, q, pos), sc.kq_scale, spread);
+    q = capkv_build_queries(sc, q, pos);
+
+    ggml_tensor * x = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) {
+        return capkv_get_kernels(sc.on_host).mean_var(sc.ctx, sc.k(i0, n), q, sc.kq_scale, spread);
+    });
 
     // entries whose weights are below what f32 holds would all have the same score, 0
     return ggml_scale_bias(sc.ctx, ggml_soft_max(sc.ctx, x), 1.0f, 1e-20f);
@@ -88,17 +146,40 @@ ggml_tensor * capkv_build_mean_rotation(const capkv_score_ctx & sc, int64_t n_fu
     return sc.k_rot(ggml_reshape_2d(ctx, ggml_scale(ctx, sum, 1.0f/n_future), sc.d_k, sc.d_k));
 }
 
+// [n, n_head_kv]
+static ggml_tensor * capkv_build_sqr_norm(const capkv_score_ctx & sc, const capkv_entries & x) {
+    return capkv_build_tiles(sc, [&](int64_t i0, int64_t n) {
+        return ggml_reshape_2d(sc.ctx, ggml_sum_rows(sc.ctx, ggml_sqr(sc.ctx, x(i0, n))), n, sc.n_head_kv);
+    });
+}
+
+ggml_tensor * capkv_build_norm(const capkv_score_ctx & sc, const capkv_entries & x) {
+    return ggml_sqrt(sc.ctx, capkv_build_sqr_norm(sc, x));
+}
+
 ggml_tensor * capkv_build_key_cos(const capkv_score_ctx & sc) {
     ggml_context * ctx = sc.ctx;
 
-    ggml_tensor * kn = ggml_l2_norm(ctx, sc.k, 1e-12f); // [d_k, n, n_head_kv]
+    ggml_tensor * all = nullptr; // the normalised keys, where one tile holds all of them
 
-    // on a CPU ggml sums rows on one thread
-    ggml_tensor * km = sc.on_host ? capkv_build_sum1(ctx, kn) : ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, kn, 1, 0, 2, 3)));
+    auto normalised = [&](int64_t i0, int64_t n) { // [d_k, n, n_head_kv]
+        ggml_tensor * kn = all ? all : ggml_l2_norm(ctx, sc.k(i0, n), 1e-12f);
+        all = n == sc.n ? kn : nullptr;
+        return kn;
+    };
 
-    km = ggml_l2_norm(ctx, ggml_reshape_3d(ctx, km, sc.d_k, 1, sc.n_head_kv), 1e-12f); // [d_k, 1, n_head_kv]
+    ggml_tensor * km = capkv_build_tile_sum(sc, [&](int64_t i0, int64_t n) {
+        ggml_tensor * kn = normalised(i0, n);
 
-    return ggml_reshape_2d(ctx, capkv_build_dot(ctx, kn, km), sc.n, sc.n_head_kv);
+        // on a CPU ggml sums rows on one thread
+        ggml_tensor * sum = sc.on_host ? capkv_build_sum1(ctx, kn) : ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, kn, 1, 0, 2, 3)));
+        return ggml_reshape_3d(ctx, sum, sc.d_k, 1, sc.n_head_kv);
+    });
+    km = ggml_l2_norm(ctx, km, 1e-12f); // [d_k, 1, n_head_kv]
+
+    ggml_tensor * cos = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) { return capkv_build_dot(ctx, normalised(i0, n), km); });
+
+    return ggml_reshape_2d(ctx, cos, sc.n, sc.n_head_kv);
 }
 
 //
@@ -109,48 +190,73 @@ ggml_tensor * capkv_build_ridge(const capkv_score_ctx & sc, const capkv_ridge & 
     return sc.inputs.add_f32(sc.ctx, { ridge.abs, ridge.rel }, 2, 1);
 }
 
-ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, const capkv_weights & weights, ggml_tensor * ridge) {
-    ggml_context * ctx = sc.ctx;
-
+ggml_tensor * capkv_build_gram(const capkv_score_ctx & sc, const capkv_entries & x, ggml_tensor * w, int64_t i0) {
     const auto & kernels = capkv_get_kernels(sc.on_host);
+
+    if (sc.n <= sc.n_tile) {
+        return kernels.gram(sc.ctx, x(0, sc.n), w, i0);
+    }
+    return capkv_build_tile_sum(sc, [&](int64_t i, int64_t n) { return kernels.gram(sc.ctx, x(i, n), capkv_build_part(sc.ctx, w, 0, i, n), 0); }, i0);
+}
+
+// by a factor: m = sum_i (w_i + eps) x_i x_i^T, [d, d, n_head]
+static ggml_tensor * capkv_build_leverage_factor(const capkv_score_ctx & sc, const capkv_entries & x, ggml_tensor * m, ggml_tensor * w, ggml_tensor * ridge) {
+    ggml_tensor * l_inv = capkv_build_cholesky_inv(sc.ctx, m, ridge); // [d, d, n_head]
+
+    ggml_tensor * s = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) { return capkv_get_kernels(sc.on_host).sqnorm(sc.ctx, x(i0, n), l_inv); });
+
+    return ggml_mul(sc.ctx, s, w); // [n, 1, n_head]
+}
+
+ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, const capkv_entries & x, const capkv_weights & weights, ggml_tensor * ridge) {
+    ggml_context * ctx = sc.ctx;
 
     ggml_tensor * w  = weights.w;
     ggml_tensor * we = weights.eps > 0.0f ? ggml_scale_bias(ctx, w, 1.0f, weights.eps) : w;
 
-    ggml_tensor * m     = kernels.gram(ctx, x, we, weights.i0);                // [d, d, n_head]
-    ggml_tensor * l_inv = capkv_build_cholesky_inv(ctx, m, ridge);             // [d, d, n_head]
-    ggml_tensor * s     = ggml_mul(ctx, kernels.sqnorm(ctx, x, l_inv), w);     // [n, 1, n_head]
+    ggml_tensor * m = capkv_build_gram(sc, x, we, weights.i0);
+    ggml_tensor * s = capkv_build_leverage_factor(sc, x, m, w, ridge);
 
-    return sc.on_host ? capkv_build_refine(ctx, m, ridge, s, x, w, weights.eps, weights.i0) : s;
+    return sc.on_host ? capkv_build_refine(ctx, m, ridge, s, x(0, sc.n), w, weights.eps, weights.i0) : s;
 }
 
-// the same by products of matrices, for a ridge of lambda times the mean eigenvalue
-static ggml_tensor * capkv_build_leverage_products(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float lambda) {
+// by products of matrices
+static ggml_tensor * capkv_build_value_leverage_products(const capkv_score_ctx & sc, ggml_tensor * w, float lambda) {
     ggml_context * ctx = sc.ctx;
 
-    const int64_t d = x->ne[0];
+    const int64_t d = sc.d_v;
     const int64_t n = sc.n;
     const int64_t g = sc.n_head_kv;
     const int64_t r = sc.n_head/g;
 
-    // the mean eigenvalue of sum_i w_i x_i x_i^T: [1, 1, r, n_head_kv]
-    ggml_tensor * sqr  = ggml_reshape_4d(ctx, ggml_sum_rows(ctx, ggml_sqr(ctx, x)), n, 1, 1, g);
+    // the mean eigenvalue of sum_i w_i v_i v_i^T: [1, 1, r, n_head_kv]
+    ggml_tensor * sqr = ggml_reshape_4d(ctx, capkv_build_sqr_norm(sc, sc.v), n, 1, 1, g);
     ggml_tensor * mean = ggml_scale(ctx, ggml_sum_rows(ctx, ggml_mul(ctx, ggml_reshape_4d(ctx, w, n, 1, r, g), sqr)), 1.0f/d);
 
     // weights divided by it: leverage stays what it is, and no factor is too large or too small for half precision
     mean = ggml_clamp(ctx, mean, 1e-30f, INFINITY);
     w    = ggml_reshape_3d(ctx, ggml_div(ctx, ggml_reshape_4d(ctx, w, n, 1, r, g), mean), n, 1, sc.n_head);
 
-    ggml_tensor * a_inv = capkv_build_inverse(ctx, capkv_get_kernels(false).gram(ctx, x, w, 0), sc.eye(d), lambda); // [d, d, n_head]
+    ggml_tensor * a_inv = capkv_build_inverse(ctx, capkv_build_gram(sc, sc.v, w, 0), sc.eye(d), lambda); // [d, d, n_head]
 
-    // to round x to few bits is to score a vector near x, but A^-1 has large and small eigenvalues: it needs more bits
-    ggml_tensor * y = capkv_build_mul_mat(ctx, ggml_reshape_3d(ctx, capkv_build_split(ctx, a_inv), 2*d, d*r, g), ggml_concat(ctx, x, x, 0));
+    // to round v to few bits is to score a vector near v, but A^-1 has large and small eigenvalues: it needs more bits
+    a_inv = ggml_reshape_3d(ctx, capkv_build_split(ctx, a_inv), 2*d, d*r, g);
 
-    y = ggml_mul(ctx, ggml_reshape_4d(ctx, y, d, r, n, g), ggml_reshape_4d(ctx, x, d, 1, n, g));
+    ggml_tensor * s = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) {
+        ggml_tensor * v = sc.v(i0, n);
 
-    return ggml_mul(ctx, capkv_build_entries_first(ctx, ggml_sum_rows(ctx, y)), w);
+        ggml_tensor * y = capkv_build_mul_mat(ctx, a_inv, ggml_concat(ctx, v, v, 0));
+        y = ggml_mul(ctx, ggml_reshape_4d(ctx, y, d, r, n, g), ggml_reshape_4d(ctx, v, d, 1, n, g));
+
+        return capkv_build_entries_first(ctx, ggml_sum_rows(ctx, y));
+    });
+
+    return ggml_mul(ctx, s, w);
 }
 
-ggml_tensor * capkv_build_leverage(const capkv_score_ctx & sc, ggml_tensor * x, ggml_tensor * w, float lambda) {
-    return sc.on_host ? capkv_build_leverage(sc, x, { w }, capkv_build_ridge(sc, { 0.0f, lambda })) : capkv_build_leverage_products(sc, x, w, lambda);
+ggml_tensor * capkv_build_value_leverage(const capkv_score_ctx & sc, ggml_tensor * w, float lambda) {
+    if (!sc.on_host) {
+        return capkv_build_value_leverage_products(sc, w, lambda);
+    }
+    return capkv_build_leverage_factor(sc, sc.v, capkv_build_gram(sc, sc.v, w, 0), w, capkv_build_ridge(sc, { 0.0f, lambda }));
 }

@@ -112,6 +112,9 @@ struct capkv_head {
     int64_t i; // in the layer
 };
 
+// builds a tensor of the entries [i0, i0 + n)
+using capkv_entries = std::function<ggml_tensor *(int64_t i0, int64_t n)>;
+
 // all that a policy can look at: some KV heads, for one sequence. They are of one layer, or of several that are alike
 struct capkv_score_ctx {
     ggml_context       * ctx;
@@ -128,8 +131,11 @@ struct capkv_score_ctx {
 
     bool on_host = false; // the graph runs on the CPU: the fused kernels of kernels/cpu.cpp are used
 
-    ggml_tensor * k = nullptr; // F32 [d_k, n, n_head_kv] after RoPE
-    ggml_tensor * v = nullptr; // F32 [d_v, n, n_head_kv]
+    // K and V of the entries [i0, i0 + n): F32 [d_k, n, n_head_kv] after RoPE, and F32 [d_v, n, n_head_kv]
+    capkv_entries k;
+    capkv_entries v;
+
+    int64_t n_tile = 0; // a graph takes so many entries at once, at least 1: see capkv_build_tiles() and capkv_build_tile_sum()
 
     // positions of the entries: [n, n_head_kv], ascending in each head
     std::function<std::vector<int32_t>()> positions;

@@ -31,6 +31,7 @@ def score(
     n_evictions=0,
     il=0,
     graph_only=False,
+    n_tile=0,
     n_head=None,
 ):
     """Scores [n_head_kv, n]. Raises ValueError with what capkv_last_error() says."""
@@ -58,7 +59,7 @@ def score(
     inp.q_mean, inp.q_cov, inp.q = pointer("q_mean", q_mean), pointer("q_cov", q_cov), pointer("q", q)
     inp.q_pos, inp.n_q = pointer("q_pos", q_pos, "int32"), 0 if q is None else len(q)
     inp.next_pos, inp.rope_type, inp.n_rot, inp.freq_base = next_pos, rope, d_k, base
-    inp.n_evictions, inp.il, inp.graph_only = n_evictions, il, graph_only
+    inp.n_evictions, inp.il, inp.graph_only, inp.n_tile = n_evictions, il, graph_only, n_tile
 
     out = np.empty((n_head_kv, n), np.float32)
     if not lib.capkv_score(device.encode(), params, inp, ffi.cast("float *", out.ctypes.data)):

@@ -138,16 +138,18 @@ static void test_room() {
 
 // 100 tokens; head 0 keeps 30 to 39 in the middle, head 1 35 to 44; the tail begins at 90
 static void evict(table & t) {
-    std::vector<std::vector<int32_t>> keep(1);
-    for (const llama_pos first : { 30, 35 }) {
-        for (llama_pos p = 0; p < 4; ++p)   { keep[0].push_back(p); }
-        for (llama_pos p = 0; p < 10; ++p)  { keep[0].push_back(first + p); }
-        for (llama_pos p = 90; p < 100; ++p) { keep[0].push_back(p); }
+    std::vector<capkv_kept> keep = { { 100, 2 } };
+    for (const int64_t h : { 0, 1 }) {
+        for (llama_pos p = 0; p < 4; ++p)    { keep[0].set(h, { p }); }
+        for (llama_pos p = 0; p < 10; ++p)   { keep[0].set(h, { 30 + 5*(llama_pos) h + p }); }
+        for (llama_pos p = 90; p < 100; ++p) { keep[0].set(h, { p }); }
     }
 
     t.cells = cells_of(100);
+    const auto order = capkv_positions::order(t.cells);
     std::vector<llama_pos> pos;
-    t.positions.set(0, t.positions.compact(t.cells, 0, capkv_positions::order(t.cells), { 4, 10, 10 }, keep, pos));
+    auto next = t.positions.compact(t.cells, 0, order, { 4, 10, 10 }, pos);
+    t.positions.set_compacted(t.cells, 0, order, { 4, 10, 10 }, std::move(next), keep);
     t.cells = cells_of(0);
     for (uint32_t j = 0; j < 24; ++j) {
         add(t.cells, j, pos[j]);

@@ -36,16 +36,17 @@ static std::vector<llama_pos> evict(capkv_positions & table, llama_kv_cells & ce
     const auto order = capkv_positions::order(cells);
     const int32_t n  = order.size();
 
-    std::vector<std::vector<int32_t>> keep(1);
-    for (const auto & entries : mid) {
-        CHECK(entries.size() == p.n_mid);
-        for (uint32_t j = 0; j < p.n_sink; ++j)   { keep[0].push_back(j); }
-        keep[0].insert(keep[0].end(), entries.begin(), entries.end());
-        for (uint32_t j = 0; j < p.n_recent; ++j) { keep[0].push_back(n - p.n_recent + j); }
+    std::vector<capkv_kept> keep = { { n, (int64_t) mid.size() } };
+    for (size_t h = 0; h < mid.size(); ++h) {
+        CHECK(mid[h].size() == p.n_mid);
+        for (uint32_t j = 0; j < p.n_sink; ++j)   { keep[0].set(h, { (int32_t) j }); }
+        keep[0].set(h, mid[h]);
+        for (uint32_t j = 0; j < p.n_recent; ++j) { keep[0].set(h, { (int32_t) (n - p.n_recent + j) }); }
     }
 
     std::vector<llama_pos> pos;
-    table.set(0, table.compact(cells, 0, order, p, keep, pos));
+    auto next = table.compact(cells, 0, order, p, pos);
+    table.set_compacted(cells, 0, order, p, std::move(next), keep);
 
     cells.reset();
     for (uint32_t j = 0; j < p.n(); ++j) {

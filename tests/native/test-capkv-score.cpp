@@ -65,7 +65,7 @@ static void check_groups() {
     // heads that take so many MiB each, and what all of them share
     auto group = [&](int64_t n_head_kv, size_t mib_head, size_t mib_shared) {
         n_measured = 0;
-        return capkv_n_together(n_head_kv, CAPKV_WORK_MAX, [&](int64_t n_heads) {
+        return capkv_n_together(n_head_kv, capkv_work.host, [&](int64_t n_heads) {
             n_measured++;
             CHECK(n_heads >= 1 && n_heads <= n_head_kv);
             return (n_heads*mib_head + mib_shared) << 20;

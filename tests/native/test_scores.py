@@ -57,6 +57,7 @@ def test_capkv_equals_its_reference_on_real_keys(layer, graph_only):
 # odd sizes, so that nothing rests on a power of two
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 4), st.integers(1, 3), st.sampled_from([2, 8, 34]), st.sampled_from([1, 8, 30]))
 KINDS = st.sampled_from(["plain", "constant k", "zero v", "huge", "duplicates"])
+TILES = st.sampled_from([0, 9, 32])  # entries that the graph takes at once
 
 
 def make(shape, kind, seed):
@@ -79,12 +80,13 @@ def make(shape, kind, seed):
 
 @pytest.mark.parametrize("device", devices())
 @settings(max_examples=150, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans())
-def test_capkv_ref_equals_its_reference(device, shape, kind, rope, next_pos, seed, graph_only):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), TILES)
+def test_capkv_ref_equals_its_reference(device, shape, kind, rope, next_pos, seed, graph_only, n_tile):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
     want = reference.capkv_ref(k, v, q[0], next_pos, base, neox=rope == NEOX)
-    got = score("capkv-ref", k, v, q_mean=q[0], next_pos=next_pos, base=base, rope=rope, device=device, graph_only=graph_only)
+    args = dict(next_pos=next_pos, base=base, rope=rope, device=device, graph_only=graph_only, n_tile=n_tile)
+    got = score("capkv-ref", k, v, q_mean=q[0], **args)
     assert np.isfinite(got).all()
     # without the kernels of the CPU the sum that stands under the ridge of 1 is an f32: at 1e6 its rounding is a tenth of it
     tolerance = 2e-2 if kind == "huge" and (graph_only or device != "CPU") else 1e-4
@@ -94,13 +96,13 @@ def test_capkv_ref_equals_its_reference(device, shape, kind, rope, next_pos, see
 
 @pytest.mark.parametrize("device", devices())
 @settings(max_examples=150, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), st.booleans())
-def test_capkv_equals_its_reference(device, shape, kind, rope, next_pos, seed, with_q, graph_only):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), st.booleans(), TILES)
+def test_capkv_equals_its_reference(device, shape, kind, rope, next_pos, seed, with_q, graph_only, n_tile):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
     next_pos %= 200 if kind == "huge" else 5001  # an angle in f32 is exact to 1e-7 of the position, which huge logits blow up
     want = reference.capkv(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)
-    args = dict(next_pos=next_pos, base=base, rope=rope, device=device, graph_only=graph_only)
+    args = dict(next_pos=next_pos, base=base, rope=rope, device=device, graph_only=graph_only, n_tile=n_tile)
     got = score("capkv", k, v, q=q if with_q else None, **args)
     assert np.isfinite(got).all()
     spread = [np.array(t).std(1) for t in reference.capkv_terms(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)]

@@ -46,7 +46,7 @@ static inline void tiny_set_tensor(ggml_tensor * t, void * ud) {
 
 // arch: "llama", or "gemma3" with a sliding window of 32 in 5 of its 6 layers
 static inline llama_model_ptr tiny_model(
-        const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0, uint32_t n_embd_head = 16) {
+        const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0, uint32_t n_embd_head = 16, uint32_t n_head = 4) {
     std::unique_ptr<gguf_context, void (*)(gguf_context *)> meta(gguf_init_empty(), gguf_free);
 
     auto set_u32 = [&](const char * key, uint32_t val) { gguf_set_val_u32(meta.get(), (arch + "." + key).c_str(), val); };
@@ -58,7 +58,7 @@ static inline llama_model_ptr tiny_model(
     set_u32("embedding_length", 64);
     set_u32("block_count", arch == "gemma3" ? 6 : 2);
     set_u32("feed_forward_length", 96);
-    set_u32("attention.head_count", 4);
+    set_u32("attention.head_count", n_head);
     set_u32("attention.head_count_kv", 2);
     set_u32("attention.key_length", n_embd_head);
     set_u32("attention.value_length", n_embd_head);
