@@ -100,12 +100,12 @@ static void capkv_build_cov(const llm_graph_context & g, ggml_tensor * q, int64_
 
     for (int64_t s = 0; s < sel->ne[1]; ++s) {
         ggml_tensor * sel_s = ggml_view_1d(ctx, sel, sel->ne[0], s*sel->nb[1]);
-        ggml_tensor * cov_s = ggml_view_1d(ctx, cov, cov->ne[0], s*cov->nb[1]);
+        ggml_tensor * cov_s = ggml_view_2d(ctx, cov, d*d, qt->ne[2], d*d*sizeof(float), s*cov->nb[1]); // a row is added by one thread or group of them
 
         ggml_tensor * cur = ggml_mul_mat(ctx, qt, ggml_mul(ctx, qt, sel_s)); // [d, d, n_head]
         ggml_prec_set_acc(cur, GGML_PREC_F32);
 
-        cur = ggml_add(ctx, cov_s, ggml_reshape_1d(ctx, cur, ggml_nelements(cur)));
+        cur = ggml_add(ctx, cov_s, ggml_reshape_2d(ctx, cur, d*d, qt->ne[2]));
         ggml_build_forward_expand(g.gf, ggml_cpy(ctx, cur, cov_s));
     }
 }
