@@ -39,4 +39,7 @@ if(CAPKV_TESTS)
         set_tests_properties(${name} PROPERTIES LABELS capkv)
         add_dependencies(capkv-tests ${name})
     endforeach()
+
+    include(cmake/backend_rules.cmake)
+    target_link_libraries(test-capkv-backends PRIVATE capkv-backend-rules)
 endif()

@@ -17,6 +17,12 @@ struct tiny_device {
     // true for an operation that the device does not have
     std::function<bool(const ggml_tensor * op)> refuses = [](const ggml_tensor *) { return false; };
 
+    // called with each graph that the device is given
+    std::function<void(ggml_cgraph * gf)> looks_at = [](ggml_cgraph *) {};
+
+    // false: its graphs are only looked at; its memory stays as it is, and open. Set before the first use
+    bool computes = true;
+
     bool has_ours = false; // it says that it has the functions of this process as operations, as the RPC backend does
 
     int n_graphs = 0; // computed
@@ -31,8 +37,8 @@ static tiny_device g_tiny_device;
 
 // while one lives, the pages of the device are open
 struct tiny_device_open {
-    tiny_device_open()  { if (g_tiny_device.n_open++ == 0) { protect(PROT_READ | PROT_WRITE); } }
-    ~tiny_device_open() { if (--g_tiny_device.n_open == 0) { protect(PROT_NONE); } }
+    tiny_device_open()  { if (g_tiny_device.computes && g_tiny_device.n_open++ == 0) { protect(PROT_READ | PROT_WRITE); } }
+    ~tiny_device_open() { if (g_tiny_device.computes && --g_tiny_device.n_open == 0) { protect(PROT_NONE); } }
 
     static void protect(int mode) {
         for (const auto & p : g_tiny_device.pages) {
@@ -46,7 +52,7 @@ static inline ggml_backend_dev_t         tiny_device_dev();
 
 static inline ggml_backend_buffer_t tiny_device_alloc(ggml_backend_buffer_type_t buft, size_t size) {
     const size_t n = GGML_PAD(size + 1, (size_t) sysconf(_SC_PAGESIZE));
-    void * base = mmap(nullptr, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void * base = mmap(nullptr, n, g_tiny_device.computes ? PROT_NONE : PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(base != MAP_FAILED);
     g_tiny_device.pages.push_back({ base, n });
 
@@ -114,6 +120,10 @@ static inline ggml_status tiny_device_compute(ggml_backend_t, ggml_cgraph * gf) 
         }
     }
     g_tiny_device.n_graphs++;
+    g_tiny_device.looks_at(gf);
+    if (!g_tiny_device.computes) {
+        return GGML_STATUS_SUCCESS;
+    }
     tiny_device_open open;
     return ggml_backend_graph_compute(g_tiny_device.cpu, gf);
 }
