@@ -34,14 +34,6 @@ if(NOT CAPKV_UPSTREAM)
     file(GLOB native_sources CONFIGURE_DEPENDS
         ${CMAKE_SOURCE_DIR}/native/*.cpp ${CMAKE_SOURCE_DIR}/native/policies/*.cpp ${CMAKE_SOURCE_DIR}/native/kernels/*.cpp)
     target_sources(llama PRIVATE ${native_sources})
-    # the fused kernels are compiled for the same processor as ggml's own
-    if (TARGET ggml-cpu)
-        get_target_property(cpu_options ggml-cpu COMPILE_OPTIONS)
-        if (cpu_options)
-            set_source_files_properties(${CMAKE_SOURCE_DIR}/native/kernels/cpu.cpp ${CMAKE_SOURCE_DIR}/native/kernels/cholesky.cpp
-                TARGET_DIRECTORY llama PROPERTIES COMPILE_OPTIONS "${cpu_options}")
-        endif()
-    endif()
     target_include_directories(llama
         PRIVATE ${CMAKE_SOURCE_DIR}/native
         PUBLIC  ${CMAKE_SOURCE_DIR}/native/include)

@@ -3,6 +3,8 @@
 #include "capkv-graph.h"
 #include "policies/pieces.h"
 
+#include "kernels/cpu-target.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -218,6 +220,39 @@ size_t capkv_n_devices(void) {
 
 const char * capkv_get_device(size_t i) {
     return i < capkv_n_devices() ? ggml_backend_dev_name(ggml_backend_dev_get(i)) : nullptr;
+}
+
+size_t capkv_n_cpu_targets(void) {
+    size_t n = 0;
+    while (capkv_cpu_target_at(n)) {
+        n++;
+    }
+    return n;
+}
+
+const char * capkv_get_cpu_target(size_t i) {
+    const auto * target = capkv_cpu_target_at(i);
+
+    return target ? target->name : nullptr;
+}
+
+bool capkv_set_cpu_target(const char * name) {
+    return capkv_guard(false, [&] {
+        if (!name) {
+            capkv_cpu_target_set(nullptr);
+            return true;
+        }
+
+        std::string names;
+        for (size_t i = 0; const auto * target = capkv_cpu_target_at(i); ++i) {
+            if (strcmp(target->name, name) == 0) {
+                capkv_cpu_target_set(target);
+                return true;
+            }
+            names += (i ? ", " : "") + std::string(target->name);
+        }
+        throw capkv_error("capkv_set_cpu_target: name = " + std::string(name) + ": allowed is one of " + names);
+    });
 }
 
 bool capkv_score(const char * device, const capkv_params * params, const capkv_score_input * input, float * scores) {

@@ -255,6 +255,13 @@ int32_t capkv_get_pins(const struct llama_context * ctx, int32_t seq_id, int32_t
 size_t       capkv_n_devices(void);
 const char * capkv_get_device(size_t i);
 
+// sets of vector instructions that this processor has and the kernels for the CPU are compiled for, the best one first
+size_t       capkv_n_cpu_targets(void);
+const char * capkv_get_cpu_target(size_t i);
+
+// let the kernels for one of them run in this process; NULL: the first. For tests, while nothing is computed
+bool capkv_set_cpu_target(const char * name);
+
 // run the graph of params->policy on a ggml device ("CPU", "CUDA0", ...); scores: [n_head_kv, n]
 bool capkv_score(const char * device, const struct capkv_params * params, const struct capkv_score_input * input, float * scores);
 

@@ -1,5 +1,7 @@
 #include "cholesky.h"
 
+#include "cpu-target.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -37,49 +39,13 @@ void capkv_cholesky::factorize(int64_t d_m, const T * m, double r) {
     d = d_m;
 
     u.assign(m, m + d*d);
-    for (int64_t i = 0; i < d; ++i) {
-        u[i*d + i] += r;
-    }
     inv_diag.resize(d);
 
-    for (int64_t k = 0; k < d; ++k) {
-        double * uk = u.data() + k*d;
-
-        // where m lacks full rank, its rounding to f32 can leave a pivot below the ridge, even below zero; the rest of the row
-        // is rounding then
-        if (!(uk[k] > 0.5*r)) {
-            std::fill(uk + k, uk + d, 0.0);
-            uk[k] = r;
-        }
-
-        const double inv = 1.0/std::sqrt(uk[k]);
-
-        for (int64_t j = k; j < d; ++j) {
-            uk[j] *= inv;
-        }
-        inv_diag[k] = 1.0/uk[k];
-
-        for (int64_t i = k + 1; i < d; ++i) {
-            const double f = uk[i];
-            double * ui = u.data() + i*d;
-            for (int64_t j = i; j < d; ++j) {
-                ui[j] -= f*uk[j];
-            }
-        }
-    }
+    capkv_cpu_target_current().factorize(d, r, u.data(), inv_diag.data());
 }
 
 void capkv_cholesky::solve(double * y, int64_t k0) const {
-    for (int64_t k = k0; k < d; ++k) {
-        const double * uk = u.data() + k*d;
-
-        const double f = y[k]*inv_diag[k];
-
-        y[k] = f;
-        for (int64_t j = k + 1; j < d; ++j) {
-            y[j] -= f*uk[j];
-        }
-    }
+    capkv_cpu_target_current().solve(d, u.data(), inv_diag.data(), k0, y);
 }
 
 // call f(i, m, out) for each head i that is this thread's: its matrix and its part of the result
@@ -165,15 +131,7 @@ static void capkv_leverage_f64(
         int64_t d, int64_t n, int64_t i0, const float * x, const float * w, double eps, const capkv_ridge & ridge, float * out, capkv_cholesky & factor) {
     std::vector<double> m(d*d, 0.0);
 
-    for (int64_t i = i0; i < n; ++i) {
-        const float * xi = x + i*d;
-        for (int64_t a = 0; a < d; ++a) {
-            const double f = (w[i] + eps)*xi[a];
-            for (int64_t b = a; b < d; ++b) {
-                m[a*d + b] += f*xi[b];
-            }
-        }
-    }
+    capkv_cpu_target_current().gram_f64(x + i0*d, w + i0, d, n - i0, eps, m.data());
 
     factor.factorize(d, m.data(), capkv_ridge_of(d, m.data(), ridge));
 

@@ -56,7 +56,7 @@ MAY_INCLUDE = {
     "state": {"evict", "memory", "observe", "pins", "positions"},
     "cache": {"evict", "observe", "params", "pins", "policies", "positions", "state"},
     "hooks": {"cache", "cast", "cells", "memory", "options"},
-    "api": {"cache", "evict", "memory"},
+    "api": {"cache", "evict", "kernels", "memory"},
 }
 
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room

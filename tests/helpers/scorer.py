@@ -13,6 +13,24 @@ def devices() -> list:
     return [ffi.string(lib.capkv_get_device(i)).decode() for i in range(lib.capkv_n_devices())]
 
 
+def cpu_targets() -> list:
+    """Names of the sets of vector instructions that this processor has and the kernels are compiled for, the best first."""
+    ffi, lib = _lib.load()
+    return [ffi.string(lib.capkv_get_cpu_target(i)).decode() for i in range(lib.capkv_n_cpu_targets())]
+
+
+def cpu_paths() -> list:
+    """The ways to compute scores on the CPU, as keywords of score(): the kernels for each target, and the graph of other devices."""
+    return [dict(target=name) for name in cpu_targets()] + [dict(graph_only=True)]
+
+
+def set_cpu_target(name) -> None:
+    """Let the kernels for a target run in this process; None: the best. Raises ValueError with what capkv_last_error() says."""
+    ffi, lib = _lib.load()
+    if not lib.capkv_set_cpu_target(ffi.NULL if name is None else name.encode()):
+        raise ValueError(_lib.last_error())
+
+
 def score(
     policy,
     k,
@@ -32,6 +50,7 @@ def score(
     il=0,
     graph_only=False,
     n_tile=0,
+    target=None,
     n_head=None,
 ):
     """Scores [n_head_kv, n]. Raises ValueError with what capkv_last_error() says."""
@@ -62,6 +81,10 @@ def score(
     inp.n_evictions, inp.il, inp.graph_only, inp.n_tile = n_evictions, il, graph_only, n_tile
 
     out = np.empty((n_head_kv, n), np.float32)
-    if not lib.capkv_score(device.encode(), params, inp, ffi.cast("float *", out.ctypes.data)):
-        raise ValueError(_lib.last_error())
+    set_cpu_target(target)
+    try:
+        if not lib.capkv_score(device.encode(), params, inp, ffi.cast("float *", out.ctypes.data)):
+            raise ValueError(_lib.last_error())
+    finally:
+        set_cpu_target(None)
     return out

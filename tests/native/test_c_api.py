@@ -85,8 +85,10 @@ failed(lib.capkv_params_check(default(budget_bytes=10**16)), False, "kv_budget =
 
 for i in (2**31, 2**64 - 1):
     assert lib.capkv_get_option(i) == NULL and lib.capkv_get_policy(i) == NULL
-    assert lib.capkv_get_arch(i) == NULL and lib.capkv_get_device(i) == NULL
-assert min(lib.capkv_n_options(), lib.capkv_n_policies(), lib.capkv_n_archs(), lib.capkv_n_devices()) > 0
+    assert lib.capkv_get_arch(i) == NULL and lib.capkv_get_device(i) == NULL and lib.capkv_get_cpu_target(i) == NULL
+assert min(lib.capkv_n_options(), lib.capkv_n_policies(), lib.capkv_n_archs(), lib.capkv_n_devices(), lib.capkv_n_cpu_targets()) > 0
+failed(lib.capkv_set_cpu_target(b"mmx"), False, "name = mmx: allowed is one of ")
+assert lib.capkv_set_cpu_target(lib.capkv_get_cpu_target(0)) and lib.capkv_set_cpu_target(NULL)
 assert ffi.string(lib.capkv_get_arch(0)) == b"llama"
 lib.capkv_set_next_params(NULL)
 

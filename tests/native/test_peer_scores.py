@@ -1,11 +1,11 @@
-"""Native scorers of the other papers' policies against their float64 references, on the CPU's kernels and on the plain graph."""
+"""Native scorers of the other papers' policies against their float64 references, by the CPU's kernels for each target and by the graph."""
 
 import numpy as np
 import pytest
 import reference_peers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scorer import NEOX, NO_ROPE, NORM, devices, score
+from scorer import NEOX, NO_ROPE, NORM, cpu_paths, devices, score
 
 POLICIES = ("expected", "snapkv", "h2o", "tova", "keydiff", "knorm", "leverage")
 
@@ -13,6 +13,7 @@ N, GROUP, N_HEAD_KV = st.integers(1, 70), st.sampled_from([1, 2, 5]), st.integer
 SHAPES = st.tuples(N, GROUP, N_HEAD_KV, st.sampled_from([2, 8, 34]), st.sampled_from([1, 8, 30]))
 KINDS = st.sampled_from(["plain", "constant k", "zero v", "huge", "duplicates"])
 TILES = st.sampled_from([0, 9, 32])  # entries that the graph takes at once
+PATHS = st.sampled_from(cpu_paths())
 
 
 def make(shape, kind, n_q, seed):
@@ -40,13 +41,13 @@ def make(shape, kind, n_q, seed):
 @pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=60, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.sampled_from([0, 1, 2, 33]), st.integers(0, 2**32), st.booleans(), TILES)
-def test_a_policy_equals_its_reference(policy, device, shape, kind, rope, n_q, seed, graph_only, n_tile):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.sampled_from([0, 1, 2, 33]), st.integers(0, 2**32), PATHS, TILES)
+def test_a_policy_equals_its_reference(policy, device, shape, kind, rope, n_q, seed, path, n_tile):
     args = make(shape, kind, n_q if policy != "tova" else min(n_q, 1), seed) | dict(base=0.0 if rope == NO_ROPE else 10000.0)
     if n_q == 0:
         args |= dict(q=None, q_pos=None, q_mean=None, q_cov=None)
     group = shape[1]
-    got = score(policy, rope=rope, device=device, graph_only=graph_only, n_tile=n_tile, n_head=shape[2] * group, **args)
+    got = score(policy, rope=rope, device=device, n_tile=n_tile, **path, n_head=shape[2] * group, **args)
     want = getattr(reference_peers, policy)(neox=rope == NEOX, **args)
     assert np.isfinite(got).all()
     assert np.abs(got - want).max() <= 1e-4 * max(np.abs(want).max(), 1e-6)

@@ -8,7 +8,7 @@ import reference
 import reference_peers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scorer import NEOX, NO_ROPE, NORM, devices, score
+from scorer import NEOX, NO_ROPE, NORM, cpu_paths, cpu_targets, devices, score
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "data" / "smollm2_a_scores.npz")
 LAYERS = (0, 7, 15, 22, 29)
@@ -18,17 +18,17 @@ def golden_args(layer):
     return GOLDEN[f"l{layer}_k"], GOLDEN[f"l{layer}_v"], GOLDEN[f"l{layer}_q_mean"]
 
 
-# the CPU's fused kernels, and the graph that runs on other devices
-PATHS = pytest.mark.parametrize("graph_only", [False, True])
+PATHS = cpu_paths()
+each_path = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.get("target", "graph"))
 
 
-@PATHS
+@each_path
 @pytest.mark.parametrize("layer", LAYERS)
-def test_capkv_ref_equals_the_authors_code(layer, graph_only):
+def test_capkv_ref_equals_the_authors_code(layer, path):
     k, v, q_mean = golden_args(layer)
     n_sink = int(GOLDEN["n_sink"])
     rope = dict(next_pos=int(GOLDEN["next_pos"]), base=float(GOLDEN["rope_theta"]), rope=NEOX)
-    got = score("capkv-ref", k, v, q_mean=q_mean, graph_only=graph_only, **rope)
+    got = score("capkv-ref", k, v, q_mean=q_mean, **path, **rope)
     want = GOLDEN[f"l{layer}_score"]
     error = np.abs(got - want)[:, n_sink:].max() / np.abs(want[:, n_sink:]).max()
     assert error <= 1e-4
@@ -43,17 +43,18 @@ def test_reference_equals_the_authors_code(layer):
     assert np.abs(got - want)[:, n_sink:].max() / np.abs(want[:, n_sink:]).max() <= 1e-4
 
 
-@PATHS
+@each_path
 @pytest.mark.parametrize("layer", LAYERS)
-def test_capkv_equals_its_reference_on_real_keys(layer, graph_only):
+def test_capkv_equals_its_reference_on_real_keys(layer, path):
     k, v, q_mean = golden_args(layer)
     q_res = q_mean[None] + np.random.default_rng(layer).normal(size=(64, *q_mean.shape)).astype(np.float32)
     args = dict(next_pos=512, base=float(GOLDEN["rope_theta"]))
     want = reference.capkv(k, v, q_res, neox=True, **args)
-    got = score("capkv", k, v, q=q_res, rope=NEOX, graph_only=graph_only, **args)
+    got = score("capkv", k, v, q=q_res, rope=NEOX, **path, **args)
     assert np.abs(got - want).max() / np.abs(want).max() <= 1e-4
 
 
+ANY_PATH = st.sampled_from(PATHS)
 # odd sizes, so that nothing rests on a power of two
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 4), st.integers(1, 3), st.sampled_from([2, 8, 34]), st.sampled_from([1, 8, 30]))
 KINDS = st.sampled_from(["plain", "constant k", "zero v", "huge", "duplicates"])
@@ -80,29 +81,28 @@ def make(shape, kind, seed):
 
 @pytest.mark.parametrize("device", devices())
 @settings(max_examples=150, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), TILES)
-def test_capkv_ref_equals_its_reference(device, shape, kind, rope, next_pos, seed, graph_only, n_tile):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), ANY_PATH, TILES)
+def test_capkv_ref_equals_its_reference(device, shape, kind, rope, next_pos, seed, path, n_tile):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
     want = reference.capkv_ref(k, v, q[0], next_pos, base, neox=rope == NEOX)
-    args = dict(next_pos=next_pos, base=base, rope=rope, device=device, graph_only=graph_only, n_tile=n_tile)
-    got = score("capkv-ref", k, v, q_mean=q[0], **args)
+    got = score("capkv-ref", k, v, q_mean=q[0], next_pos=next_pos, base=base, rope=rope, device=device, n_tile=n_tile, **path)
     assert np.isfinite(got).all()
     # without the kernels of the CPU the sum that stands under the ridge of 1 is an f32: at 1e6 its rounding is a tenth of it
-    tolerance = 2e-2 if kind == "huge" and (graph_only or device != "CPU") else 1e-4
+    tolerance = 2e-2 if kind == "huge" and ("graph_only" in path or device != "CPU") else 1e-4
     ranked = slice(min(4, len(k[0]) - 1), None)  # the sinks are not in the sum, and nothing is done with their scores
     assert np.abs(got - want)[:, ranked].max() <= tolerance * max(np.abs(want[:, ranked]).max(), 1e-6)
 
 
 @pytest.mark.parametrize("device", devices())
 @settings(max_examples=150, deadline=None)
-@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), st.booleans(), TILES)
-def test_capkv_equals_its_reference(device, shape, kind, rope, next_pos, seed, with_q, graph_only, n_tile):
+@given(SHAPES, KINDS, st.sampled_from([NORM, NEOX, NO_ROPE]), st.integers(0, 5000), st.integers(0, 2**32), st.booleans(), ANY_PATH, TILES)
+def test_capkv_equals_its_reference(device, shape, kind, rope, next_pos, seed, with_q, path, n_tile):
     k, v, q = make(shape, kind, seed)
     base = 0.0 if rope == NO_ROPE else 10000.0
     next_pos %= 200 if kind == "huge" else 5001  # an angle in f32 is exact to 1e-7 of the position, which huge logits blow up
     want = reference.capkv(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)
-    args = dict(next_pos=next_pos, base=base, rope=rope, device=device, graph_only=graph_only, n_tile=n_tile)
+    args = dict(next_pos=next_pos, base=base, rope=rope, device=device, n_tile=n_tile, **path)
     got = score("capkv", k, v, q=q if with_q else None, **args)
     assert np.isfinite(got).all()
     spread = [np.array(t).std(1) for t in reference.capkv_terms(k, v, q if with_q else None, next_pos, base, neox=rope == NEOX)]
@@ -139,9 +139,21 @@ def test_groups_of_heads_are_scored_alike():
         np.testing.assert_allclose(both[g], one[0], atol=2e-3)
 
 
+@pytest.mark.skipif(len(cpu_targets()) < 2, reason="the kernels for the CPU are compiled for one target")
+def test_the_target_that_is_asked_for_is_used():
+    """Targets add in other orders, so their last bits differ."""
+    rng = np.random.default_rng(0)
+    k, v = rng.normal(size=(2, 2, 200, 64)).astype(np.float32)
+    q = rng.normal(size=(64, 4, 64)).astype(np.float32)
+    best, other = (score("capkv", k, v, q=q, target=name) for name in (None, cpu_targets()[1]))
+    np.testing.assert_array_equal(best, score("capkv", k, v, q=q, target=cpu_targets()[0]))
+    assert 0 < np.abs(best - other).max() < 1e-3
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
+        (dict(target="mmx"), "name = mmx: allowed is one of " + ", ".join(cpu_targets())),
         (dict(device="GPU9"), "device = GPU9: allowed is one of CPU"),
         (dict(policy="nope"), "kv_policy = nope: allowed is one of capkv, capkv-ref, expected, "),
         (dict(options={"tau": -1}), "kv_tau = -1: allowed is 0 to 100"),
