@@ -18,8 +18,8 @@ struct capkv_cholesky {
     template <typename T>
     void factorize(int64_t d, const T * m, double r);
 
-    // y = L^-1 y in place; the first k0 elements of y are zero
-    void solve(double * y, int64_t k0) const;
+    // y = L^-1 y in place
+    void solve(double * y) const;
 };
 
 // the last term only matters when the others are zero: no values, or no weight
@@ -44,8 +44,8 @@ void capkv_cholesky::factorize(int64_t d_m, const T * m, double r) {
     capkv_cpu_target_current().factorize(d, r, u.data(), inv_diag.data());
 }
 
-void capkv_cholesky::solve(double * y, int64_t k0) const {
-    capkv_cpu_target_current().solve(d, u.data(), inv_diag.data(), k0, y);
+void capkv_cholesky::solve(double * y) const {
+    capkv_cpu_target_current().solve(d, u.data(), inv_diag.data(), y);
 }
 
 // call f(i, m, out) for each head i that is this thread's: its matrix and its part of the result
@@ -76,22 +76,15 @@ static void capkv_check_args(const ggml_tensor * m, const ggml_tensor * ridge) {
 static void capkv_cholesky_inv_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     const int64_t d = dst->ne[0];
 
+    const auto & cpu = capkv_cpu_target_current();
+
     capkv_cholesky factor;
-    std::vector<double> y(d);
+    std::vector<double> buf(d*cpu.n_block);
 
     capkv_each_head(dst, ith, nth, [&](int64_t i, const float * m, float * out) {
         factor.factorize(d, m, capkv_ridge_of(d, m, capkv_get_ridge(dst->src[1], i)));
 
-        // column c of L^-1 is L^-1 times the c-th unit vector
-        for (int64_t c = 0; c < d; ++c) {
-            std::fill(y.begin(), y.end(), 0.0);
-            y[c] = 1.0;
-            factor.solve(y.data(), c);
-
-            for (int64_t k = 0; k < d; ++k) {
-                out[k*d + c] = (float) y[k];
-            }
-        }
+        cpu.invert(d, factor.u.data(), factor.inv_diag.data(), buf.data(), out);
     });
 }
 
@@ -139,7 +132,7 @@ static void capkv_leverage_f64(
 
     for (int64_t i = 0; i < n; ++i) {
         std::copy(x + i*d, x + (i + 1)*d, y.begin());
-        factor.solve(y.data(), 0);
+        factor.solve(y.data());
 
         double sum = 0.0;
         for (int64_t k = 0; k < d; ++k) {

@@ -59,8 +59,31 @@ static inline int64_t capkv_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static void capkv_load_tile(const float * x, int64_t d, int64_t n, int64_t i0, float * tile) {
     const int64_t nb = capkv_min(CAPKV_BLOCK, n - i0);
 
+    int64_t k0 = 0; // the elements before it are done
+
+#if defined(__GNUC__)
+    // four elements of four entries at a time
+    typedef float vec4     __attribute__ ((vector_size (4*sizeof(float))));
+    typedef float vec4_mem __attribute__ ((vector_size (4*sizeof(float)), aligned(sizeof(float)), may_alias));
+
+    for (; nb == CAPKV_BLOCK && k0 + 4 <= d; k0 += 4) {
+        for (int64_t l = 0; l < CAPKV_BLOCK; l += 4) {
+            const float * p = x + (i0 + l)*d + k0;
+
+            const vec4 a = *(const vec4_mem *) p;
+            const vec4 b = *(const vec4_mem *) (p + d);
+            const vec4 c = *(const vec4_mem *) (p + 2*d);
+            const vec4 e = *(const vec4_mem *) (p + 3*d);
+
+            for (int64_t k = 0; k < 4; ++k) {
+                *(vec4_mem *) (tile + (k0 + k)*CAPKV_BLOCK + l) = vec4 { a[k], b[k], c[k], e[k] };
+            }
+        }
+    }
+#endif
+
     for (int64_t l = 0; l < CAPKV_BLOCK; ++l) {
-        for (int64_t k = 0; k < d; ++k) {
+        for (int64_t k = k0; k < d; ++k) {
             tile[k*CAPKV_BLOCK + l] = l < nb ? x[(i0 + l)*d + k] : 0.0f;
         }
     }
@@ -317,68 +340,8 @@ static void capkv_gram(const float * x, int64_t ld, const float * w, int64_t d, 
     }
 }
 
-//
-// in double
-//
-
-static void capkv_factorize(int64_t d, double r, double * u, double * inv_diag) {
-    for (int64_t k = 0; k < d; ++k) {
-        u[k*d + k] += r;
-    }
-
-    for (int64_t k = 0; k < d; ++k) {
-        double * uk = u + k*d;
-
-        // where m lacks full rank, its rounding to f32 can leave a pivot below the ridge, even below zero; the rest of the row
-        // is rounding then
-        if (!(uk[k] > 0.5*r)) {
-            for (int64_t j = k + 1; j < d; ++j) {
-                uk[j] = 0.0;
-            }
-            uk[k] = r;
-        }
-
-        const double inv = 1.0/sqrt(uk[k]);
-
-        for (int64_t j = k; j < d; ++j) {
-            uk[j] *= inv;
-        }
-        inv_diag[k] = 1.0/uk[k];
-
-        for (int64_t i = k + 1; i < d; ++i) {
-            const double f = uk[i];
-            double * ui = u + i*d;
-            for (int64_t j = i; j < d; ++j) {
-                ui[j] -= f*uk[j];
-            }
-        }
-    }
-}
-
-static void capkv_solve(int64_t d, const double * u, const double * inv_diag, int64_t k0, double * y) {
-    for (int64_t k = k0; k < d; ++k) {
-        const double * uk = u + k*d;
-
-        const double f = y[k]*inv_diag[k];
-
-        y[k] = f;
-        for (int64_t j = k + 1; j < d; ++j) {
-            y[j] -= f*uk[j];
-        }
-    }
-}
-
-static void capkv_gram_f64(const float * x, const float * w, int64_t d, int64_t n, double eps, double * m) {
-    for (int64_t i = 0; i < n; ++i) {
-        const float * xi = x + i*d;
-        for (int64_t a = 0; a < d; ++a) {
-            const double f = (w[i] + eps)*xi[a];
-            for (int64_t b = a; b < d; ++b) {
-                m[a*d + b] += f*xi[b];
-            }
-        }
-    }
-}
+#include "cpu-kernels-rows.h"
+#include "cpu-kernels-f64.h"
 
 CAPKV_TARGET_END
 
@@ -386,7 +349,8 @@ CAPKV_TARGET_END
     const capkv_cpu_target target = {                                         \
         #name, capkv_is_there, /*.fused =*/ regs > 0, lanes*tile, cols,       \
         capkv_load_tile, capkv_mean_softmax, capkv_mean_var, capkv_sqnorm,    \
-        capkv_gram, capkv_factorize, capkv_solve, capkv_gram_f64,             \
+        capkv_gram, capkv_unit_sum, capkv_unit_dot, capkv_dequantize_q8_0,    \
+        capkv_factorize, capkv_solve, capkv_invert, capkv_gram_f64,           \
     };
 CAPKV_TARGET(CAPKV_TARGET_RECORD)
 

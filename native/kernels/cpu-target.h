@@ -3,6 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
+// a sum of partial sums over this many entries rounds less than one long sum
+static constexpr int64_t CAPKV_CPU_PART = 128;
+
+static constexpr int64_t CAPKV_CPU_Q8_0 = 32; // values in a block of ggml's type q8_0, after their scale in F16
+
 // The inner loops of the kernels, compiled for one set of vector instructions. All data is in host memory.
 //
 //   x: the entries of a KV head [d, n]; q: the queries of a query head [d, m]
@@ -37,6 +42,16 @@ struct capkv_cpu_target {
     //   d_pad: d rounded up to n_block; sum has room for a1 - a0 rounded up to n_cols; buf: room for n*n_block values
     void (*gram)(const float * x, int64_t ld, const float * w, int64_t d, int64_t n, int64_t a0, int64_t a1, float * buf, float * sum);
 
+    // sum of the entries, each divided by its norm: out [d]
+    //   buf: room for d values
+    void (*unit_sum)(const float * x, int64_t d, int64_t n, float * buf, float * out);
+
+    // product of y [d] with each entry, divided by the entry's norm: out [n]
+    void (*unit_dot)(const float * x, const float * y, int64_t d, int64_t n, float * out);
+
+    // y [n], of n values in type q8_0
+    void (*dequantize_q8_0)(const void * x, int64_t n, float * y);
+
     //
     // in double
     //
@@ -45,8 +60,12 @@ struct capkv_cpu_target {
     //   inv_diag: [d] 1/u_kk
     void (*factorize)(int64_t d, double r, double * u, double * inv_diag);
 
-    // y = u^-T y, of which the first k0 elements are zero
-    void (*solve)(int64_t d, const double * u, const double * inv_diag, int64_t k0, double * y);
+    // y = u^-T y
+    void (*solve)(int64_t d, const double * u, const double * inv_diag, double * y);
+
+    // u^-T, lower triangular: out [d, d]
+    //   buf: room for n_block*d values
+    void (*invert)(int64_t d, const double * u, const double * inv_diag, double * buf, float * out);
 
     // sum_i (w_i + eps) x_i x_i^T, its upper triangle: added to m [d, d]
     void (*gram_f64)(const float * x, const float * w, int64_t d, int64_t n, double eps, double * m);

@@ -138,12 +138,9 @@ static void capkv_gram_op(ggml_tensor * dst, int ith, int nth, void * userdata) 
     const int64_t d_pad  = capkv_pad(d, cpu.n_block);
     const int64_t ld     = capkv_pad(d, cpu.n_cols);
 
-    // a sum of partial sums over this many entries rounds less than one long sum
-    const int64_t n_part = 128;
-
     std::vector<float> padded;
     std::vector<float> sum(ld*d_pad);
-    std::vector<float> buf(n_part*cpu.n_block);
+    std::vector<float> buf(CAPKV_CPU_PART*cpu.n_block);
 
     int64_t hk_padded = -1;
 
@@ -171,8 +168,8 @@ static void capkv_gram_op(ggml_tensor * dst, int ith, int nth, void * userdata) 
         }
 
         std::fill(sum.begin(), sum.end(), 0.0f);
-        for (int64_t i = first; i < n; i += n_part) {
-            cpu.gram(vh + i*ld, ld, capkv_head(w, h) + i, d, std::min(n_part, n - i), a0, a1, buf.data(), sum.data());
+        for (int64_t i = first; i < n; i += CAPKV_CPU_PART) {
+            cpu.gram(vh + i*ld, ld, capkv_head(w, h) + i, d, std::min(CAPKV_CPU_PART, n - i), a0, a1, buf.data(), sum.data());
         }
 
         float * out = capkv_head(dst, h);
@@ -181,6 +178,30 @@ static void capkv_gram_op(ggml_tensor * dst, int ith, int nth, void * userdata) 
                 out[a*d + b] = out[b*d + a] = sum[(a - a0)*d_pad + b];
             }
         }
+    }
+}
+
+static void capkv_unit_sum_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+    const ggml_tensor * x = dst->src[0];
+
+    std::vector<float> buf(x->ne[0]);
+
+    for (int64_t h = ith; h < x->ne[2]; h += nth) {
+        capkv_cpu_target_current().unit_sum(capkv_head(x, h), x->ne[0], x->ne[1], buf.data(), capkv_head(dst, h));
+    }
+}
+
+static void capkv_unit_dot_op(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+    const ggml_tensor * x = dst->src[0];
+    const ggml_tensor * y = dst->src[1];
+
+    const int64_t d  = x->ne[0];
+    const int64_t n  = x->ne[1];
+    const int64_t i0 = n*ith/nth;
+    const int64_t i1 = n*(ith + 1)/nth;
+
+    for (int64_t h = 0; h < x->ne[2]; ++h) {
+        capkv_cpu_target_current().unit_dot(capkv_head(x, h) + i0*d, capkv_head(y, h), d, i1 - i0, capkv_head(dst, h) + i0);
     }
 }
 
@@ -222,9 +243,19 @@ static ggml_tensor * capkv_sqnorm_cpu(ggml_context * ctx, ggml_tensor * x, ggml_
     return capkv_build_op(ctx, x->ne[1], 1, l_inv->ne[2], { x, l_inv }, capkv_sqnorm_op);
 }
 
+static ggml_tensor * capkv_unit_sum_cpu(ggml_context * ctx, ggml_tensor * x) {
+    return capkv_build_op(ctx, x->ne[0], 1, x->ne[2], { x }, capkv_unit_sum_op);
+}
+
+static ggml_tensor * capkv_unit_dot_cpu(ggml_context * ctx, ggml_tensor * x, ggml_tensor * y) {
+    return capkv_build_op(ctx, x->ne[1], 1, x->ne[2], { x, y }, capkv_unit_dot_op);
+}
+
 extern const capkv_kernels capkv_kernels_cpu = {
     /*.mean_softmax =*/ capkv_mean_softmax_cpu,
     /*.mean_var     =*/ capkv_mean_var_cpu,
     /*.gram         =*/ capkv_gram_cpu,
     /*.sqnorm       =*/ capkv_sqnorm_cpu,
+    /*.unit_sum     =*/ capkv_unit_sum_cpu,
+    /*.unit_dot     =*/ capkv_unit_dot_cpu,
 };

@@ -146,9 +146,21 @@ static ggml_tensor * capkv_sqnorm_graph(ggml_context * ctx, ggml_tensor * x, ggm
     return capkv_build_sum1(ctx, ggml_sqr(ctx, capkv_build_dot(ctx, x, l_inv)));
 }
 
+static ggml_tensor * capkv_unit_sum_graph(ggml_context * ctx, ggml_tensor * x) {
+    x = ggml_cont(ctx, ggml_permute(ctx, ggml_l2_norm(ctx, x, 1e-12f), 1, 0, 2, 3)); // [n, d, n_head_kv]
+
+    return ggml_reshape_3d(ctx, ggml_sum_rows(ctx, x), x->ne[1], 1, x->ne[2]);
+}
+
+static ggml_tensor * capkv_unit_dot_graph(ggml_context * ctx, ggml_tensor * x, ggml_tensor * y) {
+    return capkv_build_dot(ctx, ggml_l2_norm(ctx, x, 1e-12f), y);
+}
+
 extern const capkv_kernels capkv_kernels_graph = {
     /*.mean_softmax =*/ capkv_mean_softmax_graph,
     /*.mean_var     =*/ capkv_mean_var_graph,
     /*.gram         =*/ capkv_gram_graph,
     /*.sqnorm       =*/ capkv_sqnorm_graph,
+    /*.unit_sum     =*/ capkv_unit_sum_graph,
+    /*.unit_dot     =*/ capkv_unit_dot_graph,
 };

@@ -22,6 +22,14 @@ struct capkv_kernels {
     // |L^-1 x_i|^2
     //   l_inv: F32 [d, d, n_head], lower triangular, as of capkv_build_cholesky_inv(); result: F32 [n, 1, n_head]
     ggml_tensor * (*sqnorm)(ggml_context * ctx, ggml_tensor * x, ggml_tensor * l_inv);
+
+    // sum_i x_i/|x_i|
+    //   result: F32 [d, 1, n_head_kv]
+    ggml_tensor * (*unit_sum)(ggml_context * ctx, ggml_tensor * x);
+
+    // y . x_i/|x_i|
+    //   y: F32 [d, 1, n_head_kv]; result: F32 [n, 1, n_head_kv]
+    ggml_tensor * (*unit_dot)(ggml_context * ctx, ggml_tensor * x, ggml_tensor * y);
 };
 
 // graphs of ggml's operators, for every device

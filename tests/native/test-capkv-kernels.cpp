@@ -190,6 +190,61 @@ static void check_gram(const capkv_cpu_target & cpu, const problem & p) {
     check(cpu, "gram", p.d, p.n, p.m, error_of(got, gram_of(p, w, a0, a1)), 1e-5);
 }
 
+static void check_rows(const capkv_cpu_target & cpu, const problem & p) {
+    std::vector<double> sum(p.d, 0.0);
+    std::vector<double> dot(p.n, 0.0);
+    for (int64_t i = 0; i < p.n; ++i) {
+        double sqr = 0.0;
+        for (int64_t k = 0; k < p.d; ++k) {
+            sqr    += pow(p.x[i*p.d + k], 2);
+            dot[i] += (double) p.x[i*p.d + k]*p.q[k];
+        }
+        dot[i] /= sqrt(sqr);
+        for (int64_t k = 0; k < p.d; ++k) {
+            sum[k] += p.x[i*p.d + k]/sqrt(sqr);
+        }
+    }
+
+    std::vector<float> buf(p.d, NAN);
+    std::vector<float> out_sum(p.d, NAN);
+    std::vector<float> out_dot(p.n, NAN);
+    cpu.unit_sum(p.x.data(), p.d, p.n, buf.data(), out_sum.data());
+    cpu.unit_dot(p.x.data(), p.q.data(), p.d, p.n, out_dot.data());
+    check(cpu, "unit_sum", p.d, p.n, p.m, error_of(out_sum, sum, 1.0), 1e-5);
+    check(cpu, "unit_dot", p.d, p.n, p.m, error_of(out_dot, dot, 1.0), 1e-5);
+
+    // a zero has no direction
+    const std::vector<float> zeros(p.d, 0.0f);
+    cpu.unit_sum(zeros.data(), p.d, 1, buf.data(), out_sum.data());
+    cpu.unit_dot(zeros.data(), p.q.data(), p.d, 1, out_dot.data());
+    CHECK(out_sum[0] == 0.0f && out_dot[0] == 0.0f);
+}
+
+// every scale that a block can have, those below the normal numbers of F16 too: all bits as ggml's
+static void check_q8_0(const capkv_cpu_target & cpu) {
+    const auto * traits = ggml_get_type_traits(GGML_TYPE_Q8_0);
+    CHECK(traits->blck_size == CAPKV_CPU_Q8_0 && traits->type_size == sizeof(ggml_fp16_t) + CAPKV_CPU_Q8_0);
+
+    const int64_t n = 0x10000*CAPKV_CPU_Q8_0;
+
+    std::vector<uint8_t> data;
+    for (int i = 0; i < 0x10000; ++i) {
+        data.push_back(i & 0xff);
+        data.push_back(i >> 8);
+        for (int j = 0; j < CAPKV_CPU_Q8_0; ++j) {
+            data.push_back(g_rng());
+        }
+    }
+
+    std::vector<float> expected(n);
+    std::vector<float> got(n);
+    traits->to_float(data.data(), expected.data(), n);
+    cpu.dequantize_q8_0(data.data(), n, got.data());
+    for (int64_t i = 0; i < n; ++i) {
+        CHECK(memcmp(&got[i], &expected[i], sizeof(float)) == 0 || (std::isnan(got[i]) && std::isnan(expected[i])));
+    }
+}
+
 static void check_double(const capkv_cpu_target & cpu, const problem & p) {
     const int64_t d   = p.d;
     const double  r   = 0.3;
@@ -214,12 +269,9 @@ static void check_double(const capkv_cpu_target & cpu, const problem & p) {
     cpu.factorize(d, r, u.data(), inv_diag.data());
 
     // u^T u is m + r, and u^T times the solution is what was given
-    std::vector<double> y(d, 0.0);
-    for (int64_t k = d/2; k < d; ++k) {
-        y[k] = p.q[k];
-    }
-    const auto y0 = y;
-    cpu.solve(d, u.data(), inv_diag.data(), d/2, y.data());
+    const std::vector<double> y0(p.q.begin(), p.q.begin() + d);
+    std::vector<double> y = y0;
+    cpu.solve(d, u.data(), inv_diag.data(), y.data());
 
     double error = 0.0;
     for (int64_t a = 0; a < d; ++a) {
@@ -239,6 +291,22 @@ static void check_double(const capkv_cpu_target & cpu, const problem & p) {
         error = std::max(error, std::fabs(inv_diag[a]*u[a*d + a] - 1.0));
     }
     check(cpu, "factorize and solve", d, p.n, p.m, error, 1e-10);
+
+    // each column of the inverse is the solution for a unit vector
+    std::vector<double> buf(d*cpu.n_block, NAN);
+    std::vector<float>  inv(d*d, NAN);
+    cpu.invert(d, u.data(), inv_diag.data(), buf.data(), inv.data());
+
+    std::vector<double> expected(d*d);
+    for (int64_t c = 0; c < d; ++c) {
+        std::fill(y.begin(), y.end(), 0.0);
+        y[c] = 1.0;
+        cpu.solve(d, u.data(), inv_diag.data(), y.data());
+        for (int64_t k = 0; k < d; ++k) {
+            expected[k*d + c] = y[k];
+        }
+    }
+    check(cpu, "invert", d, p.n, p.m, error_of(inv, expected), 1e-6);
 }
 
 int main() {
@@ -250,6 +318,7 @@ int main() {
 
     for (const auto * cpu : targets) {
         printf("%s\n", cpu->name);
+        check_q8_0(*cpu);
         for (const int64_t d : { 1, 2, 8, 30, 34, 64, 80, 128 }) {
             for (const int64_t n : { 1, 2, 15, 16, 31, 33, 130 }) {
                 for (const int64_t m : { 1, 4, 7, 9, 32 }) {
@@ -257,6 +326,7 @@ int main() {
                     check_attention(*cpu, p);
                     check_sqnorm(*cpu, p);
                     check_gram(*cpu, p);
+                    check_rows(*cpu, p);
                     check_double(*cpu, p);
                 }
             }
