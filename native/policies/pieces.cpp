@@ -158,28 +158,13 @@ ggml_tensor * capkv_build_norm(const capkv_score_ctx & sc, const capkv_entries &
 }
 
 ggml_tensor * capkv_build_key_cos(const capkv_score_ctx & sc) {
-    ggml_context * ctx = sc.ctx;
+    const auto & kernels = capkv_get_kernels(sc.on_host);
 
-    ggml_tensor * all = nullptr; // the normalised keys, where one tile holds all of them
+    ggml_tensor * sum  = capkv_build_tile_sum(sc, [&](int64_t i0, int64_t n) { return kernels.unit_sum(sc.ctx, sc.k(i0, n)); });
+    ggml_tensor * mean = ggml_l2_norm(sc.ctx, sum, 1e-12f); // [d_k, 1, n_head_kv]
+    ggml_tensor * cos  = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) { return kernels.unit_dot(sc.ctx, sc.k(i0, n), mean); });
 
-    auto normalised = [&](int64_t i0, int64_t n) { // [d_k, n, n_head_kv]
-        ggml_tensor * kn = all ? all : ggml_l2_norm(ctx, sc.k(i0, n), 1e-12f);
-        all = n == sc.n ? kn : nullptr;
-        return kn;
-    };
-
-    ggml_tensor * km = capkv_build_tile_sum(sc, [&](int64_t i0, int64_t n) {
-        ggml_tensor * kn = normalised(i0, n);
-
-        // on a CPU ggml sums rows on one thread
-        ggml_tensor * sum = sc.on_host ? capkv_build_sum1(ctx, kn) : ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, kn, 1, 0, 2, 3)));
-        return ggml_reshape_3d(ctx, sum, sc.d_k, 1, sc.n_head_kv);
-    });
-    km = ggml_l2_norm(ctx, km, 1e-12f); // [d_k, 1, n_head_kv]
-
-    ggml_tensor * cos = capkv_build_tiles(sc, [&](int64_t i0, int64_t n) { return capkv_build_dot(ctx, normalised(i0, n), km); });
-
-    return ggml_reshape_2d(ctx, cos, sc.n, sc.n_head_kv);
+    return ggml_reshape_2d(sc.ctx, cos, sc.n, sc.n_head_kv);
 }
 
 //
