@@ -3,6 +3,7 @@
 #include "capkv-graph.h"
 
 #include "capkv-evict.h"
+#include "kernels/dequantize.h"
 #include "policies/pieces.h"
 
 #include "llama-impl.h"
@@ -46,7 +47,9 @@ ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t) {
 static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int64_t d, int64_t h0, int64_t n_heads, ggml_tensor * idx) {
     const size_t size = ggml_row_size(t->type, d);
 
-    return ggml_get_rows(ctx, ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size), idx);
+    ggml_tensor * x = ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size);
+
+    return ggml_backend_buffer_is_host(t->buffer) ? capkv_build_get_rows(ctx, x, idx) : ggml_get_rows(ctx, x, idx);
 }
 
 // what the capacity of all entries is computed from, while they are all there: [d_v, d_v, n_head_kv]
@@ -270,7 +273,7 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
             auto move = [&](ggml_tensor * t, int64_t d, const capkv_rope * rope) {
                 ggml_tensor * rows = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
 
-                ggml_tensor * cur = ggml_get_rows(ctx, rows, idx_from); // F32 [d, n*n_heads]
+                ggml_tensor * cur = on_host(l) ? capkv_build_get_rows(ctx, rows, idx_from) : ggml_get_rows(ctx, rows, idx_from); // F32 [d, n*n_heads]
 
                 if (rope && rope->on) {
                     cur = build_key_shift(ctx, inputs, *rope, ggml_reshape_3d(ctx, cur, d, 1, n*n_heads), rot, key_shifts(p, l, h0, n_heads));

@@ -52,7 +52,7 @@ MAY_INCLUDE = {
     "cast": {"kernels"},
     "sched": {"policies"},
     "capacity": {"kernels"},
-    "evict": {"capacity", "error", "layer", "observe", "params", "pins", "policies", "positions", "sched"},
+    "evict": {"capacity", "error", "kernels", "layer", "observe", "params", "pins", "policies", "positions", "sched"},
     "state": {"evict", "memory", "observe", "pins", "positions"},
     "cache": {"evict", "observe", "params", "pins", "policies", "positions", "state"},
     "hooks": {"cache", "cast", "cells", "memory", "options"},
