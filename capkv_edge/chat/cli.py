@@ -86,6 +86,9 @@ def _app() -> typer.Typer:
         gpu_layers: Annotated[
             str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all where there is a GPU")
         ] = None,
+        rpc: Annotated[
+            str | None, _option("--rpc", "SERVERS", "ggml-rpc-servers that hold layers of the model: HOST:PORT,HOST:PORT", "none")
+        ] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
         version: Annotated[bool, command.version_option("capkv-chat")] = False,
         **kv,
@@ -106,6 +109,7 @@ def _app() -> typer.Typer:
                 n_threads=None if threads is None else _number(int, "--threads", threads, 1, 512),
                 n_threads_batch=None if threads is None else int(threads),
                 n_gpu_layers=None if gpu_layers is None else _number(int, "--gpu-layers", gpu_layers, -1),
+                rpc_servers=rpc,
                 type_k=None if cache_type_k is None else cache_type(cache_type_k, "--cache-type-k"),
                 type_v=None if cache_type_v is None else cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,

@@ -1,5 +1,6 @@
 """`Llama`: llama_cpp's class in front of a KV cache of fixed size."""
 
+import ctypes
 import difflib
 import inspect
 import os
@@ -10,7 +11,7 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 from llama_cpp.llama import LlamaState
 
-from .. import _log, context, devices, models, threads
+from .. import _log, context, devices, models, rpc, threads
 from .._upstream import NO_CONTEXT, NO_MODEL, UpstreamLlama
 from ..config import CACHE_TYPES, PLAIN_TYPES, CapkvConfig, options
 from ..kv import KvBudget, KvCache, remarks
@@ -56,6 +57,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
             None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
         kv_policy and so on, one for each option (`help(Llama.__init__)` says what they are): None leaves it to the
             environment (LLAMA_ARG_KV_POLICY), where unset is the default.
+        rpc_servers: ggml-rpc-servers that hold layers of the model with their cache, "HOST:PORT,HOST:PORT" or a sequence of "HOST:PORT".
+            Layers are divided over them and the GPUs of this machine by free memory, or as tensor_split says.
 
     model_path may be "demo". Three defaults differ: n_threads and n_threads_batch are the number of physical cores that the
     process may use, n_gpu_layers is all layers where there is a GPU, and flash attention is on with a budget or a quantized V.
@@ -71,7 +74,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         TypeError: an unknown keyword.
         ValueError: an option out of range, a file that is no GGUF model or no adapter of this model, or a model that cannot have a
             budget.
-        OSError: a model or LoRA file that does not exist or cannot be read.
+        OSError: a model or LoRA file that does not exist or cannot be read, or an RPC server that cannot be used.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         lora_path=None,
         logits_all=False,
         embedding=False,
+        rpc_servers=None,
         **more,
     ):
         self._kv_given = {name: more.pop(f"kv_{name}", None) for name in options()}
@@ -120,6 +124,8 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         if lora_path:
             lora_path = os.fsdecode(lora_path)
             models.check_file(lora_path, "LoRA")
+        self._rpc_servers = rpc_servers
+        self._devices = rpc.devices(rpc_servers) if rpc_servers else None
         self._open(
             wanted,
             model_path=model_path,
@@ -176,6 +182,17 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
         return devices.describe(self._buffers)
 
     @property
+    def model_params(self):
+        """As upstream's, with the devices of the RPC servers."""
+        return self._model_params
+
+    @model_params.setter
+    def model_params(self, params) -> None:
+        if self._devices:
+            params.devices = ctypes.addressof(self._devices)
+        self._model_params = params
+
+    @property
     def context_params(self):
         """As upstream's. Where flash attention was not asked for it is "auto", which upstream has no option for: llama.cpp then
         looks whether the device supports it. And n_ctx stays 0 with a budget, where upstream sets it to the trained length."""
@@ -214,7 +231,7 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
-        state |= dict(draft_model=self._drafts and self._drafts.model, logits_all=self._wants_logits)
+        state |= dict(draft_model=self._drafts and self._drafts.model, logits_all=self._wants_logits, rpc_servers=self._rpc_servers)
         if self.flash_attn_by_itself:
             state["flash_attn"] = None
         return {**state, **{f"kv_{name}": value for name, value in self._kv_given.items()}}

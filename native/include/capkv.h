@@ -249,6 +249,14 @@ int32_t capkv_get_rope_positions(const struct llama_context * ctx, int32_t seq_i
 // -1 and capkv_last_error() if there is no such sequence
 int32_t capkv_get_pins(const struct llama_context * ctx, int32_t seq_id, int32_t * ends, int32_t n_max);
 
+// --- models over several machines ---
+
+// the devices of a model that runs on RPC servers, "HOST:PORT,HOST:PORT", for the list llama_model_params.devices, which NULL ends: those
+// of the servers, then the GPUs of this machine, as llama.cpp's --rpc has it. A model that is opened without such a list does not use them
+// returns how many there are, writes at most n_max; -1 and capkv_last_error() if a name is not of this form, the libraries were built
+// without RPC, or there are too many. ggml ends the process where it cannot connect: try that before
+int32_t capkv_rpc_devices(const char * servers, void ** devices, int32_t n_max);
+
 // --- scorers ---
 
 // names of the ggml devices that policies can be run on

@@ -31,6 +31,7 @@ PARTS = {
     "cache": {"capkv-cache"},
     "hooks": {"capkv-hooks", "capkv-pending", "capkv-update", "capkv-state-io"},
     "api": {"capkv-api", "capkv-score"},
+    "rpc": {"capkv-rpc"},
 }
 #: part of native/ -> the parts that its files include, beside itself and the public headers, so the parts that it stands on
 MAY_INCLUDE = {
@@ -57,6 +58,7 @@ MAY_INCLUDE = {
     "cache": {"evict", "observe", "params", "pins", "policies", "positions", "state"},
     "hooks": {"cache", "cast", "cells", "memory", "options"},
     "api": {"cache", "evict", "kernels", "memory"},
+    "rpc": {"error"},
 }
 
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room
