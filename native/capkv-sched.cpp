@@ -62,43 +62,53 @@ ggml_backend_t capkv_sched::backend_of(ggml_backend_buffer_type_t buft) const {
     return nullptr;
 }
 
-// A scheduler keeps inputs on the host and copies them, each time waiting for the device, and at most 30 for a part of a graph. An
-// input of a layer whose cache is on a device is put there at once
+// A scheduler keeps inputs on the host and copies them, each time waiting for the device, and at most 30 for a part of a graph. And
+// where a graph has layers on several backends it may compute a layer far from its cache, and copy that. So what is computed from a
+// cache is put where the cache is, with its inputs. What is computed by functions of this process stays in it: the RPC backend says of
+// every operation that it has it
 void capkv_sched::place(ggml_cgraph * gf, const capkv_inputs & inputs) const {
+    std::unordered_map<ggml_tensor *, ggml_backend_t> homes;
+
+    auto home_of = [&](ggml_tensor * t) {
+        const auto it = homes.find(t);
+        if (it != homes.end()) {
+            return it->second;
+        }
+        const ggml_tensor * owner = t->view_src ? t->view_src : t;
+        return backend_of(owner->buffer ? ggml_backend_buffer_get_type(owner->buffer) : nullptr);
+    };
+
     for (const auto & item : inputs.items) {
         if (auto * backend = backend_of(item.buft)) {
-            ggml_backend_sched_set_tensor_backend(sched, item.t, backend);
+            homes[item.t] = backend;
         }
     }
-    place_ours(gf);
-}
-
-// What is computed by functions of this process stays in it: the RPC backend says of every operation that it has it. What comes after one of
-// them goes back to the device whose cells were read last, where a scheduler would leave it on the host, entries and all
-void capkv_sched::place_ours(ggml_cgraph * gf) const {
-    auto is_ours = [](const ggml_tensor * node) { return node->op == GGML_OP_CUSTOM; };
-    auto node_of = [&](int i) { return ggml_graph_node(gf, i); };
-
-    const int n_nodes = ggml_graph_n_nodes(gf);
-
-    int n_ours = 0;
-    for (int i = 0; i < n_nodes; ++i) {
-        n_ours += is_ours(node_of(i));
+    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+        ggml_tensor * node = ggml_graph_node(gf, i);
+        for (int j = 0; j < GGML_MAX_SRC && node->src[j] && !homes.count(node); ++j) {
+            if (auto * backend = home_of(node->src[j])) {
+                homes[node] = backend;
+            }
+        }
+    }
+    // constants, which nothing precedes
+    for (int i = ggml_graph_n_nodes(gf) - 1; i >= 0; --i) {
+        ggml_tensor * node = ggml_graph_node(gf, i);
+        for (int j = 0; j < GGML_MAX_SRC && node->src[j] && homes.count(node); ++j) {
+            if (!home_of(node->src[j])) {
+                homes[node->src[j]] = homes[node];
+            }
+        }
     }
 
-    ggml_backend_t device = nullptr;
-
-    for (int i = 0; n_ours > 0 && i < n_nodes; ++i) {
-        ggml_tensor * node = node_of(i);
-
-        if (is_ours(node)) {
-            ggml_backend_sched_set_tensor_backend(sched, node, ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
-            continue;
+    for (const auto & [t, backend] : homes) {
+        if (!t->view_src && (t->op == GGML_OP_NONE || ggml_backend_supports_op(backend, t))) {
+            ggml_backend_sched_set_tensor_backend(sched, t, backend);
         }
-        if (node->view_src && node->view_src->buffer) {
-            device = ggml_backend_buffer_is_host(node->view_src->buffer) ? nullptr : backend_of(ggml_backend_buffer_get_type(node->view_src->buffer));
-        } else if (device && !node->view_src && ggml_backend_supports_op(device, node)) {
-            ggml_backend_sched_set_tensor_backend(sched, node, device);
+    }
+    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+        if (ggml_graph_node(gf, i)->op == GGML_OP_CUSTOM) {
+            ggml_backend_sched_set_tensor_backend(sched, ggml_graph_node(gf, i), ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
         }
     }
 }

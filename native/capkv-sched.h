@@ -83,10 +83,8 @@ private:
     ggml_backend_sched_t sched = nullptr;
     size_t n_tensors_max = 0;
 
-    // the one whose memory this is, NULL if there is none
+    // the one whose memory this type is; NULL if there is none
     ggml_backend_t backend_of(ggml_backend_buffer_type_t buft) const;
 
-    // say where parts of the graph are computed
-    void place     (ggml_cgraph * gf, const capkv_inputs & inputs) const;
-    void place_ours(ggml_cgraph * gf) const;
+    void place(ggml_cgraph * gf, const capkv_inputs & inputs) const;
 };

@@ -95,11 +95,6 @@ static inline ggml_backend_buffer_t tiny_device_alloc(ggml_backend_buffer_type_t
     return ggml_backend_buffer_init(buft, iface, base, size);
 }
 
-// there is nothing to compute
-static inline bool tiny_is_view(const ggml_tensor * node) {
-    return node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
-}
-
 static inline ggml_status tiny_device_compute(ggml_backend_t, ggml_cgraph * gf) {
     auto is_here = [](const ggml_tensor * t) {
         const auto * buf = t->view_src ? t->view_src->buffer : t->buffer;
@@ -137,6 +132,14 @@ static inline ggml_backend_t tiny_device_init(ggml_backend_dev_t dev, const char
     backend->iface.get_name      = [](ggml_backend_t) { return "TINY"; };
     backend->iface.free          = [](ggml_backend_t b) { delete b; };
     backend->iface.graph_compute = tiny_device_compute;
+    backend->iface.set_tensor_async = [](ggml_backend_t, ggml_tensor * t, const void * data, size_t offset, size_t size) {
+        tiny_device_open open;
+        memcpy((char *) t->data + offset, data, size);
+    };
+    backend->iface.get_tensor_async = [](ggml_backend_t, const ggml_tensor * t, void * data, size_t offset, size_t size) {
+        tiny_device_open open;
+        memcpy(data, (const char *) t->data + offset, size);
+    };
     return backend;
 }
 

@@ -18,6 +18,11 @@
 
 static constexpr int32_t TINY_N_VOCAB = 128;
 
+// there is nothing to compute
+static inline bool tiny_is_view(const ggml_tensor * node) {
+    return node->op == GGML_OP_RESHAPE || node->op == GGML_OP_VIEW || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
+}
+
 // as assert(), but in every build
 #define CHECK(x)                                                             \
     do {                                                                     \
@@ -46,7 +51,7 @@ static inline void tiny_set_tensor(ggml_tensor * t, void * ud) {
 
 // arch: "llama", or "gemma3" with a sliding window of 32 in 5 of its 6 layers
 static inline llama_model_ptr tiny_model(
-        const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0, uint32_t n_embd_head = 16, uint32_t n_head = 4) {
+        const std::string & arch, uint32_t seed, uint32_t n_embd_head, llama_model_params params, uint32_t n_head = 4) {
     std::unique_ptr<gguf_context, void (*)(gguf_context *)> meta(gguf_init_empty(), gguf_free);
 
     auto set_u32 = [&](const char * key, uint32_t val) { gguf_set_val_u32(meta.get(), (arch + "." + key).c_str(), val); };
@@ -66,13 +71,18 @@ static inline llama_model_ptr tiny_model(
     set_u32("rope.dimension_count", n_embd_head);
     gguf_set_val_f32(meta.get(), (arch + ".attention.layer_norm_rms_epsilon").c_str(), 1e-5f);
 
-    llama_model_params params = llama_model_default_params();
     params.progress_callback = [](float, void *) { return true; };
-    params.n_gpu_layers = n_gpu_layers;
 
     llama_model_ptr res(llama_model_init_from_user(meta.get(), tiny_set_tensor, &seed, params));
     CHECK(res);
     return res;
+}
+
+static inline llama_model_ptr tiny_model(
+        const std::string & arch = "llama", uint32_t seed = 1, int32_t n_gpu_layers = 0, uint32_t n_embd_head = 16, uint32_t n_head = 4) {
+    llama_model_params params = llama_model_default_params();
+    params.n_gpu_layers = n_gpu_layers;
+    return tiny_model(arch, seed, n_embd_head, params, n_head);
 }
 
 // one thread, batches of 32
