@@ -7,7 +7,7 @@ DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test results build debug tools check-off gpu-pack lint clean
+.PHONY: help demo test test-rpc results build debug tools check-off gpu-pack lint clean
 
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -22,6 +22,11 @@ ifneq ($(wildcard tests/native/test-*.cpp),)
 endif
 	$(BIN)/cmake --build build/wheel --target llama-server
 	$(BIN)/pytest
+
+test-rpc: .venv/installed        ## build with the RPC backend in build/rpc, and run a model over two servers on this machine: docs/rpc.md
+	$(subst build/dev,build/rpc,$(DEV)) -DGGML_RPC=ON -DCAPKV_TESTS=ON -DCAPKV_TOOLS=ON
+	$(BIN)/cmake --build build/rpc --target capkv ggml-rpc-server test-capkv-on-device
+	CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR)/build/rpc/bin/ggml-rpc-server $(BIN)/pytest tests/rpc
 
 build: .venv/ready            ## build libllama alone, to work on it: build/dev/lib, from the patched source build/dev/llama.cpp
 	$(DEV)

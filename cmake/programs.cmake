@@ -4,6 +4,9 @@ set(programs_rpath "$<IF:$<PLATFORM_ID:Darwin>,@loader_path/../lib,$ORIGIN/../li
 
 if(CAPKV_TOOLS)
     add_custom_target(capkv-tools DEPENDS llama-server llama-cli llama-bench llama-perplexity llama-completion)
+    if(GGML_RPC)
+        add_dependencies(capkv-tools ggml-rpc-server)
+    endif()
 endif()
 
 if(CAPKV_LLAMA_TESTS)
