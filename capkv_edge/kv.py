@@ -18,6 +18,9 @@ class KvStats:
     n_evicted: int  #: tokens of the sequence that each KV head has dropped
     n_evictions: int  #: how often the cache was compacted
     t_evict_us: int  #: time spent on evictions, in microseconds
+    t_score_us: int  #: of that, to score the entries; saved states do not have the parts
+    t_select_us: int  #: of that, to choose those that stay
+    t_compact_us: int  #: of that, to move them
     pos_tail: int  #: every head holds every token from this position on; 0 = nothing was evicted
     pos_offset: int  #: position minus RoPE position, of the tokens in the tail and of those to come
     n_reindexes: int  #: how often the entries got new RoPE positions

@@ -218,11 +218,16 @@ void capkv_cache::add_stats(llama_seq_id seq_id, capkv_stats & stats) const {
     stats.n_used      += cells.get_used();
     stats.n_evicted   += st.n_evicted;
     stats.n_evictions += st.n_evictions;
-    stats.t_evict_us  += st.t_evict_us;
-    stats.pos_tail     = pos_tail(seq_id);
-    stats.pos_offset   = pos_offset(seq_id);
     stats.n_reindexes += st.n_reindexes;
-    stats.n_pos_max    = length.n_pos_max;
+
+    stats.t_evict_us   += st.t_evict_us;
+    stats.t_score_us   += st.t_score_us;
+    stats.t_select_us  += st.t_select_us;
+    stats.t_compact_us += st.t_compact_us;
+
+    stats.pos_tail   = pos_tail(seq_id);
+    stats.pos_offset = pos_offset(seq_id);
+    stats.n_pos_max  = length.n_pos_max;
 
     size_t row = 0; // bytes of K and V of one token
     for (const auto & l : layers) {

@@ -399,7 +399,12 @@ ggml_status capkv_evictor::evict(llama_context * lctx, uint32_t s, const target 
     LLAMA_LOG_DEBUG("%s: %u of %zu entries stay; %.2f ms for scores and choice, of which %.2f ms to compute the scores; %.2f ms for the compaction, of which %.2f ms to compute it\n",
             __func__, t.n, p.order.size(), (t_select_us - t_start_us)/1000.0, p.t_scores_us/1000.0, (t_end_us - t_select_us)/1000.0, p.t_compact_us/1000.0);
 
-    streams[s].t_evict_us += t_end_us - t_start_us;
+    auto & st = streams[s];
+
+    st.t_evict_us   += t_end_us - t_start_us;
+    st.t_score_us   += p.t_scores_us;
+    st.t_select_us  += t_select_us - t_start_us - p.t_scores_us;
+    st.t_compact_us += t_end_us - t_select_us;
 
     return GGML_STATUS_SUCCESS;
 }

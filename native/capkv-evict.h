@@ -25,7 +25,11 @@ public:
         uint64_t n_evicted   = 0;
         uint64_t n_evictions = 0;
         uint64_t n_reindexes = 0;
-        int64_t  t_evict_us  = 0;
+
+        int64_t t_evict_us   = 0; // the sum of
+        int64_t t_score_us   = 0;
+        int64_t t_select_us  = 0;
+        int64_t t_compact_us = 0;
 
         llama_pos window_shift = 0; // what the keys of the sliding windows still have to be rotated by
 

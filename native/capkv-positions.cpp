@@ -192,13 +192,14 @@ void capkv_positions::set_compacted(
     auto & st = streams[s];
 
     for (const auto & l : layers) {
-        std::vector<llama_pos> mid, mid_rope;
+        capkv_ascending mid, mid_rope;
+        mid.reserve((size_t) p.n_mid*l.n_head_kv);
 
         for (int64_t h = 0; h < l.n_head_kv; ++h) {
             const auto cur = compact_head(cells, s, order, p, next, l, h, keep[l.i].kept(h));
 
-            mid     .insert(mid     .end(), cur.pos .begin(), cur.pos .end());
-            mid_rope.insert(mid_rope.end(), cur.rope.begin(), cur.rope.end());
+            mid     .append(cur.pos);
+            mid_rope.append(cur.rope);
         }
         st.mid     [l.i] = std::move(mid);
         st.mid_rope[l.i] = std::move(mid_rope);
@@ -214,7 +215,7 @@ size_t capkv_positions::n_bytes(uint32_t s) const {
     size_t res = 0;
     for (const auto * table : { &streams[s].mid, &streams[s].mid_rope }) {
         for (const auto & mid : *table) {
-            res += mid.size()*sizeof(llama_pos);
+            res += mid.n_bytes();
         }
     }
     return res;

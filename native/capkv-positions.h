@@ -1,5 +1,6 @@
 #pragma once
 
+#include "capkv-ascending.h"
 #include "capkv-kept.h"
 #include "capkv-layer.h"
 
@@ -33,14 +34,14 @@ public:
         uint32_t n_sink = 0;
         uint32_t n_mid  = 0;
 
-        std::vector<std::vector<llama_pos>> mid; // per layer [n_mid, n_head_kv]
+        std::vector<capkv_ascending> mid; // per layer [n_mid, n_head_kv]
 
         // RoPE positions; the vectors are empty until the entries are numbered anew
         bool      reindexed = false;
         llama_pos offset    = 0;
 
-        std::vector<llama_pos>              sink_rope; // [n_sink]
-        std::vector<std::vector<llama_pos>> mid_rope;  // per layer [n_mid, n_head_kv]
+        std::vector<llama_pos>       sink_rope; // [n_sink]
+        std::vector<capkv_ascending> mid_rope;  // per layer [n_mid, n_head_kv]
 
         // what a compaction left before the tail
         uint32_t n_front() const { return n_sink + n_mid; }

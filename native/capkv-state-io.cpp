@@ -21,7 +21,7 @@
 #include <cstring>
 
 static constexpr char     CAPKV_FRAME_TAG[]   = { 5, 0, 0, 0, 'c', 'a', 'p', 'k', 'v' };
-static constexpr uint64_t CAPKV_FRAME_VERSION = 2;
+static constexpr uint64_t CAPKV_FRAME_VERSION = 3;
 
 struct capkv_state_head {
     uint64_t version;
@@ -33,12 +33,26 @@ struct capkv_state_head {
 };
 
 // FNV-1a: it sees every change of a single byte
-static uint64_t capkv_hash_bytes(const void * data, size_t size) {
-    uint64_t res = 0xcbf29ce484222325;
+static uint64_t capkv_hash_bytes(const void * data, size_t size, uint64_t res = 0xcbf29ce484222325) {
     for (size_t i = 0; i < size; ++i) {
         res = (res ^ ((const uint8_t *) data)[i])*0x100000001b3;
     }
     return res;
+}
+
+// the same of words of 8 bytes, and of the bytes that are left: the position table of a long cache has hundreds of megabytes
+static uint64_t capkv_hash_meta(const std::vector<uint8_t> & meta, uint64_t version) {
+    if (version < 3) {
+        return capkv_hash_bytes(meta.data(), meta.size());
+    }
+    uint64_t res = 0xcbf29ce484222325;
+    size_t i = 0;
+    for (; i + 8 <= meta.size(); i += 8) {
+        uint64_t word;
+        memcpy(&word, meta.data() + i, sizeof(word));
+        res = (res ^ word)*0x100000001b3;
+    }
+    return capkv_hash_bytes(meta.data() + i, meta.size() - i, res);
 }
 
 [[noreturn]] static void capkv_state_damaged(const std::string & why) {
@@ -124,9 +138,9 @@ bool capkv_state_write(llama_context & lctx, llama_io_write_i & io, llama_seq_id
     write(collected);
 
     capkv_state_head head = { CAPKV_FRAME_VERSION, collected.meta.size(), collected.n_data, 0, 0, 0 };
-    head.hash_meta  = capkv_hash_bytes(collected.meta.data(), collected.meta.size());
+    head.hash_meta  = capkv_hash_meta(collected.meta, head.version);
     head.pos_offset = seq_id == -1 ? 0 : capkv_memory::find(lctx.get_memory())->pos_offset(seq_id);
-    head.hash      = capkv_hash_bytes(&head, offsetof(capkv_state_head, hash));
+    head.hash       = capkv_hash_bytes(&head, offsetof(capkv_state_head, hash));
 
     io.write(CAPKV_FRAME_TAG, sizeof(CAPKV_FRAME_TAG));
     io.write(&head, sizeof(head));
@@ -157,7 +171,7 @@ static capkv_state_head capkv_read_head(llama_io_read_i & io) {
     if (head.hash != capkv_hash_bytes(&head, n_fields)) {
         capkv_state_damaged("its head is altered");
     }
-    if (head.version != 1 && head.version != CAPKV_FRAME_VERSION) {
+    if (head.version < 1 || head.version > CAPKV_FRAME_VERSION) {
         capkv_state_damaged("the version of its frame is " + std::to_string(head.version) + ", here it is " + std::to_string(CAPKV_FRAME_VERSION));
     }
     if (head.pos_offset < -CAPKV_STATE_MAX_POS || head.pos_offset > CAPKV_STATE_MAX_POS) {
@@ -209,7 +223,7 @@ bool capkv_state_read(llama_context & lctx, llama_io_read_i & io, llama_seq_id s
         meta.resize(meta.size() + n);
         io.read(meta.data() + meta.size() - n, n);
     }
-    if (head.hash_meta != capkv_hash_bytes(meta.data(), meta.size())) {
+    if (head.hash_meta != capkv_hash_meta(meta, head.version)) {
         capkv_state_damaged("it is altered or cut off");
     }
 

@@ -167,18 +167,20 @@ void capkv_state::write_stream(llama_io_write_i & io, uint32_t s) const {
     for (const auto & row : obs.rows) {
         capkv_write(io, row.pos);
     }
-    for (const auto & mid : pos.mid) {
-        io.write(mid.data(), mid.size()*sizeof(mid[0]));
-    }
+    auto write_all = [&](const std::vector<capkv_ascending> & table) {
+        for (const auto & mid : table) {
+            const auto all = mid.get();
+            io.write(all.data(), all.size()*sizeof(all[0]));
+        }
+    };
+    write_all(pos.mid);
 
     capkv_write(io, evi.n_reindexes);
     capkv_write(io, (uint32_t) pos.reindexed);
     if (pos.reindexed) {
         capkv_write(io, pos.offset);
         io.write(pos.sink_rope.data(), pos.sink_rope.size()*sizeof(pos.sink_rope[0]));
-        for (const auto & mid : pos.mid_rope) {
-            io.write(mid.data(), mid.size()*sizeof(mid[0]));
-        }
+        write_all(pos.mid_rope);
     }
 
     const auto & pin = pins.get(s);
@@ -227,15 +229,14 @@ capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
     }
     pos.mid.resize(layers.size());
     for (const auto & l : layers) {
-        auto & mid = pos.mid[l.i];
-
-        mid.resize((size_t) pos.n_mid*l.n_head_kv);
+        std::vector<llama_pos> mid((size_t) pos.n_mid*l.n_head_kv);
         io.read(mid.data(), mid.size()*sizeof(mid[0]));
         for (const auto p : mid) {
             if (p < 0) {
                 capkv_state_refuse("its position table contradicts itself");
             }
         }
+        pos.mid[l.i] = capkv_ascending(mid);
     }
 
     pos.mid_rope.resize(layers.size());
@@ -259,7 +260,9 @@ capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
 
         read_rope(pos.sink_rope, pos.n_sink);
         for (const auto & l : layers) {
-            read_rope(pos.mid_rope[l.i], pos.mid[l.i].size());
+            std::vector<llama_pos> rope;
+            read_rope(rope, pos.mid[l.i].size());
+            pos.mid_rope[l.i] = capkv_ascending(rope);
         }
     }
 

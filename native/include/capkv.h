@@ -107,6 +107,9 @@ struct capkv_stats {
     uint64_t n_evicted;    // tokens of it that each KV head no longer holds
     uint64_t n_evictions;  // times that the cache was compacted
     int64_t  t_evict_us;   // time spent in that, in us
+    int64_t  t_score_us;   // of that: to score the entries; saved states do not have the parts
+    int64_t  t_select_us;  // to choose those that stay, on the host
+    int64_t  t_compact_us; // to move them, and to bring the position table up to date
     int32_t  pos_tail;     // first position of the exact tail: from here on every head holds every token; 0 = nothing was evicted
     int32_t  pos_offset;   // position minus RoPE position, of the tokens in the tail and of those to come
     uint64_t n_reindexes;  // times that the entries got new RoPE positions

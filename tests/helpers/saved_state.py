@@ -15,7 +15,7 @@ from reference import MASK, splitmix64
 
 TAG = b"\x05\0\0\0capkv"
 MAGIC, VERSION = 0x564B5043, 5
-FRAME_VERSION = 2
+FRAME_VERSION = 3
 N_HEAD = 48  # bytes of the frame's head: six numbers of eight bytes
 OPTIONS = struct.Struct("<32sII")  # policy, sink, seed
 
@@ -177,11 +177,20 @@ def _read_queries(tensors, seq, layer, mean, cov, row_pos):
         layer.q_last = rows[seq.n_res :][last[seq.last_pos[last] >= 0]]
 
 
-def fnv1a(data):
-    value = 0xCBF29CE484222325
+def fnv1a(data, value=0xCBF29CE484222325):
     for byte in data:
         value = (value ^ byte) * 0x100000001B3 & MASK
     return struct.pack("<Q", value)
+
+
+def hash_of_meta(data, frame_version):
+    """FNV-1a of words of 8 bytes and of the bytes that are left; before version 3 of the frame, of all bytes."""
+    if frame_version < 3:
+        return fnv1a(data)
+    value, n = 0xCBF29CE484222325, len(data) // 8
+    for word in struct.unpack_from(f"<{n}Q", data):
+        value = (value ^ word) * 0x100000001B3 & MASK
+    return fnv1a(data[8 * n :], value)
 
 
 def _with_meta(data: bytes, edit, frame_version=FRAME_VERSION) -> bytes:
@@ -190,7 +199,7 @@ def _with_meta(data: bytes, edit, frame_version=FRAME_VERSION) -> bytes:
     _, n_meta, n_data = struct.unpack_from("<QQQ", data, head)
     start = head + N_HEAD
     meta = bytes(edit(bytearray(data[start : start + n_meta])))
-    new = struct.pack("<QQQ", frame_version, len(meta), n_data) + fnv1a(meta)
+    new = struct.pack("<QQQ", frame_version, len(meta), n_data) + hash_of_meta(meta, frame_version)
     if frame_version > 1:
         new += data[start - 16 : start - 8]  # the offset
     new += fnv1a(new)
@@ -242,6 +251,11 @@ def _without_version_5(meta: bytearray) -> bytearray:
         out += meta[start : r.at]
         assert r.ints("QII") == (0, 0, 0)
     return out + meta[r.at :]
+
+
+def as_frame_2(data: bytes) -> bytes:
+    """The state in version 2 of its frame, whose hash goes byte by byte."""
+    return _with_meta(data, lambda meta: meta, frame_version=2)
 
 
 def as_version_4(data: bytes) -> bytes:

@@ -101,7 +101,7 @@ static void test_evictions() {
     CHECK(head(table, cells, 0) == (vec { 0, 1, 5, 7, 9,  16, 17, 18, 19 }));
     CHECK(head(table, cells, 1) == (vec { 0, 1, 2, 8, 15, 16, 17, 18, 19 }));
     CHECK(table.pos_tail(0) == 16 && table.pos_min(cells, 0) == 16);
-    CHECK(table.n_bytes(0) == 2*3*sizeof(llama_pos));
+    CHECK(table.n_bytes(0) == 2*3*sizeof(uint16_t) + 16); // and where the upper half of the positions changes
 
     CHECK(table.kind_of_rm(cells, 0, 15, -1) == capkv_positions::RM_REFUSED);
     CHECK(table.kind_of_rm(cells, 0,  0, 20 - 1) == capkv_positions::RM_REFUSED);
@@ -214,6 +214,24 @@ static void test_new_rope_positions_of_images() {
     }
 }
 
+// two heads, positions that need more than 16 bits
+static void test_ascending() {
+    const vec all = { 5, 65535, 65536, 200000, 2000000000, 3, 70000, 70001 };
+
+    capkv_ascending list;
+    CHECK(list.empty() && list.get().empty());
+    list.append({ all.begin(), all.begin() + 5 });
+    list.append({ all.begin() + 5, all.end() });
+
+    CHECK(list.size() == all.size() && list.get() == all && list[3] == 200000 && list[5] == 3);
+
+    vec many;
+    for (llama_pos p = 0; p < 100000; p += 3) {
+        many.push_back(p);
+    }
+    CHECK(capkv_ascending(many).get() == many && capkv_ascending(many).n_bytes() < 2*many.size() + 100);
+}
+
 static void test_streams() {
     capkv_positions table(g_layers, 2);
     auto cells = cells_of(from_to(0, 20));
@@ -222,7 +240,7 @@ static void test_streams() {
     table.copy(0, 1);
     table.reset(0);
     CHECK(table.pos_tail(1) == 16 && table.pos_tail(0) == 0);
-    CHECK(table.get(1).mid[0] == (vec { 5, 7, 9, 2, 8, 15 }));
+    CHECK(table.get(1).mid[0].get() == (vec { 5, 7, 9, 2, 8, 15 }));
 }
 
 int main() {
@@ -233,5 +251,6 @@ int main() {
     test_new_rope_positions();
     test_new_rope_positions_without_an_eviction();
     test_new_rope_positions_of_images();
+    test_ascending();
     test_streams();
 }

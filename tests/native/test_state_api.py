@@ -110,7 +110,8 @@ def test_a_state_of_the_versions_before_is_read(make_context, policy, seq):
     one.read(text(300))
     data = one.get(seq)
     n_added = 16 * (N_SEQ if seq is None else 1) + 8  # by version 5
-    for old, n_more in ((saved_state.as_version_4(data), 0), (saved_state.as_version_3(data), 80 - 40 + 4)):
+    olds = ((saved_state.as_frame_2(data), n_added), (saved_state.as_version_4(data), 0), (saved_state.as_version_3(data), 80 - 40 + 4))
+    for old, n_more in olds:
         fresh = make_context(policy)
         fresh.kv.pin(900, 905)
         assert len(old) == len(data) - n_added + n_more

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ... import crashes, models
 from ..run.setups import Setup
+from ..run.stream import STEPS, TIMES
 from .speed_worker import DOCS
 
 _ROOT = Path(__file__).resolve().parents[3]  # the worker runs there, so that it imports this package and no other
@@ -103,6 +104,8 @@ def _figures(found: dict, test: str, room: int | None) -> dict:
     out = dict(avg_ts=rate, stddev_ts=0.0, samples_ts=[rate], median_ts=rate, error=None)
     out |= dict(evict_share=part["evict_s"] / part["seconds"], n_evictions=part["n_evictions"])
     out |= dict(evict_ms=1e3 * evict_s / n_evictions if evict_s else None)
+    for name in STEPS:
+        out[f"{name}_ms"] = 1e3 * (part[f"{name}_s"] + fill[f"{name}_s"]) / n_evictions if evict_s else None
     # the rate in the long run, since by chance a short test has one eviction more or less
     if evict_s and room:
         out["amortized_ts"] = 1 / ((part["seconds"] - part["evict_s"]) / part["n"] + evict_s / n_evictions / room)
@@ -112,7 +115,7 @@ def _figures(found: dict, test: str, room: int | None) -> dict:
 def _memory(found: dict) -> dict:
     fill = found.get("fill")
     out = dict(bytes_peak=found.get("peak"), bytes_device=found.get("device"), **found.get("memory", {}))
-    for name in ("n_evictions", "t_evict_us"):
+    for name in ("n_evictions", *TIMES):
         out.pop(name, None)  # these count the fill and both tests together
     if fill and fill["n"]:
         out |= dict(fill_ts=fill["n"] / fill["seconds"], fill_evict_share=fill["evict_s"] / fill["seconds"])

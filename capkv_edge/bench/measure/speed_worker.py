@@ -17,6 +17,7 @@ from ..._upstream import library
 from ..run.engine import Engine
 from ..run.provenance import engine_fields
 from ..run.setups import Setup
+from ..run.stream import STEPS
 from ..tasks import corpora
 
 RANDOM, DOCS = "random", "python-docs"
@@ -100,7 +101,7 @@ class Timed:
         return dict(
             n=n,
             seconds=seconds,
-            evict_s=(after["t_evict_us"] - before["t_evict_us"]) / 1e6,
+            **{f"{name}_s": (after[f"t_{name}_us"] - before[f"t_{name}_us"]) / 1e6 for name in ("evict", *STEPS)},
             n_evictions=after["n_evictions"] - before["n_evictions"],
         )
 

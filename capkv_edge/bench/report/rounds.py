@@ -6,7 +6,7 @@ import statistics
 from ..kinds import KINDS
 
 ROUND = "round"
-_AVERAGED = ("evict_share", "evict_ms", "n_evictions", "amortized_ts", "fill_ts", "fill_evict_share")
+_AVERAGED = ("evict_share", "evict_ms", "score_ms", "select_ms", "compact_ms", "n_evictions", "amortized_ts", "fill_ts", "fill_evict_share")
 _LARGEST = ("bytes_peak", "bytes_device")
 
 

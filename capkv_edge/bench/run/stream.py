@@ -10,6 +10,9 @@ from ...kv import KvCache
 from ...recall.held import Held
 from .setups import SHIFT, Setup
 
+STEPS = ("score", "select", "compact")  # of an eviction
+TIMES = tuple(f"t_{name}_us" for name in ("evict", *STEPS))  # in KvStats
+
 N_KEEP = 4  # first tokens that a context shift keeps: as many as the sinks of a budget
 
 
@@ -169,12 +172,12 @@ class Stream:
 
     def memory(self) -> dict:
         """Figures of the sequence: bytes_kv, bytes_obs, bytes_total, bytes_full (of a full f16 cache of n_ctx tokens), n_cells,
-        n_evicted, n_evictions, t_evict_us."""
+        n_evicted, n_evictions, t_evict_us and its parts t_score_us, t_select_us and t_compact_us."""
         full = round(self.engine.bytes_per_token("f16") * self.n_ctx)
         if self._kv is not None:
             now = self._kv.stats()
-            names = ("bytes_kv", "bytes_obs", "bytes_total", "n_cells", "n_evicted", "n_evictions", "t_evict_us")
+            names = ("bytes_kv", "bytes_obs", "bytes_total", "n_cells", "n_evicted", "n_evictions", *TIMES)
             return {**{name: getattr(now, name) for name in names}, "bytes_full": full}
         held = round(self.engine.bytes_per_token(self.setup.type) * self._n_cells)
-        taken = dict(n_cells=self._n_cells, n_evicted=self._n_shifted, n_evictions=self._n_shifts, t_evict_us=0)
+        taken = dict(n_cells=self._n_cells, n_evicted=self._n_shifted, n_evictions=self._n_shifts, **dict.fromkeys(TIMES, 0))
         return dict(bytes_kv=held, bytes_obs=0, bytes_total=held, bytes_full=full, **taken)
