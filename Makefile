@@ -7,7 +7,7 @@ DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test test-rpc results build debug tools check-off gpu-pack lint clean
+.PHONY: help demo test test-rpc results build debug tools check-off gpu-pack gpu-compile lint clean
 
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -48,6 +48,10 @@ check-off: .venv/installed            ## show that without a budget every bit is
 
 gpu-pack: .venv/installed            ## pack an archive that checks a machine with an NVIDIA GPU and no network: docs/gpu.md
 	PYTHON=$(BIN)/python scripts/checks/gpu/check.sh pack
+
+gpu-compile: .venv/ready            ## compile ggml for an NVIDIA GPU that need not be here (CHIP=9.0), and libllama with it: docs/gpu.md
+	PYTHON=$(BIN)/python CAPKV_GPU_CHECK_CHIP=$(or $(CHIP),9.0) CAPKV_GPU_CHECK_LIMIT=0 CAPKV_GPU_CHECK_OUT=build/gpu \
+		scripts/checks/gpu/check.sh build
 
 lint: .venv/ready            ## check the style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake scripts tests

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import patch_series
 import pytest
+from capkv_edge import _lib
 from scripts_under_test import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,3 +125,40 @@ def test_cublas_is_found_in_the_toolkit_or_in_pythons_package(tmp_path):
         (toolkit / path).parent.mkdir(parents=True, exist_ok=True)
         (toolkit / path).touch()
     assert gpu_build.find_cublas(toolkit, [other]) == []
+
+
+def test_what_was_built_is_loaded_and_has_to_have_the_backend(tmp_path, monkeypatch):
+    (tmp_path / "lib").symlink_to(_lib.lib_dir())
+    monkeypatch.setattr(gpu_build, "BUILD", tmp_path)
+    assert "CPU" in gpu_build.loaded_backends("cpu")
+    with pytest.raises(gpu_build.Missing, match="the libraries load without OPENCL: they have .*CPU"):
+        gpu_build.loaded_backends("opencl")
+    monkeypatch.setattr(gpu_build, "BUILD", tmp_path / "empty")
+    with pytest.raises(gpu_build.Missing, match="the libraries do not load: OSError: .*libllama.so"):
+        gpu_build.loaded_backends("cpu")
+
+
+def test_a_machine_without_a_gpu_says_how_to_compile_for_one_and_takes_options_of_cmake(tmp_path, monkeypatch):
+    toolkit = tmp_path / "cuda"
+    for path in ("bin/nvcc", "include/cublas_v2.h", "lib64/libcublas.so", "lib64/libcudart.so"):
+        (toolkit / path).parent.mkdir(parents=True, exist_ok=True)
+        (toolkit / path).write_text("#!/bin/sh\n")
+        (toolkit / path).chmod(0o755)
+    monkeypatch.setenv("PATH", str(toolkit / "bin"))
+    monkeypatch.delenv("CAPKV_GPU_CHECK_CHIP", raising=False)
+    with pytest.raises(gpu_build.Missing, match="no NVIDIA GPU: .* CAPKV_GPU_CHECK_CHIP=9.0 compiles for one that is not here"):
+        gpu_build.cuda_options()
+    monkeypatch.setenv("CAPKV_GPU_CHECK_CHIP", "9.0-virtual")
+    monkeypatch.setenv("CAPKV_GPU_CHECK_CMAKE", "-DGGML_CUDA_FA=OFF '-DA=b c'")
+    ran = []
+    monkeypatch.setattr(gpu_build, "run", lambda command, log: ran.append(command))
+    monkeypatch.setattr(gpu_build, "find_tool", lambda name: name)
+    monkeypatch.setattr(gpu_build, "BUILD", tmp_path)
+    (tmp_path / "build.ninja").touch()
+    for _ in range(2):
+        gpu_build.configure("cuda", None)
+    assert len(ran) == 1, "with the same options it is configured once"
+    assert {"-DCMAKE_CUDA_ARCHITECTURES=90-virtual", "-DGGML_CUDA_FA=OFF", "-DA=b c"} <= set(ran[0])
+    monkeypatch.setenv("CAPKV_GPU_CHECK_CHIP", "8.0")
+    gpu_build.configure("cuda", None)
+    assert "-DCMAKE_CUDA_ARCHITECTURES=80" in ran[1]

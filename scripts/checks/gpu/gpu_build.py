@@ -1,4 +1,4 @@
-"""The step build of scripts/checks/gpu/check.sh: libllama and ggml's CUDA backend for this machine's GPU, in build/gpu.
+"""The step build of scripts/checks/gpu/check.sh: libllama and ggml's CUDA backend in build/gpu, for this machine's GPU or a named one.
 
 ggml needs cuBLAS: it is taken from the CUDA toolkit, else from the Python package nvidia-cublas, which PyTorch installs.
 """
@@ -6,6 +6,7 @@ ggml needs cuBLAS: it is taken from the CUDA toolkit, else from the Python packa
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "build" / "gpu"
 CUBLAS = "cublas_v2.h"
+
+# loads the libraries as a user of them does, and prints the backends that ggml finds: a symbol that is missing shows here
+LOAD = """
+import ctypes, sys
+llama, ggml = (ctypes.CDLL(f"{sys.argv[1]}/lib{name}.so", ctypes.RTLD_GLOBAL) for name in ("llama", "ggml"))
+llama.capkv_n_policies.restype = ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
+ggml.ggml_backend_reg_get.argtypes, ggml.ggml_backend_reg_get.restype = [ctypes.c_size_t], ctypes.c_void_p
+ggml.ggml_backend_reg_name.argtypes, ggml.ggml_backend_reg_name.restype = [ctypes.c_void_p], ctypes.c_char_p
+assert llama.capkv_n_policies() > 0
+print(*(ggml.ggml_backend_reg_name(ggml.ggml_backend_reg_get(i)).decode() for i in range(ggml.ggml_backend_reg_count())))
+"""
 
 
 class Missing(Exception):
@@ -69,14 +81,14 @@ def find_cublas(toolkit: Path, others: list[Path]) -> list[str]:
         if all(libraries.values()):
             options = [f"-DCUDA_{name}_LIBRARY={path}" for name, path in libraries.items()]
             return [*options, f"-DCMAKE_CUDA_FLAGS=-isystem {folder / 'include'}", f"-DCMAKE_CXX_FLAGS=-isystem {folder / 'include'}"]
-    raise Missing(f"no cuBLAS ({CUBLAS}, libcublas.so): neither in {toolkit} nor in Python's package nvidia-cublas")
+    raise Missing(f"no cuBLAS ({CUBLAS}, libcublas.so): neither in {toolkit} nor in Python's package nvidia-cublas: install one of them")
 
 
 def cuda_options() -> list[str]:
-    """The CMake options for this machine's GPU.
+    """The CMake options for this machine's GPU, or for the compute capability in CAPKV_GPU_CHECK_CHIP (9.0, or 9.0-virtual for PTX alone).
 
     Raises:
-        Missing: no nvcc, no GPU or no cuBLAS.
+        Missing: no nvcc, no GPU and none named, or no cuBLAS.
     """
     nvcc = shutil.which("nvcc") or (os.path.exists("/usr/local/cuda/bin/nvcc") and "/usr/local/cuda/bin/nvcc")
     if not nvcc:
@@ -84,7 +96,7 @@ def cuda_options() -> list[str]:
     toolkit = toolkit_of(nvcc)
     chip = os.environ.get("CAPKV_GPU_CHECK_CHIP") or ask("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
     if not chip:
-        raise Missing("no NVIDIA GPU: nvidia-smi names none")
+        raise Missing("no NVIDIA GPU: nvidia-smi names none. CAPKV_GPU_CHECK_CHIP=9.0 compiles for one that is not here")
     options = ["-DGGML_CUDA=ON", "-DGGML_CUDA_NCCL=OFF", f"-DCMAKE_CUDA_ARCHITECTURES={chip.replace('.', '')}"]
     options += [f"-DCMAKE_CUDA_COMPILER={toolkit / 'bin' / 'nvcc'}", f"-DCUDAToolkit_ROOT={toolkit}"]
     if not any(toolkit.glob("**/stubs/libcuda.so")):
@@ -98,12 +110,18 @@ def cuda_options() -> list[str]:
 
 
 def configure(backend: str, log) -> None:
+    """Run CMake, unless it ran with the same options before."""
     cmake, ninja = find_tool("cmake"), find_tool("ninja")
     command = [cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     command += cuda_options() if backend == "cuda" else []
+    command += shlex.split(os.environ.get("CAPKV_GPU_CHECK_CMAKE", ""))
     if (ROOT / "llama.cpp").is_dir():
         command.append(f"-DLLAMA_CPP_DIR={ROOT / 'llama.cpp'}")
+    configured, text = BUILD / "configured.txt", shlex.join(command)
+    if (BUILD / "build.ninja").exists() and configured.exists() and configured.read_text(encoding="utf-8") == text:
+        return
     run(command, log)
+    configured.write_text(text, encoding="utf-8")
 
 
 def run(command: list[str], log) -> None:
@@ -115,21 +133,35 @@ def run(command: list[str], log) -> None:
 
 
 def build(backend: str, folder: Path) -> str:
-    """Configure if that was not done yet, and compile what is missing; the log goes into the folder.
+    """Configure if that was not done yet with these options, and compile what is missing; the log goes into the folder.
 
     Returns:
-        The names of the libraries.
+        The names of the libraries, and the backends that they have.
 
     Raises:
         Missing: something is not here, or a command failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "build.log").open("a") as log:
-        if not (BUILD / "build.ninja").exists():
-            configure(backend, log)
+        configure(backend, log)
         run([find_tool("cmake"), "--build", str(BUILD), "--target", "capkv", "--parallel"], log)
     built = sorted(path.name for path in (BUILD / "lib").glob("lib*.so"))
     wanted = "libggml-cuda.so" if backend == "cuda" else "libggml-cpu.so"
     if wanted not in built:
         raise Missing(f"{wanted} was not built")
-    return ", ".join(built)
+    return f"{', '.join(built)}; loaded, with {', '.join(loaded_backends(backend))}"
+
+
+def loaded_backends(backend: str) -> list[str]:
+    """The backends that the libraries have once they are loaded, in another process.
+
+    Raises:
+        Missing: they do not load, or lack the wanted one.
+    """
+    done = subprocess.run([sys.executable, "-c", LOAD, str(BUILD / "lib")], capture_output=True, text=True)
+    if done.returncode:
+        raise Missing(f"the libraries do not load: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
+    found = done.stdout.splitlines()[-1].split()
+    if backend.upper() not in found:
+        raise Missing(f"the libraries load without {backend.upper()}: they have {', '.join(found)}")
+    return found
