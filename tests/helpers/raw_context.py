@@ -7,11 +7,40 @@ from capkv_edge import _log  # isort: skip; it decides which llama.cpp is loaded
 import llama_cpp
 import numpy as np
 
+from capkv_edge._upstream import library
 from capkv_edge.context import open_context
+from capkv_edge.devices import ALL_LAYERS
 from capkv_edge.kv import KvCache
 
 
 PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+
+
+def find_device(name: str):
+    """A ggml device, `ggml_backend_dev_t`. Raises ValueError: there is none of that name."""
+    find = library().ggml_backend_dev_by_name
+    find.argtypes, find.restype = [ctypes.c_char_p], ctypes.c_void_p
+    found = find(name.encode())
+    if not found:
+        raise ValueError(f"no device {name}")
+    return found
+
+
+def load_model(path, device=None):
+    """A model, `llama_model *`: all of it on one ggml device ("CPU", "Vulkan0"), or as llama.cpp places it.
+
+    Raises:
+        ValueError: it cannot be loaded, or there is no such device.
+    """
+    params = llama_cpp.llama_model_default_params()
+    if device is not None:
+        # a list that NULL ends; llama.cpp adds the CPU by itself
+        devices = (ctypes.c_void_p * 2)(None if device == "CPU" else find_device(device), None)
+        params.devices, params.n_gpu_layers = ctypes.addressof(devices), ALL_LAYERS
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ValueError(f"cannot load {path}")
+    return model
 
 
 class RawContext:
@@ -22,17 +51,16 @@ class RawContext:
         config: its budget, a CapkvConfig.
         n_ctx: positions of all sequences together.
         n_shared: to how many sequences a token may belong.
+        device: that holds the model and its cache; None: as llama.cpp places them.
         fields: further fields of llama_context_params.
 
     Raises:
         ValueError: the model or the context cannot be opened; the message is the reason.
     """
 
-    def __init__(self, path, config, *, n_ctx, n_batch, n_seq, n_shared=1, **fields):
+    def __init__(self, path, config, *, n_ctx, n_batch, n_seq, n_shared=1, device=None, **fields):
         _log.show(False)
-        self.model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
-        if not self.model:
-            raise ValueError(f"cannot load {path}")
+        self.model = load_model(path, device)
         sizes = {"n_ctx": n_ctx, "n_batch": n_batch, "n_ubatch": n_batch, "n_seq_max": n_seq, **fields}
         self.use(open_context(self.model, config, **sizes), n_batch, n_shared)
 

@@ -6,7 +6,9 @@ import numpy as np
 import reference
 import reference_peers
 
-NEAR = 1e-4  # entries may swap if their scores differ by less, in standard deviations of all scores, since float32 rounds
+# entries may swap if their scores differ by less, in standard deviations of all scores
+NEAR = 1e-4  # since float32 rounds
+NEAR_ON_DEVICE = 1e-2  # since devices may round factors of matrix products to 10 bits
 
 
 @dataclass
@@ -78,9 +80,9 @@ def capacity(policy, seq, layer, attention, kept):
     return out
 
 
-def check_kept(kept, pos, score, budget, n_sink, n_recent, pinned=()):
+def check_kept(kept, pos, score, budget, n_sink, n_recent, pinned=(), near=NEAR):
     """Check the positions `kept` by one head after an eviction down to `budget`. pos, score: of its entries before.
-    pinned: positions that stay whatever their scores are.
+    pinned: positions that stay whatever their scores are. near: entries may swap if their scores differ by less.
 
     Returns how many entries were swapped with others of nearly the same score.
     """
@@ -100,5 +102,5 @@ def check_kept(kept, pos, score, budget, n_sink, n_recent, pinned=()):
     swapped = np.setxor1d(mine, want)
     assert not np.isin(swapped, stay).any(), "a pinned entry was dropped"
     distance = np.abs(score[swapped] - edge) / max(score[middle].std(), 1e-30)
-    assert (distance < NEAR).all(), f"positions {pos[swapped]} are {distance} away from the last score that stays"
+    assert (distance < near).all(), f"positions {pos[swapped]} are {distance} away from the last score that stays"
     return len(swapped) // 2

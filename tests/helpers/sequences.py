@@ -7,14 +7,15 @@ from capkv_edge import CapkvConfig
 
 
 class Context(RawContext):
-    """A context of n_seq sequences, on one thread. A token may belong to several of them. kv: options of the budget."""
+    """A context of n_seq sequences, on one thread. A token may belong to several of them. device: that holds the model and its cache;
+    None: as llama.cpp places them. kv: options of the budget."""
 
-    def __init__(self, path, n_seq=3, n_batch=32, n_ctx_seq=4096, kv_unified=False, type_k=1, type_v=1, **kv):
+    def __init__(self, path, n_seq=3, n_batch=32, n_ctx_seq=4096, kv_unified=False, type_k=1, type_v=1, device=None, **kv):
         self.n_seq, self.n_batch = n_seq, n_batch
         n_ctx = n_ctx_seq if kv_unified else n_ctx_seq * n_seq
         config = CapkvConfig(**{"budget": 64, "recent": 16, "type": "f16", **kv})
         fields = dict(kv_unified=kv_unified, type_k=type_k, type_v=type_v)
-        super().__init__(path, config, n_ctx=n_ctx, n_batch=n_batch, n_seq=n_seq, n_shared=n_seq, **fields)
+        super().__init__(path, config, n_ctx=n_ctx, n_batch=n_batch, n_seq=n_seq, n_shared=n_seq, device=device, **fields)
         self.layers = self.kv.layers
 
     def decode(self, rows) -> int:
