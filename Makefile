@@ -7,7 +7,7 @@ DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test test-rpc results build debug tools check-off gpu-pack gpu-compile test-vulkan lint clean
+.PHONY: help demo test test-rpc results build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm lint clean
 
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -30,6 +30,8 @@ test-rpc: .venv/installed        ## build with the RPC backend in build/rpc, and
 
 test-vulkan: .venv/installed            ## build with Vulkan in build/vulkan and test evictions on a GPU, or without one on lavapipe
 	scripts/dev/test_vulkan.sh $(VULKAN)
+test-arm: .venv/ready            ## cross-compile for 64-bit ARM and run native tests under qemu: docs/contributing.md
+	scripts/dev/test_arm.sh $(ARM)
 
 build: .venv/ready            ## build libllama alone, to work on it: build/dev/lib, from the patched source build/dev/llama.cpp
 	$(DEV)
