@@ -4,6 +4,7 @@
 PYTHON  ?= python3
 BIN     := .venv/bin
 DEV     := $(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+RPC     := CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR)/build/rpc/bin/ggml-rpc-server
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
@@ -26,7 +27,10 @@ endif
 test-rpc: .venv/installed        ## build with the RPC backend in build/rpc, and run a model over two servers on this machine: docs/rpc.md
 	$(subst build/dev,build/rpc,$(DEV)) -DGGML_RPC=ON -DCAPKV_TESTS=ON -DCAPKV_TOOLS=ON
 	$(BIN)/cmake --build build/rpc --target capkv ggml-rpc-server test-capkv-on-device
-	CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR)/build/rpc/bin/ggml-rpc-server $(BIN)/pytest tests/rpc
+	$(RPC) $(BIN)/pytest tests/rpc
+ifneq ($(wildcard tests/device/test_*.py),)
+	$(RPC) CAPKV_TEST_DEVICE=RPC0 $(BIN)/pytest -p rpc_device tests/device
+endif
 
 test-vulkan: .venv/installed            ## build with Vulkan in build/vulkan and test evictions on a GPU, or without one on lavapipe
 	scripts/dev/test_vulkan.sh $(VULKAN)

@@ -6,7 +6,7 @@ import threading
 import llama_cpp
 import pytest
 
-from capkv_edge import _lib, rpc
+from capkv_edge import rpc
 from capkv_edge.chat import cli
 
 ANSWER = bytes([28, *bytes(7), 7, 0, 0, *bytes(25)])  # its size, a version, what is offered
@@ -65,9 +65,3 @@ def test_libraries_without_rpc_say_so(make_llama, tiny_llama, capsys):
         make_llama(tiny_llama, rpc_servers=["a:1", "b:2"])
     assert cli.main([str(tiny_llama), "--rpc", "a:1", "--prompt", "hello"]) == 2
     assert "capkv-chat: error: rpc_servers = a:1: these libraries were built without RPC" in capsys.readouterr().err
-
-
-def test_the_c_api_refuses_null():
-    ffi, lib = _lib.load()
-    assert lib.capkv_rpc_devices(ffi.NULL, ffi.NULL, 0) == -1
-    assert _lib.last_error() == "capkv_rpc_devices: NULL is not allowed"

@@ -128,6 +128,8 @@ failed(lib.capkv_get_rope_positions(ctx, 9, 0, 0, one, 1), -1, "seq_id = 9")
 
 for args in ((NULL, p, score_input(), out), (b"CPU", NULL, score_input(), out), (b"CPU", p, NULL, out), (b"CPU", p, score_input(), NULL)):
     failed(lib.capkv_score(*args), False, "NULL is not allowed")
+failed(lib.capkv_rpc_devices(NULL, NULL, 0), -1, "NULL is not allowed")
+failed(lib.capkv_rpc_devices(b"nowhere", NULL, 0), -1, "rpc_servers = nowhere: allowed is HOST:PORT")
 failed(lib.capkv_score(b"GPU9", p, score_input(), out), False, "device = GPU9: allowed is one of")
 failed(lib.capkv_score(b"CPU", default(tau=-1), score_input(), out), False, "kv_tau = -1")
 for wrong, words in [
