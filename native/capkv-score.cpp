@@ -193,11 +193,12 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
     for (int64_t h0 = 0; h0 < in.n_head_kv; h0 += n_group) {
         const auto group = build(h0, std::min(n_group, in.n_head_kv - h0));
 
-        // everything that can run on the device does; a view stays where its data is, so that an input on the host is copied
+        // everything that can run on the device does, but for functions of this process, which the RPC backend says it has; a view stays
+        // where its data is, so that an input on the host is copied
         for (int i = 0; i < ggml_graph_n_nodes(group->gf); ++i) {
             ggml_tensor * node = ggml_graph_node(group->gf, i);
-            if (!capkv_is_view(node) && ggml_backend_supports_op(backend, node)) {
-                ggml_backend_sched_set_tensor_backend(sched.get(), node, backend);
+            if (!capkv_is_view(node) && (node->op == GGML_OP_CUSTOM || ggml_backend_supports_op(backend, node))) {
+                ggml_backend_sched_set_tensor_backend(sched.get(), node, node->op == GGML_OP_CUSTOM ? backend_cpu : backend);
             }
         }
 

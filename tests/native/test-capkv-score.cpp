@@ -88,11 +88,12 @@ int main() {
     tiny_quiet();
     tiny_device_register();
 
-    // with all operations, and with some that go back to the CPU
+    // with all operations, even those it only says it has, and with some that go back to the CPU
     const std::vector<ggml_op> missing = { GGML_OP_COUNT, GGML_OP_MUL_MAT, GGML_OP_SOFT_MAX, GGML_OP_ROPE };
 
     for (const auto op : missing) {
-        g_tiny_device.refuses = [op](const ggml_tensor * t) { return t->op == op; };
+        g_tiny_device.refuses  = [op](const ggml_tensor * t) { return t->op == op; };
+        g_tiny_device.has_ours = op == GGML_OP_COUNT;
         for (size_t i = 0; i < capkv_n_policies(); ++i) {
             const char * policy = capkv_get_policy(i)->name;
 

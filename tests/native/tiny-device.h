@@ -105,6 +105,10 @@ static inline ggml_status tiny_device_compute(ggml_backend_t, ggml_cgraph * gf) 
         if (tiny_is_view(node)) {
             continue;
         }
+        if (node->op == GGML_OP_CUSTOM) {
+            fprintf(stderr, "the device is to compute '%s', a function of this process\n", node->name);
+            return GGML_STATUS_FAILED;
+        }
         bool ok = is_here(node);
         for (const ggml_tensor * src : node->src) {
             ok = ok && (!src || is_here(src));
