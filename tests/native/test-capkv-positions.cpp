@@ -157,7 +157,7 @@ static void test_new_rope_positions() {
     CHECK(head(table, cells, 0) == (vec { 0, 1, 5, 7, 9, 16, 17, 18, 19 }));
     CHECK(rope(table, cells, 0) == from_to(0, 9) && rope(table, cells, 1) == from_to(0, 9));
     CHECK(table.get(0).offset == 11 && table.pos_tail(0) == 16);
-    CHECK(table.n_bytes(0) == 2*2*3*sizeof(llama_pos));
+    CHECK(table.n_bytes(0) == 2*(2*3*sizeof(uint16_t) + 16));
 
     // the text goes on, and an eviction leaves them as they are
     for (llama_pos p = 20; p < 24; ++p) {
