@@ -29,5 +29,5 @@ add_library(capkv-backend-rules STATIC EXCLUDE_FROM_ALL ${rules_sources} ${metal
     ${rules_dir}/metal-supports-op.inc ${rules_dir}/cuda-fwht.inc ${rules_dir}/cuda-supports-op.inc ${rules_dir}/vulkan-supports-op.inc)
 target_compile_features(capkv-backend-rules PRIVATE cxx_std_17)
 target_compile_definitions(capkv-backend-rules PRIVATE CAPKV_METAL_KERNELS="${ggml_dir}/ggml-metal/kernels")
-target_include_directories(capkv-backend-rules PRIVATE ${rules_dir} ${ggml_dir} PUBLIC ${CMAKE_SOURCE_DIR}/tests/native/backend-rules)
+target_include_directories(capkv-backend-rules PRIVATE ${rules_dir} ${ggml_dir})
 target_link_libraries(capkv-backend-rules PUBLIC ggml-base)

@@ -5,7 +5,7 @@
 #include "tiny-calls.h"
 #include "tiny-device.h"
 
-#include "rules.h"
+#include "backend-rules/rules.h"
 
 #include <algorithm>
 
