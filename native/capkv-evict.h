@@ -122,13 +122,6 @@ private:
         std::unique_ptr<capkv_graph_meta> meta = nullptr;
     };
 
-    // whether the cells are in memory of the host
-    bool on_host(const capkv_layer & l) const;
-    bool on_host(const span & part) const;
-
-    // build a graph of some layers and compute it: f builds it in a context of at most n_nodes
-    ggml_status compute(llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f);
-
     // [n_layers] what is computed together; reserve() sets it
     std::vector<int64_t> n_group;         // KV heads of the layer that are scored together
     std::vector<int64_t> n_group_compact; // KV heads that are moved together
@@ -210,6 +203,13 @@ private:
     //
     // graphs (capkv-graph.cpp)
     //
+
+    // whether the cells are in memory of the host
+    bool on_host(const capkv_layer & l) const;
+    bool on_host(const span & part) const;
+
+    // build a graph of some layers and compute it: f builds it in a context of at most n_nodes
+    ggml_status compute(llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f);
 
     // nodes that a graph has at most
     size_t n_nodes_scores (const span & part) const;

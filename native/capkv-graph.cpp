@@ -38,6 +38,33 @@ size_t capkv_evictor::n_nodes_compact(const span & part) const {
     return (n_groups + 1)*CAPKV_N_NODES;
 }
 
+bool capkv_evictor::on_host(const capkv_layer & l) const {
+    return ggml_backend_buffer_is_host(kv.layers[l.ikv].k->buffer);
+}
+
+bool capkv_evictor::on_host(const span & part) const {
+    return std::all_of(layers.begin() + part.beg, layers.begin() + part.end, [&](const capkv_layer & l) { return on_host(l); });
+}
+
+ggml_status capkv_evictor::compute(
+        llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f) {
+    auto meta = std::move(part.meta);
+    if (meta) {
+        meta->reset();
+    } else {
+        meta = std::make_unique<capkv_graph_meta>(n_nodes);
+    }
+
+    capkv_inputs inputs;
+
+    const auto res = sched.compute(lctx, f(meta->get(), inputs), inputs, outputs);
+
+    if (!on_host(part)) {
+        part.meta = std::move(meta);
+    }
+    return res;
+}
+
 ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t) {
     return ggml_backend_buffer_is_host(t->buffer) ? nullptr : ggml_backend_buffer_get_type(t->buffer);
 }

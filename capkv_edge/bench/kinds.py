@@ -215,7 +215,8 @@ SPEED = Kind(
     name="speed",
     title="Speed",
     about="KV MiB: all that the cache holds. evict %: share of the test's time that evictions took. ms/evict: time of one "
-    "eviction; score, select, compact: of that, to score the entries, to choose those that stay, to move them. t/s: tokens per second, mean ± standard deviation over the rounds.",
+    "eviction; score, select, compact: of that, to score the entries, to choose those that stay, to move them. t/s: tokens "
+    "per second, mean ± standard deviation over the rounds.",
     introduction="Tokens per second at a depth, which is the number of tokens read before; mean ± standard deviation.",
     key=("model_hash", "setup", "test", "n_threads", "n_gpu_layers", "n_batch", "n_ubatch", "round"),
     columns=(

@@ -19,7 +19,7 @@ PARTS = {
     "cells": {"capkv-cells"},
     "layer": {"capkv-layer"},
     "memory": {"capkv-memory"},
-    "positions": {"capkv-positions"},
+    "positions": {"capkv-ascending", "capkv-kept", "capkv-positions"},
     "pins": {"capkv-pins"},
     "rope": {"capkv-rope"},
     "observe": {"capkv-observe", "capkv-observe-graph"},
@@ -57,7 +57,7 @@ MAY_INCLUDE = {
     "state": {"evict", "memory", "observe", "pins", "positions"},
     "cache": {"evict", "observe", "params", "pins", "policies", "positions", "state"},
     "hooks": {"cache", "cast", "cells", "memory", "options"},
-    "api": {"cache", "evict", "kernels", "memory"},
+    "api": {"cache", "evict", "kernels", "memory", "policies"},
     "rpc": {"error"},
 }
 
