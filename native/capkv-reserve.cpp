@@ -194,6 +194,8 @@ bool capkv_evictor::reserve(llama_context * lctx) {
                 }
             }
         }
+        p.order.resize(n);
+        std::iota(p.order.begin(), p.order.end(), 0);
     };
     each_n([&](const span & part) { size_max = std::max(size_max, scores(part, count)); });
 
@@ -204,9 +206,17 @@ bool capkv_evictor::reserve(llama_context * lctx) {
     auto reserve_one = [&](ggml_cgraph * gf, const capkv_inputs & inputs) { return sched.reserve(gf, inputs); };
 
     bool res = true;
-    for (const auto & part : spans_compact) {
-        res = res && compaction(part, reserve_one);
+
+    // smaller tensors may be laid out in another way, and take more
+    for (const uint32_t n_target : { n, std::min(n, params.n_budget) }) {
+        for (const bool reindex : { false, can_reindex }) {
+            p.parts = { 0, n_target, 0, reindex };
+            for (const auto & part : spans_compact) {
+                res = res && compaction(part, reserve_one);
+            }
+        }
     }
+    p.parts = { 0, n, 0, can_reindex };
 
     each_n([&](const span & part) { res = res && scores(part, reserve_one); });
 
