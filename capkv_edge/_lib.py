@@ -134,7 +134,8 @@ def load():
     from . import _log
 
     _log.install(ffi, lib)
-    _load_backends(lib, where)
+    with _log.hidden():  # it names each backend before anybody could ask for silence
+        _load_backends(lib, where)
     return ffi, lib
 
 

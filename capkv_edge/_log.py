@@ -3,6 +3,7 @@
 Each thread keeps what it was told: the errors, which say why a call failed, and the buffers of a new cache, which name its devices.
 """
 
+import contextlib
 import logging
 import re
 import sys
@@ -60,6 +61,17 @@ def raise_interrupt() -> None:
 def show(is_shown: bool) -> None:
     """Print llama.cpp's log on stderr from now on, or do not."""
     _upstream.set_verbose(is_shown)
+
+
+@contextlib.contextmanager
+def hidden():
+    """Do not print llama.cpp's log for as long as the block runs."""
+    was_shown = _upstream.log_level() <= logging.DEBUG
+    show(False)
+    try:
+        yield
+    finally:
+        show(was_shown)
 
 
 def install(ffi, lib) -> None:

@@ -1,4 +1,4 @@
-"""llama.cpp's log: a Ctrl-C that comes while a line is taken is not lost."""
+"""llama.cpp's log: a Ctrl-C that comes while a line is taken is not lost; hidden for a while."""
 
 import os
 import signal
@@ -33,3 +33,13 @@ def test_an_interrupt_within_the_log_is_raised_after_the_batch(make_llama, tiny_
     assert llm.n_tokens == 32 == llm.kv_stats().n_tokens
     llm.eval(text(10))  # it is raised once
     assert llm.n_tokens == 42
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_hidden_log_is_as_it_was_afterwards(is_shown, capsys):
+    _log.show(is_shown)
+    with _log.hidden():
+        _log._take(2, "within\n")
+    _log._take(2, "after\n")
+    _log.show(False)
+    assert capsys.readouterr().err == ("after\n" if is_shown else "")
