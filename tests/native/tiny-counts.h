@@ -61,21 +61,21 @@ extern "C" bool ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched, ggml_
         return ggml_backend_sched_alloc_graph_real(sched, gf);
     }
 
-    std::vector<const ggml_tensor *> srcs;
+    // by node: a backend may change their order (Metal and Vulkan do)
+    std::map<const ggml_tensor *, std::vector<const ggml_tensor *>> srcs;
     for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-        for (const auto * src : ggml_graph_node(gf, i)->src) {
-            srcs.push_back(src);
-        }
+        const auto * node = ggml_graph_node(gf, i);
+        srcs[node].assign(node->src, node->src + GGML_MAX_SRC);
     }
 
     g_in_eviction = true;
     const bool res = ggml_backend_sched_alloc_graph_real(sched, gf);
 
     std::set<const ggml_tensor *> copies;
-    size_t at = 0;
-    for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
-        for (const auto * src : ggml_graph_node(gf, i)->src) {
-            if (src != srcs[at++] && copies.insert(src).second) {
+    for (const auto & [node, before] : srcs) {
+        for (int i = 0; i < GGML_MAX_SRC; ++i) {
+            const auto * src = node->src[i];
+            if (src != before[i] && copies.insert(src).second) {
                 g_counts.n_copy += ggml_nbytes(src);
             }
         }
