@@ -199,5 +199,12 @@ static inline ggml_backend_dev_t tiny_device_dev() {
 static inline void tiny_device_register() {
     g_tiny_device.cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
     CHECK(g_tiny_device.cpu);
+
+    // tiny tensors: a thread more only waits
+    auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(g_tiny_device.cpu));
+    auto * set = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    CHECK(set);
+    set(g_tiny_device.cpu, 1);
+
     ggml_backend_register(tiny_device_dev()->reg);
 }
