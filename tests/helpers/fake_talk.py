@@ -30,7 +30,7 @@ class FakeTalk:
         n_evicted = max(0, self.n_tokens - self.budget)
         config = CapkvConfig(budget=self.budget, headroom=128)
         return KvStats(
-            *(self.n_tokens, 384, self.n_tokens - n_evicted, n_evicted, int(n_evicted > 0), 10000, 0, 0, 0, 8192),
+            *(self.n_tokens, 384, self.n_tokens - n_evicted, n_evicted, int(n_evicted > 0), 10000, 8000, 500, 1500, 0, 0, 0, 8192),
             *(1 << 20, 1 << 10, 1 << 10, 1 << 20, 8 << 20, 0.9, (0.8, 0.95), config),
         )
 
