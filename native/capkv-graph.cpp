@@ -242,7 +242,7 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
     // where only memory is reserved, as many entries may stay as may go
     const bool    to_reserve = p.pos.empty();
     const int64_t n          = p.n_target();
-    const int64_t n_dropped  = to_reserve ? p.order.size() : p.n_dropped();
+    const int64_t n_dropped  = to_reserve && p.n_dropped() == 0 ? p.order.size() : p.n_dropped();
 
     for (size_t i = part.beg; i < part.end; ++i) {
         const auto & l   = layers[i];
@@ -265,8 +265,9 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
                     from.push_back((to_reserve ? kept[j] : p.order[kept[j]])*l.n_head_kv + h);
                     to  .push_back(j*l.n_head_kv + h);
                 }
-                for (const int32_t j : to_reserve ? p.order : p.keep[i].dropped(h)) {
-                    dropped.push_back(to_reserve ? j : p.order[j]);
+                const auto gone = to_reserve ? p.order : p.keep[i].dropped(h);
+                for (int64_t j = 0; j < n_dropped; ++j) {
+                    dropped.push_back(to_reserve ? gone[j] : p.order[gone[j]]);
                 }
             }
 

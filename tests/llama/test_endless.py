@@ -102,9 +102,9 @@ def test_a_completion_without_a_limit_ends_at_the_trained_length(make_llama, sho
 
 def test_nothing_but_token_ids_is_as_long_as_the_text(make_llama, short_model):
     llm = make_llama(short_model, kv_budget=64, n_batch=32, logits_all=True)
-    llm.eval(text(1000))
+    llm.eval(text(2000))  # some evictions, since ggml lays out each size of a graph anew
     stats = llm.kv_stats()
-    for n in (2000, 8000):
+    for n in (4000, 8000):
         llm.eval(text(n))
         now = llm.kv_stats()
         assert (now.n_cells, now.bytes_total) == (stats.n_cells, stats.bytes_total)
