@@ -33,8 +33,8 @@ if [ -n "$missing" ]; then
 fi
 
 mkdir -p build
-cmake -S . -B "$build" -G Ninja -DGGML_VULKAN=ON -DCAPKV_TESTS=ON > "$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-cmake --build "$build" --target capkv test-capkv-on-device
+cmake -S . -B "$build" -G Ninja -DGGML_VULKAN=ON > "$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+cmake --build "$build" --target capkv
 
 devices() {
     python -c 'from capkv_edge import _lib
