@@ -212,8 +212,11 @@ private:
     ggml_status compute(llama_context * lctx, span & part, size_t n_nodes, capkv_outputs & outputs, const std::function<ggml_cgraph *(ggml_context *, capkv_inputs &)> & f);
 
     // nodes that a graph has at most
-    size_t n_nodes_scores (const span & part) const;
-    size_t n_nodes_compact(const span & part) const;
+    //   n_group: [n_layers] KV heads of a layer that it takes together
+    size_t n_nodes(const span & part, const std::vector<int64_t> & n_group) const;
+
+    size_t n_nodes_scores (const span & part) const { return n_nodes(part, n_group); }
+    size_t n_nodes_compact(const span & part) const { return n_nodes(part, n_group_compact); }
 
     ggml_cgraph * build_scores (ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<score_out> & outs) const;
     ggml_cgraph * build_compact(ggml_context * ctx, capkv_inputs & inputs, const plan & p, const span & part, std::vector<ggml_tensor *> & sums) const;

@@ -22,18 +22,10 @@ capkv_graph_meta::capkv_graph_meta(size_t n_nodes) : buf(new uint8_t[capkv_meta_
     ctx.reset(ggml_init({ capkv_meta_size(n_nodes), buf.get(), /*.no_alloc =*/ true }));
 }
 
-size_t capkv_evictor::n_nodes_scores(const span & part) const {
+size_t capkv_evictor::n_nodes(const span & part, const std::vector<int64_t> & n_group) const {
     size_t n_groups = 0;
     for (size_t i = part.beg; i < part.end; ++i) {
         n_groups += (layers[i].n_head_kv + n_group[i] - 1)/n_group[i]*((kv.get_size() + n_tile[i] - 1)/n_tile[i]);
-    }
-    return (n_groups + 1)*CAPKV_N_NODES;
-}
-
-size_t capkv_evictor::n_nodes_compact(const span & part) const {
-    size_t n_groups = 0;
-    for (size_t i = part.beg; i < part.end; ++i) {
-        n_groups += (layers[i].n_head_kv + n_group_compact[i] - 1)/n_group_compact[i]*((kv.get_size() + n_tile[i] - 1)/n_tile[i]);
     }
     return (n_groups + 1)*CAPKV_N_NODES;
 }
@@ -69,6 +61,11 @@ ggml_backend_buffer_type_t capkv_input_buft(const ggml_tensor * t) {
     return ggml_backend_buffer_is_host(t->buffer) ? nullptr : ggml_backend_buffer_get_type(t->buffer);
 }
 
+// rows of a view x of the cells, as f32
+static ggml_tensor * capkv_build_rows(ggml_context * ctx, const ggml_tensor * cells, ggml_tensor * x, ggml_tensor * idx) {
+    return ggml_backend_buffer_is_host(cells->buffer) ? capkv_build_get_rows(ctx, x, idx) : ggml_get_rows(ctx, x, idx);
+}
+
 // K or V of heads [h0, h0 + n_heads) of a stream, as f32: [d, n, n_heads]
 //   idx: [n, n_heads]
 static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int64_t d, int64_t h0, int64_t n_heads, ggml_tensor * idx) {
@@ -76,7 +73,7 @@ static ggml_tensor * capkv_build_gather(ggml_context * ctx, ggml_tensor * t, int
 
     ggml_tensor * x = ggml_view_3d(ctx, t, d, t->ne[1], n_heads, t->nb[1], size, h0*size);
 
-    return ggml_backend_buffer_is_host(t->buffer) ? capkv_build_get_rows(ctx, x, idx) : ggml_get_rows(ctx, x, idx);
+    return capkv_build_rows(ctx, t, x, idx);
 }
 
 // what the capacity of all entries is computed from, while they are all there: [d_v, d_v, n_head_kv]
@@ -301,7 +298,7 @@ ggml_cgraph * capkv_evictor::build_compact(ggml_context * ctx, capkv_inputs & in
             auto move = [&](ggml_tensor * t, int64_t d, const capkv_rope * rope) {
                 ggml_tensor * rows = ggml_reshape_2d(ctx, t, d, l.n_head_kv*t->ne[1]);
 
-                ggml_tensor * cur = on_host(l) ? capkv_build_get_rows(ctx, rows, idx_from) : ggml_get_rows(ctx, rows, idx_from); // F32 [d, n*n_heads]
+                ggml_tensor * cur = capkv_build_rows(ctx, t, rows, idx_from); // F32 [d, n*n_heads]
 
                 if (rope && rope->on) {
                     cur = build_key_shift(ctx, inputs, *rope, ggml_reshape_3d(ctx, cur, d, 1, n*n_heads), rot, key_shifts(p, l, h0, n_heads));

@@ -7,7 +7,6 @@
 // Which of n entries each KV head of a layer keeps: a bit for each. Lists of them would take half a gigabyte for a long cache of many layers
 class capkv_kept {
 public:
-    capkv_kept() = default;
     capkv_kept(int64_t n, int64_t n_head_kv) : heads(n_head_kv, std::vector<bool>(n)) {}
 
     void set(int64_t head, const std::vector<int32_t> & entries) {

@@ -185,7 +185,7 @@ bool capkv_evictor::reserve(llama_context * lctx) {
 
     // how many nodes and how much memory a sum by halves takes depends on n modulo 64: reserve for the worst of these sizes
     auto each_n = [&](auto && f) {
-        for (const uint32_t n_less : { 0, 1, 4, 8, 12, 16, 24, 40 }) {
+        for (const uint32_t n_less : { 40, 24, 16, 12, 8, 4, 1, 0 }) { // all of them last, as it was
             if (n_less < n) {
                 p.order.resize(n - n_less);
                 std::iota(p.order.begin(), p.order.end(), n_less);
@@ -194,8 +194,6 @@ bool capkv_evictor::reserve(llama_context * lctx) {
                 }
             }
         }
-        p.order.resize(n);
-        std::iota(p.order.begin(), p.order.end(), 0);
     };
     each_n([&](const span & part) { size_max = std::max(size_max, scores(part, count)); });
 
@@ -209,14 +207,13 @@ bool capkv_evictor::reserve(llama_context * lctx) {
 
     // smaller tensors may be laid out in another way, and take more
     for (const uint32_t n_target : { n, std::min(n, params.n_budget) }) {
-        for (const bool reindex : { false, can_reindex }) {
-            p.parts = { 0, n_target, 0, reindex };
+        for (int reindex = 0; reindex <= (int) can_reindex; ++reindex) {
+            p.parts = { 0, n_target, 0, reindex != 0 };
             for (const auto & part : spans_compact) {
                 res = res && compaction(part, reserve_one);
             }
         }
     }
-    p.parts = { 0, n, 0, can_reindex };
 
     each_n([&](const span & part) { res = res && scores(part, reserve_one); });
 

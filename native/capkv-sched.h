@@ -16,8 +16,6 @@ public:
 
     const std::vector<float> & get(const ggml_tensor * t) const { return data.at(t); }
 
-    std::vector<float> take(const ggml_tensor * t) { return std::move(data.at(t)); }
-
 private:
     friend class capkv_sched;
 

@@ -197,8 +197,10 @@ static void capkv_score_run(ggml_backend_t backend, ggml_backend_t backend_cpu, 
         // where its data is, so that an input on the host is copied
         for (int i = 0; i < ggml_graph_n_nodes(group->gf); ++i) {
             ggml_tensor * node = ggml_graph_node(group->gf, i);
-            if (!capkv_is_view(node) && (node->op == GGML_OP_CUSTOM || ggml_backend_supports_op(backend, node))) {
-                ggml_backend_sched_set_tensor_backend(sched.get(), node, node->op == GGML_OP_CUSTOM ? backend_cpu : backend);
+            if (node->op == GGML_OP_CUSTOM) {
+                ggml_backend_sched_set_tensor_backend(sched.get(), node, backend_cpu);
+            } else if (!capkv_is_view(node) && ggml_backend_supports_op(backend, node)) {
+                ggml_backend_sched_set_tensor_backend(sched.get(), node, backend);
             }
         }
 

@@ -103,8 +103,7 @@ def _figures(found: dict, test: str, room: int | None) -> dict:
     evict_s, n_evictions = (part[name] + fill[name] for name in ("evict_s", "n_evictions"))
     out = dict(avg_ts=rate, stddev_ts=0.0, samples_ts=[rate], median_ts=rate, error=None)
     out |= dict(evict_share=part["evict_s"] / part["seconds"], n_evictions=part["n_evictions"])
-    out |= dict(evict_ms=1e3 * evict_s / n_evictions if evict_s else None)
-    for name in STEPS:
+    for name in ("evict", *STEPS):
         out[f"{name}_ms"] = 1e3 * (part[f"{name}_s"] + fill[f"{name}_s"]) / n_evictions if evict_s else None
     # the rate in the long run, since by chance a short test has one eviction more or less
     if evict_s and room:
