@@ -121,6 +121,17 @@ class KvCache:
         get(self.ctx, seq_id, layer, head, ffi.cast("int32_t *", out.ctypes.data), n)
         return out
 
+    def kept(self, seq_id: int = 0) -> np.ndarray:
+        """For each position of a sequence the share of the governed KV heads that still hold it: float32 [last position + 1], 0 to 1.
+
+        From `pos_tail` of stats() on, and at pinned positions, it is 1.
+        """
+        held = [self.positions(layer, head, seq_id) for layer, head in self.heads]
+        counts = np.zeros(max((int(one[-1]) + 1 for one in held if len(one)), default=0), dtype=np.float32)
+        for one in held:
+            counts[one] += 1  # once for each head, also where an image has many entries at one position
+        return counts / np.float32(max(len(held), 1))
+
     def compress(self, n_budget: int = 0, seq_id: int = 0) -> int:
         """Evict now, down to n_budget tokens (0: the context's own budget); returns how many tokens each KV head dropped.
 
@@ -171,7 +182,7 @@ def _position(name: str, value) -> int:
 
 
 class KvBudget:
-    """Llama's methods about its cache. Mixed into Llama; needs its `ctx`, `kv_config` (None without a budget), `_drop_unread`."""
+    """Llama's methods about its cache. Mixed into Llama; needs its `ctx`, `n_tokens`, `_drop_unread`; `kv_config` (None: no budget)."""
 
     @property
     def _kv(self) -> KvCache:
@@ -210,6 +221,13 @@ class KvBudget:
             ValueError: no such layer or head.
         """
         return self._kv.positions(layer, head)
+
+    def kv_kept(self) -> np.ndarray:
+        """For each token of the text the share of KV heads, of all layers that the budget governs, that still hold it.
+
+        float32 [n_tokens], 0 (gone) to 1 (all hold it). Raises RuntimeError without a budget.
+        """
+        return self._kv.kept()[: self.n_tokens]
 
     def compress(self, budget=None) -> int:
         """Evict now, down to `budget` tokens per KV head (None: the context's own); returns how many tokens each head dropped.

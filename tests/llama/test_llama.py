@@ -108,10 +108,29 @@ def test_positions_of_no_such_layer_or_head(llm):
         llm.kv_positions(0, 2)
 
 
+def test_kept_is_the_share_of_heads_that_hold_a_token(llm, held):
+    assert llm.kv_kept().shape == (0,)
+    llm.eval(text(60))
+    assert llm.kv_kept().dtype == np.float32 and (llm.kv_kept() == 1).all()
+    llm.eval(text(240, seed=1))
+    kept, stats = llm.kv_kept(), llm.kv_stats()
+    counts = sum(np.isin(np.arange(300), positions) for positions in held(llm))
+    assert kept.shape == (300,) and (kept == counts / 4).all()
+    assert (kept[:4] == 1).all() and (kept[stats.pos_tail :] == 1).all()
+    assert {0, 1} < set(kept.tolist()) <= {0, 0.25, 0.5, 0.75, 1}  # the heads do not agree on the middle
+    assert round(kept.sum() * 4) == 4 * stats.n_used
+
+
+def test_kept_ends_where_the_text_was_taken_back_to(llm):
+    llm.eval(text(300))
+    llm.n_tokens = 290
+    assert len(llm.kv_kept()) == 290
+
+
 def test_without_a_budget_the_kv_methods_say_so(make_llama, tiny_llama):
     llm = make_llama(tiny_llama, n_ctx=256)
     assert llm.kv_config is None
-    for call in (llm.kv_stats, llm.compress, lambda: llm.kv_positions(0, 0), lambda: llm.kv_layers, lambda: llm.kv_heads(0)):
+    for call in (llm.kv_stats, llm.kv_kept, llm.compress, lambda: llm.kv_positions(0, 0), lambda: llm.kv_layers, lambda: llm.kv_heads(0)):
         with pytest.raises(RuntimeError, match="no KV budget: give kv_budget"):
             call()
 
