@@ -132,6 +132,22 @@ class KvCache:
             counts[one] += 1  # once for each head, also where an image has many entries at one position
         return counts / np.float32(max(len(held), 1))
 
+    def scores(self, seq_id: int = 0) -> np.ndarray:
+        """The score that the policy gives to each entry now: float32 [n_heads, n], in the order of `heads` and of positions().
+
+        The higher, the sooner an entry stays; sinks, recent window and pinned entries have one, too, though they stay whatever it is.
+        Nothing changes: the next eviction computes its scores anew.
+
+        Raises:
+            RuntimeError: no budget, no such sequence, or the computation failed.
+        """
+        ffi, lib = load()
+        n = lib.capkv_get_scores(self.ctx, seq_id, ffi.NULL, 0)
+        out = np.empty(max(n, 0), dtype=np.float32)
+        if n < 0 or lib.capkv_get_scores(self.ctx, seq_id, ffi.cast("float *", out.ctypes.data), n) < 0:
+            raise RuntimeError(last_error())
+        return out.reshape(len(self.heads), -1)
+
     def compress(self, n_budget: int = 0, seq_id: int = 0) -> int:
         """Evict now, down to n_budget tokens (0: the context's own budget); returns how many tokens each KV head dropped.
 

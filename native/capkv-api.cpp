@@ -102,6 +102,28 @@ int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
     });
 }
 
+int32_t capkv_get_scores(llama_context * ctx, int32_t seq_id, float * scores, int32_t n_max) {
+    return capkv_guard(-1, [&]() -> int32_t {
+        auto & cache = const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id));
+
+        int64_t n = 0;
+        for (const auto & l : cache.get_layers()) {
+            n += l.n_head_kv*(int64_t) cache.n_used(seq_id);
+        }
+        if (n > INT32_MAX) {
+            throw capkv_error("scores: there are " + std::to_string(n) + " of them, at most " + std::to_string(INT32_MAX) + " can be read");
+        }
+        if (scores) {
+            ctx->synchronize();
+            ctx->memory_update(false); // copies of sequences that wait for the next batch
+
+            const auto res = cache.scores(ctx, seq_id);
+            std::copy_n(res.begin(), std::min<size_t>(res.size(), std::max(n_max, 0)), scores);
+        }
+        return (int32_t) n;
+    });
+}
+
 bool capkv_pin(llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p1) {
     return capkv_guard(false, [&] {
         const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id)).pin(seq_id, p0, p1);

@@ -124,6 +124,8 @@ public:
     // how the evictions since the last call went
     ggml_status take_status() { return evictor.take_status(); }
 
+    std::vector<float> scores(llama_context * lctx, llama_seq_id seq_id) { return evictor.scores(lctx, kv.get_stream(seq_id)); }
+
     capkv_observer & get_observer() { return observer; }
 
     //

@@ -162,58 +162,40 @@ ggml_status capkv_evictor::select(llama_context * lctx, plan & p) {
 
     std::atomic<bool> fits { true };
 
-    for (auto & part : spans_scores) {
-        std::vector<score_out> outs;
-        capkv_outputs outputs;
+    const auto res = compute_scores(lctx, p, [&](const score_out & out, const capkv_outputs & outputs) {
+        const auto & score = outputs.get(out.score);
+        const auto & sum   = outputs.get(out.sum);
+        const auto * w     = out.w ? outputs.get(out.w).data() : nullptr;
 
-        const int64_t t_start_us = ggml_time_us();
+        const size_t n_heads = score.size()/n/out.n_layers;
 
-        const auto res = compute(lctx, part, n_nodes_scores(part), outputs, [&](ggml_context * ctx, capkv_inputs & inputs) {
-            ggml_cgraph * gf = build_scores(ctx, inputs, p, part, outs);
-            for (const auto & out : outs) {
-                outputs.add(out.score);
-                outputs.add(out.w);
-                outputs.add(out.sum);
+        for (size_t i = 0; i < out.n_layers; ++i) {
+            const auto & l    = layers[out.ilayer + i];
+            auto       & sums = p.sums[l.i];
+
+            sums.d     = l.d_v;
+            sums.ridge = out.weights.ridge;
+            sums.all.insert(sums.all.end(), sum.begin() + i*n_heads*l.d_v*l.d_v, sum.begin() + (i + 1)*n_heads*l.d_v*l.d_v);
+        }
+
+        capkv_parallel(out.n_layers*n_heads, n_threads, [&](size_t i) {
+            const auto  & l    = layers[out.ilayer + i/n_heads];
+            const size_t  head = out.head0 + i%n_heads;
+
+            std::vector<int32_t> kept(p.n_target());
+            if (!capkv_select(p.parts, n, score.data() + i*n, pins.of_head(cells, p.s, p.order, l, head), kept.data())) {
+                fits = false;
             }
-            return gf;
+            p.keep[l.i].set(head, kept);
+
+            float * w_dropped = p.w_dropped[l.i].data() + head*p.n_dropped();
+            for (const int32_t j : p.keep[l.i].dropped(head)) {
+                *w_dropped++ = j < out.weights.i0 ? 0.0f : (w ? w[i*n + j] : 1.0f/n) + out.weights.eps;
+            }
         });
-        if (res != GGML_STATUS_SUCCESS) {
-            return res;
-        }
-        p.t_scores_us += ggml_time_us() - t_start_us;
-
-        for (const auto & out : outs) {
-            const auto & score = outputs.get(out.score);
-            const auto & sum   = outputs.get(out.sum);
-            const auto * w     = out.w ? outputs.get(out.w).data() : nullptr;
-
-            const size_t n_heads = score.size()/n/out.n_layers;
-
-            for (size_t i = 0; i < out.n_layers; ++i) {
-                const auto & l    = layers[out.ilayer + i];
-                auto       & sums = p.sums[l.i];
-
-                sums.d     = l.d_v;
-                sums.ridge = out.weights.ridge;
-                sums.all.insert(sums.all.end(), sum.begin() + i*n_heads*l.d_v*l.d_v, sum.begin() + (i + 1)*n_heads*l.d_v*l.d_v);
-            }
-
-            capkv_parallel(out.n_layers*n_heads, n_threads, [&](size_t i) {
-                const auto  & l    = layers[out.ilayer + i/n_heads];
-                const size_t  head = out.head0 + i%n_heads;
-
-                std::vector<int32_t> kept(p.n_target());
-                if (!capkv_select(p.parts, n, score.data() + i*n, pins.of_head(cells, p.s, p.order, l, head), kept.data())) {
-                    fits = false;
-                }
-                p.keep[l.i].set(head, kept);
-
-                float * w_dropped = p.w_dropped[l.i].data() + head*p.n_dropped();
-                for (const int32_t j : p.keep[l.i].dropped(head)) {
-                    *w_dropped++ = j < out.weights.i0 ? 0.0f : (w ? w[i*n + j] : 1.0f/n) + out.weights.eps;
-                }
-            });
-        }
+    });
+    if (res != GGML_STATUS_SUCCESS) {
+        return res;
     }
 
     if (!fits) { // an image has more entries than the positions that were pinned for it

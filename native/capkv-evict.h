@@ -71,6 +71,9 @@ public:
     // how the evictions since the last call went
     ggml_status take_status();
 
+    // the score of each entry of a stream, by which an eviction would choose now: [n_head_kv of all layers, n]; throws capkv_error
+    std::vector<float> scores(llama_context * lctx, uint32_t s);
+
     // a saved state of the sliding windows alone was read: it may come from before the entries of the other layers got new RoPE positions
     //   offset: that of the stream when it was saved
     void windows_read(uint32_t s, llama_pos offset);
@@ -186,6 +189,13 @@ private:
     void        keep_all(plan & p) const;
     ggml_status compact(llama_context * lctx, plan & p);
     void        account(plan & p);
+
+    //
+    // scores (capkv-evict-scores.cpp)
+    //
+
+    // f takes those of each group of heads, and finds the tensors of score_out in the outputs
+    ggml_status compute_scores(llama_context * lctx, plan & p, const std::function<void(const score_out &, const capkv_outputs &)> & f);
 
     //
     // work memory (capkv-reserve.cpp)

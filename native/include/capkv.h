@@ -248,6 +248,13 @@ int32_t capkv_get_positions(const struct llama_context * ctx, int32_t seq_id, in
 // the same for the positions that the keys of these tokens are rotated to
 int32_t capkv_get_rope_positions(const struct llama_context * ctx, int32_t seq_id, int32_t il, int32_t head_kv, int32_t * pos, int32_t n_max);
 
+// the score that the policy gives to each entry now, the higher the sooner it stays: for the KV heads of all layers of capkv_get_layers(),
+// one after the other, as many values as each of them holds entries, in the order of capkv_get_positions(). Sinks, recent window and pinned
+// entries have one, too, though they stay whatever it is. Nothing changes: the next eviction computes its scores anew
+// returns the number of values, writes at most n_max of them; -1 and capkv_last_error() if there is no such sequence or the computation
+// failed
+int32_t capkv_get_scores(struct llama_context * ctx, int32_t seq_id, float * scores, int32_t n_max);
+
 // what is pinned: the two ends of each range, ascending, the second one exclusive; returns the number of ends, writes at most n_max
 // -1 and capkv_last_error() if there is no such sequence
 int32_t capkv_get_pins(const struct llama_context * ctx, int32_t seq_id, int32_t * ends, int32_t n_max);

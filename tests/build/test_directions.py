@@ -26,7 +26,7 @@ PARTS = {
     "cast": {"capkv-cast"},
     "sched": {"capkv-sched"},
     "capacity": {"capkv-capacity"},
-    "evict": {"capkv-evict", "capkv-graph", "capkv-parallel", "capkv-reindex", "capkv-reserve", "capkv-select"},
+    "evict": {"capkv-evict", "capkv-evict-scores", "capkv-graph", "capkv-parallel", "capkv-reindex", "capkv-reserve", "capkv-select"},
     "state": {"capkv-state"},
     "cache": {"capkv-cache"},
     "hooks": {"capkv-hooks", "capkv-pending", "capkv-update", "capkv-state-io"},

@@ -120,6 +120,14 @@ assert lib.capkv_get_layers(ctx, one, -1) == 2 and lib.capkv_get_positions(ctx, 
 failed(lib.capkv_get_capacity(NULL, 0, out, 1), -1, none)
 failed(lib.capkv_get_capacity(ctx, -2, out, 1), -1, "seq_id = -2")
 assert [lib.capkv_n_head_kv(c, il) for c, il in ((NULL, 0), (ctx, -1), (ctx, 2), (ctx, 1))] == [0, 0, 0, 2]
+failed(lib.capkv_get_scores(NULL, 0, out, 1), -1, none)
+failed(lib.capkv_get_scores(ctx, 9, out, 1), -1, "seq_id = 9")
+n_scores = lib.capkv_get_scores(ctx, 0, NULL, 2**31 - 1)
+assert n_scores == 4 * lib.capkv_get_positions(ctx, 0, 0, 0, NULL, 0)
+out[0], out[1] = -7, -7
+assert [lib.capkv_get_scores(ctx, 0, out, n) for n in (-1, 0)] == [n_scores] * 2 and out[0] == -7
+assert lib.capkv_get_scores(ctx, 0, out, 1) == n_scores and out[0] != -7 and out[1] == -7
+assert lib.capkv_get_scores(ctx, 1, out, 64) == 0
 failed(lib.capkv_get_positions(NULL, 0, 0, 0, one, 1), -1, none)
 failed(lib.capkv_get_positions(ctx, 9, 0, 0, one, 1), -1, "seq_id = 9")
 failed(lib.capkv_get_positions(ctx, 0, 2, 0, one, 1), -1, "layer = 2")
