@@ -1,13 +1,12 @@
 """The command line of capkv-chat: reads the options and returns an exit status."""
 
-import inspect
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from .. import command
+from .. import command, table_options
 from ..config import CACHE_TYPES, cache_type, options, policies
 from ..recall.choice import QUOTA
 
@@ -19,27 +18,6 @@ SHARED = "seed"
 
 def _option(names: str, metavar: str, text: str, default: str | bool = True):
     return command.option(names, metavar, text, show_default=default)
-
-
-def _table_option(option) -> inspect.Parameter:
-    """The parameter of a command for an entry of the native option table."""
-    if option.is_switch:
-        kind, default, spec = bool, False, typer.Option(f"--{option.name}", help=option.help)
-    else:
-        text = f"{option.help}: {option.range}" + ("; 'help' lists them" if option.name == "policy" else "")
-        shown = CHAT_BUDGET if option.name == "budget" else option.default
-        kind, default, spec = str | None, None, _option(f"--{option.name}", option.metavar, text, shown)
-    return inspect.Parameter(
-        option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, spec]
-    )
-
-
-def _with_table(command):
-    """The command, with a parameter for each entry of the native option table in the place of its **kv."""
-    model, *others, _ = inspect.signature(command).parameters.values()
-    rows = [_table_option(option) for option in options().values() if option.name != SHARED]
-    command.__signature__ = inspect.Signature([model, *rows, *others])
-    return command
 
 
 def _number(kind, option: str, text: str, least, most=2**31 - 1):
@@ -115,7 +93,7 @@ def _app() -> typer.Typer:
                 verbose=verbose,
                 **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
                 kv_seed=seed,
-                **{f"kv_{name}": None if value is False else value for name, value in kv.items()},
+                **table_options.keywords(kv),
             ),
             dict(
                 system=system,
@@ -127,7 +105,7 @@ def _app() -> typer.Typer:
             files=file or [],
         )
 
-    app.command(name="capkv-chat")(_with_table(chat))
+    app.command(name="capkv-chat")(table_options.with_table(chat, {"budget": CHAT_BUDGET}, leave_out=[SHARED]))
     return app
 
 
