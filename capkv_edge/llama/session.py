@@ -90,6 +90,26 @@ class Sessions:
 # --- the header: which model and options a session belongs to ---
 
 
+def read_header(path) -> dict:
+    """What a session says of its model, options and size, once the whole file was verified.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is no session or is damaged; names the path and the reason.
+    """
+    path = os.fsdecode(path)
+    try:
+        return _parse(_read(path))[0]
+    except ValueError as err:
+        raise ValueError(f"cannot read the session {path}: {err}") from None
+
+
+def keywords(header: dict) -> dict:
+    """Keywords of Llama() for a context that the session of this header fits into."""
+    options = {} if header["kv"] is None else {f"kv_{name}": value for name, value in header["kv"].items()}
+    return {**options, **header["context"]}
+
+
 def _describe(llm) -> dict:
     if getattr(llm, "_fingerprint", None) is None:
         adapter = [models.fingerprint(llm.lora_path), llm.lora_scale] if llm.lora_path else []
