@@ -62,7 +62,14 @@ MAY_INCLUDE = {
 }
 
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room
-MAY_IMPORT = {"": set(), "llama": {""}, "recall": {""}, "chat": {"", "llama", "recall"}, "bench": {"", "recall"}}
+MAY_IMPORT = {
+    "": set(),
+    "llama": {""},
+    "recall": {""},
+    "chat": {"", "llama", "recall"},
+    "inspector": {"", "llama"},
+    "bench": {"", "recall"},
+}
 
 
 def part_of(path: str) -> str | None:
