@@ -8,30 +8,21 @@ the native library.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import secrets
-import stat
 import struct
 
 import numpy as np
 
-from .. import models
+from .. import atomic, models
 from ..config import type_name
 from . import saved_state
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open cannot be removed
-    fcntl = None
 
 MAGIC = b"\x93CAPKV\r\n"
 VERSION = 1
 _START = struct.Struct("<8sII")
 _N_DIGEST = 32
-_CHUNK = 1 << 20
 _MAX_HEADER = 1 << 16
 
 # what observed queries depend on; other options may differ. The native state refuses the same three, but only once the Llama is empty:
@@ -63,7 +54,7 @@ class Sessions:
         tokens = np.ascontiguousarray(self.input_ids[: self.n_tokens], dtype="<i4")
         parts = (_START.pack(MAGIC, VERSION, len(text)) + text, memoryview(tokens).cast("B"), state)
         try:
-            _write(path, parts)
+            atomic.write(path, _with_digest(parts))
         except OSError as err:
             raise OSError(err.errno, err.strerror, path) from None
 
@@ -189,82 +180,9 @@ def _parse(data: bytearray) -> tuple:
     return header, np.frombuffer(data, "<i4", n_tokens, at), view[at + 4 * n_tokens : -_N_DIGEST]
 
 
-def _write(path: str, parts: tuple) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "not a regular file")
-    folder, name = os.path.split(path)
-    prefix = f".capkv-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-"
-    _sweep(folder, prefix)
-    aside, fd = _create(folder, prefix)
-    try:
-        try:
-            digest = hashlib.blake2b(digest_size=_N_DIGEST)
-            for part in parts:
-                _put(fd, part, digest)
-            _put(fd, digest.digest(), digest)
-            os.fsync(fd)
-            if os.name != "nt":
-                os.replace(aside, path)
-        finally:
-            os.close(fd)
-        if os.name == "nt":  # Windows cannot rename an open file
-            os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-    _sync_folder(folder)
-
-
-def _put(fd: int, part, digest) -> None:
-    part = memoryview(part)
-    while part:
-        n = os.write(fd, part[:_CHUNK])
-        digest.update(part[:n])
-        part = part[n:]
-
-
-def _create(folder: str, prefix: str) -> tuple:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    while True:
-        aside = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}.tmp")
-        fd = os.open(aside, flags, 0o600)
-        # the lock tells other saves that this file is in use; a save that removed it before it was locked leaves it without a name
-        with contextlib.suppress(OSError):  # some file systems have no locks
-            if fcntl is not None:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_nlink > 0:
-            return aside, fd
-        os.close(fd)
-
-
-def _sweep(folder: str, prefix: str) -> None:
-    """Remove the files of earlier saves to the same path that were killed. Nobody holds the lock of such a file."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if not (name.startswith(prefix) and name.endswith(".tmp")):
-                continue
-            left = os.path.join(folder, name)
-            with contextlib.suppress(OSError):
-                fd = os.open(left, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
-                try:
-                    if fcntl is not None:
-                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(left)
-                finally:
-                    os.close(fd)
-
-
-def _sync_folder(folder: str) -> None:
-    if os.name == "nt":
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as err:
-        if err.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
-            raise
-    finally:
-        os.close(fd)
+def _with_digest(parts: tuple):
+    digest = hashlib.blake2b(digest_size=_N_DIGEST)
+    for part in parts:
+        digest.update(part)
+        yield part
+    yield digest.digest()

@@ -1,5 +1,6 @@
 """Sessions: they go on token for token, are written whole or not at all, and are refused with path and reason if they do not fit."""
 
+import hashlib
 import os
 import random
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from driving import BUDGET, complete, files_of_at_most, go_on, text
 
+from capkv_edge import atomic
 from capkv_edge.llama import session
 from capkv_edge.models import fingerprint
 
@@ -213,11 +215,11 @@ def test_a_full_disk_leaves_the_older_session_and_nothing_else(llm, saved, n_byt
 def test_what_a_killed_save_left_is_removed_and_what_another_one_writes_is_not(llm, tmp_path):
     folder = str(tmp_path)
     llm.save_session(tmp_path / "s")
-    prefix = ".capkv-" + session.hashlib.blake2b(b"s", digest_size=8).hexdigest() + "-"
-    stale, fd = session._create(folder, prefix)
+    prefix = ".capkv-" + hashlib.blake2b(b"s", digest_size=8).hexdigest() + "-"
+    stale, fd = atomic.create(folder, prefix)
     os.close(fd)
-    live, fd = session._create(folder, prefix)
-    foreign, other = session._create(folder, ".capkv-0-")
+    live, fd = atomic.create(folder, prefix)
+    foreign, other = atomic.create(folder, ".capkv-0-")
     os.close(other)
     llm.save_session(tmp_path / "s")
     assert sorted(os.listdir(folder)) == sorted(["s", os.path.basename(live), os.path.basename(foreign)])
