@@ -46,6 +46,29 @@ class Reading:
         if native.llama_get_memory(self.ctx):
             self._remove_from(0)
 
+    def rewind(self, n_tokens: int) -> None:
+        """Go back to the first n_tokens tokens; read a token before the next one is sampled.
+
+        Raises:
+            ValueError: n_tokens is no number of tokens that were read.
+            RuntimeError: tokens behind them have been evicted, or this model's memory cannot go back; nothing has changed.
+        """
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise ValueError(f"n_tokens = {n_tokens}: allowed is 0 to {self.n_tokens}")
+        if n_tokens == self.n_tokens:
+            return
+        if n_tokens == 0:
+            return self.reset()
+        n_before, self.n_tokens = self.n_tokens, n_tokens
+        try:
+            self._drop_unread()
+            if native.llama_memory_seq_pos_max(native.llama_get_memory(self.ctx), 0) >= n_tokens:
+                raise RuntimeError(f"cannot go back to token {n_tokens}: this model's memory cannot drop tokens at its end")
+        except RuntimeError:
+            self.n_tokens = n_before
+            raise
+        self._has_logits = False
+
     def eval(self, tokens) -> None:
         """Read tokens. With a budget any number of them can be read, whatever n_ctx is.
 

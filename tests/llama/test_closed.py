@@ -24,6 +24,7 @@ ARGUMENTS = dict(
     save_session=["s"],
     load_session=["s"],
     load_state=None,
+    rewind=[0],
 )
 # those that touch no native memory
 HARMLESS = {"close", "set_cache", "set_seed", "logits_to_logprobs", "longest_token_prefix", "from_pretrained", "tokenizer"}

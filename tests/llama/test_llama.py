@@ -127,6 +127,33 @@ def test_kept_ends_where_the_text_was_taken_back_to(llm):
     assert len(llm.kv_kept()) == 290
 
 
+def test_rewinding_inside_the_exact_tail_is_as_if_the_rest_had_not_been_read(make_llama, tiny_llama, llm):
+    llm.eval(text(300))
+    n = llm.kv_stats().pos_tail + 5
+    llm.rewind(n)
+    assert llm.n_tokens == n == llm.kv_stats().n_tokens
+    with pytest.raises(RuntimeError, match="there are no logits"):
+        llm.sample()
+    plain = make_llama(tiny_llama, **BUDGET)
+    plain.eval(text(300))
+    plain.n_tokens = n
+    assert go_on(llm, 20) == go_on(plain, 20)
+    llm.rewind(0)
+    assert llm.n_tokens == llm.kv_stats().n_tokens == 0
+
+
+def test_rewinding_behind_the_exact_tail_is_refused_and_changes_nothing(llm, held):
+    llm.eval(text(300))
+    before, n_tail = [one.tolist() for one in held(llm)], llm.kv_stats().pos_tail
+    with pytest.raises(RuntimeError, match=f"cannot go back to token {n_tail - 1}: from {n_tail} on all are held"):
+        llm.rewind(n_tail - 1)
+    assert llm.n_tokens == 300 and [one.tolist() for one in held(llm)] == before
+    for n in (-1, 301):
+        with pytest.raises(ValueError, match=f"n_tokens = {n}: allowed is 0 to 300"):
+            llm.rewind(n)
+    assert llm.sample() >= 0
+
+
 def test_without_a_budget_the_kv_methods_say_so(make_llama, tiny_llama):
     llm = make_llama(tiny_llama, n_ctx=256)
     assert llm.kv_config is None
