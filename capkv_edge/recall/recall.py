@@ -19,13 +19,14 @@ class Recall:
         quota: tokens that may come back for one turn, marks included.
         left_out: [(begin, end)] of positions that are not to be found: of a session, what `left_out` was when it was saved.
         gate: what a passage must hold of a query to come back.
+        shown: of a session, what `shown` was when it was saved.
 
     Raises:
         NoIndexError: SQLite has no FTS5 here.
         ValueError: quota is below 0.
     """
 
-    def __init__(self, llm, quota: int = QUOTA, left_out=(), gate: Gate | None = None):
+    def __init__(self, llm, quota: int = QUOTA, left_out=(), gate: Gate | None = None, shown=()):
         if quota < 0:
             raise ValueError(f"quota = {quota}: allowed is 0 or more")
         self.llm, self.quota = llm, quota
@@ -33,12 +34,17 @@ class Recall:
         for begin, end in left_out:
             self.archive.leave_out(begin, end)
         self._choice = Choice(self.archive, Weigher(self._tokenize, llm.n_vocab()), lambda text: len(self._tokenize(text)), gate)
-        self._shown = []  # (begin, end, passages) of what was put into the text
+        self._shown = [(begin, end, [tuple(one) for one in ranges]) for begin, end, ranges in shown]
 
     @property
     def left_out(self) -> list:
         """[(begin, end)] of positions that are a part of the text and not of the conversation: what was recalled itself."""
         return list(self.archive.gaps)
+
+    @property
+    def shown(self) -> list:
+        """[(begin, end, [(begin, end)])] of what was recalled: where it stands in the text, and where its passages stood."""
+        return list(self._shown)
 
     def _tokenize(self, text: str) -> list:
         return self.llm.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=False)
@@ -83,10 +89,10 @@ class Recall:
             return None
         self.follow()
         held = self._held()
-        shown = [one for begin, end, passages in self._shown if not held.is_gone(begin, end) for one in passages]
+        shown = [one for begin, end, ranges in self._shown if not held.is_gone(begin, end) for one in ranges]
 
         def is_wanted(passage) -> bool:
-            is_new = all(passage.end <= one.begin or one.end <= passage.begin for one in shown)
+            is_new = all(passage.end <= first or last <= passage.begin for first, last in shown)
             return is_new and held.is_gone(passage.begin, passage.end)
 
         return self._choice.find(text, self.quota, is_wanted)
@@ -99,7 +105,7 @@ class Recall:
             ValueError: these positions were read before.
         """
         self.archive.leave_out(begin, end)
-        self._shown.append((begin, end, recalled.passages))
+        self._shown.append((begin, end, [(passage.begin, passage.end) for passage in recalled.passages]))
 
     def search(self, text: str, n_max: int = 5) -> list:
         """[(Hit, whether it is gone from the cache)] for a query by hand, the best first, whether or not it passes the gate."""
