@@ -11,11 +11,12 @@ from capkv_edge import models
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch, tmp_path):
-    """No test sees the caller's KV options or working directory."""
+    """No test sees the caller's KV options, working directory or conversations."""
     for name in list(os.environ):
         if name.startswith("LLAMA_ARG_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
 
 

@@ -9,6 +9,8 @@ import typer
 from .. import command, table_options
 from ..config import CACHE_TYPES, cache_type, options, policies
 from ..recall.choice import QUOTA
+from .settings import number
+from .store import Store, default_folder
 
 CHAT_BUDGET = "1024"
 
@@ -18,19 +20,6 @@ SHARED = "seed"
 
 def _option(names: str, metavar: str, text: str, default: str | bool = True):
     return command.option(names, metavar, text, show_default=default)
-
-
-def _number(kind, option: str, text: str, least, most=2**31 - 1):
-    """The number in an option's text. Raises ValueError naming option, value and range."""
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not least <= value <= most:
-        raise ValueError(
-            f"{option} = {text}: allowed is {'a number' if kind is float else 'a whole number'}, {least} to {most}"
-        )
-    return value
 
 
 def _app() -> typer.Typer:
@@ -68,10 +57,26 @@ def _app() -> typer.Typer:
             str | None, _option("--rpc", "SERVERS", "ggml-rpc-servers that hold layers of the model: HOST:PORT,HOST:PORT", "none")
         ] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
+        go_on: Annotated[bool, typer.Option("-c", "--continue", help="go on with the conversation that was saved last")] = False,
+        name: Annotated[
+            str | None, _option("--name", "NAME", "go on with the conversation of this name, or begin it", "its first words")
+        ] = None,
+        folder: Annotated[
+            str | None, _option("--folder", "FOLDER", "where conversations are kept", "capkv/chats in the user's data")
+        ] = None,
+        no_history: Annotated[bool, typer.Option("--no-history", help="save neither conversations nor what is typed by itself")] = False,
+        json: Annotated[bool, typer.Option("--json", help="for programs: one JSON object a turn on stdout, with all figures")] = False,
+        no_color: Annotated[bool, typer.Option("--no-color", help="no colors; NO_COLOR in the environment does the same")] = False,
         version: Annotated[bool, command.version_option("capkv-chat")] = False,
         **kv,
     ):
-        """Chat with a model in a KV cache of fixed size."""
+        """Chat with a model in a KV cache of fixed size.
+
+        In a terminal a conversation is saved as it goes, under a name made of its first words; -c goes on with the last one. In a pipe
+        and with --prompt it is saved where -c or --name asks for it.
+
+        Exit status: 0; 2 after an error, or where a prompt or a command of a script could not be carried out; 130 after Ctrl-C.
+        """
         if kv["policy"] == "help":
             for name, what in policies().items():
                 typer.echo(f"{name:<12} {what}")
@@ -83,51 +88,60 @@ def _app() -> typer.Typer:
         return _run(
             model,
             dict(
-                n_ctx=_number(int, "--ctx", ctx, 0),
-                n_threads=None if threads is None else _number(int, "--threads", threads, 1, 512),
+                n_ctx=number(int, "--ctx", ctx, 0),
+                n_threads=None if threads is None else number(int, "--threads", threads, 1, 512),
                 n_threads_batch=None if threads is None else int(threads),
-                n_gpu_layers=None if gpu_layers is None else _number(int, "--gpu-layers", gpu_layers, -1),
+                n_gpu_layers=None if gpu_layers is None else number(int, "--gpu-layers", gpu_layers, -1),
                 rpc_servers=rpc,
                 type_k=None if cache_type_k is None else cache_type(cache_type_k, "--cache-type-k"),
                 type_v=None if cache_type_v is None else cache_type(cache_type_v, "--cache-type-v"),
                 verbose=verbose,
-                **({} if seed is None else {"seed": _number(int, "--seed", seed, 0, 2**32 - 1)}),
+                **({} if seed is None else {"seed": number(int, "--seed", seed, 0, 2**32 - 1)}),
                 kv_seed=seed,
                 **table_options.keywords(kv),
             ),
             dict(
                 system=system,
-                temp=_number(float, "--temp", temp, 0, 100),
-                max_tokens=_number(int, "--max-tokens", max_tokens, 0),
-                recall=_number(int, "--recall", recall, 0),
+                temp=number(float, "--temp", temp, 0, 100),
+                max_tokens=number(int, "--max-tokens", max_tokens, 0),
+                recall=number(int, "--recall", recall, 0),
             ),
             prompts=prompt or [],
             files=file or [],
+            kept=dict(go_on=go_on, name=name, folder=folder, no_history=no_history),
+            shown=dict(is_json=json, no_color=no_color),
         )
 
     app.command(name="capkv-chat")(table_options.with_table(chat, {"budget": CHAT_BUDGET}, leave_out=[SHARED]))
     return app
 
 
-def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files: list) -> int:
+def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files: list, kept: dict, shown: dict) -> int:
     from .. import models
     from ..llama.llama import Llama
     from .conversation import Conversation
-    from .loop import Chat, cost_lines, run_chat, toolbar
-    from .ui import PlainUI, TerminalUI
+    from .figures import cost_lines
+    from .keeping import Keeper
+    from .loop import Chat, run_chat
 
-    is_terminal = not prompts and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    is_terminal = not prompts and not shown["is_json"] and all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
+    store = Store(kept["folder"] or default_folder())
+    name = _kept_name(store, kept)
     llm = Llama(models.resolve(model), **llm_options)
+    chat = None
     try:
         talk = Conversation(llm, **talk_options)
-        ui = TerminalUI(lambda: toolbar(talk)) if is_terminal else PlainUI(sys.stdin if not prompts else ())
-        chat = Chat(talk, ui, is_script=not is_terminal)
+        is_automatic = not kept["no_history"] and (is_terminal or name is not None)
+        ui = _ui(talk, store, is_terminal, prompts, no_history=kept["no_history"], **shown)
+        chat = Chat(talk, ui, is_script=not is_terminal, keeper=Keeper(talk, store, is_automatic, name))
         for line in cost_lines(talk):
             ui.info(line)
         for remark in talk.remarks():
             ui.info(f"note: {remark}")
-        for name in files:
-            chat.read(name)
+        if name is not None and store.has(name):
+            chat.command(f"/load {name}")
+        for file in files:
+            chat.read(file)
         if chat.n_failed:
             return 2
         for text in prompts:
@@ -138,7 +152,37 @@ def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files
             run_chat(talk, ui, chat)
         return 2 if chat.n_failed and not is_terminal else 0
     finally:
+        if chat is not None:
+            ui.close()
+            chat.finish()
         llm.close()
+
+
+def _kept_name(store: Store, kept: dict) -> str | None:
+    """The conversation that was asked for; None for a new one. Raises ValueError where there is none to go on with."""
+    if kept["name"] is not None:
+        return store.check_name(kept["name"])
+    if not kept["go_on"]:
+        return None
+    names = store.names()
+    if not names:
+        raise ValueError(f"-c: no conversation is kept in {store.folder}")
+    return names[0]
+
+
+def _ui(talk, store: Store, is_terminal: bool, prompts: list, is_json: bool, no_color: bool, no_history: bool):
+    from ..config import policies
+    from .figures import toolbar
+    from .settings import choices
+    from .ui import JsonUI, PlainUI
+
+    if not is_terminal:
+        return (JsonUI if is_json else PlainUI)(sys.stdin if not prompts else (), no_color=no_color)
+    from .terminal import TerminalUI
+
+    words = {"/load": store.names, "/delete": store.names, "/set": choices, "/policy": lambda: list(policies())}
+    history = None if no_history else store.folder / "history"
+    return TerminalUI(lambda: toolbar(talk), words, history, no_color)
 
 
 def main(args=None) -> int:

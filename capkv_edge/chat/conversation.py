@@ -13,15 +13,15 @@ from .. import threads
 from ..kv import KvStats, remarks
 from ..template import ChatTemplate, Turns
 from ..vocab import Vocab
+from .marker import Marker
+from .messages import Messages
 from .pins import Pins
 from .recalling import TurnRecall
+from .restoring import N_RESERVE, ContextFullError, Restoring
+from .settings import Settings
 
-# positions that ask() leaves free for the reply, and read() for a question and its reply
-N_RESERVE, N_RESERVE_ASK = 16, 128
-
-
-class ContextFullError(Exception):
-    """There are too few positions left for a text; nothing of it was read. The message has the numbers."""
+# positions that read() leaves free for a question and its reply
+N_RESERVE_ASK = 128
 
 
 @dataclass
@@ -30,13 +30,14 @@ class Turn:
 
     n_read: int = 0
     t_read: float = 0.0
+    n_reread: int = 0  #: tokens that had been read before and were read again: behind what recall took out, or after going back
     n_reply: int = 0
     t_reply: float = 0.0
     waited: float = 0.0  #: share of the reply's time for which a thread waited for a CPU
     end: str = ""  #: why the reply ended: "stop", "length" (max_tokens), "context" (no positions left), "cut" (by the caller)
 
 
-class Conversation:
+class Conversation(Restoring):
     """The turns of one conversation.
 
     Args:
@@ -45,29 +46,50 @@ class Conversation:
         temp: temperature of the sampling, 0 is greedy.
         max_tokens: longest reply in tokens, 0 is no limit.
         recall: tokens of evicted text that may come back with a turn, 0 is off.
+        sampling: further settings.Settings by name, as top_p.
     """
 
-    def __init__(self, llm, system=None, temp=0.8, max_tokens=0, recall=0):
-        self.llm, self.temp, self.max_tokens = llm, temp, max_tokens
+    def __init__(self, llm, system=None, temp=0.8, max_tokens=0, recall=0, **sampling):
+        self.llm = llm
+        self.settings = Settings(temp=temp, max_tokens=max_tokens, **sampling)
+        self._seed = None
         self.recall = TurnRecall(llm, recall)
-        self._vocab = vocab = Vocab(llm.model)
-        self.template = Turns(ChatTemplate(llm.metadata, vocab), system)
+        self._vocab = Vocab(llm.model)
+        self.messages = Messages()
+        self.pins = Pins(llm, self.messages)  #: what is never evicted
+        self._set_template(system)
+        self.clear()
+
+    def _set_template(self, system: str | None) -> None:
+        vocab = self._vocab
+        self.system = system
+        self.template = Turns(ChatTemplate(self.llm.metadata, vocab), system)
         has_bos = vocab.bos is not None and self.template.first[0].startswith(vocab.text(vocab.bos))
         self._head = [vocab.bos] if vocab.adds_bos and not has_bos else []
-        n_system = len(self._head + self._tokens(self.template.first[0], special=True)) if self.template.has_system else 0
-        self.pins = Pins(llm, n_system)  #: what is never evicted
-        self.clear()
+
+    @property
+    def _n_first(self) -> int:
+        """Tokens before the user's first text."""
+        return len(self._head + self._tokens(self.template.first[0], special=True))
+
+    @property
+    def _n_system(self) -> int:
+        """Tokens of the system prompt, with the template's text around it."""
+        return self._n_first if self.template.has_system else 0
 
     def clear(self) -> None:
         """Forget everything, but pin the system prompt; the cache is empty."""
         self.llm.reset()
-        self.pins.begin_anew()
-        self.recall.clear()
-        self.turn = Turn()
-        self._n_turns = 0
+        self.messages.clear()
+        self.pins.begin_anew(self._n_system)
+        self.recall.begin_anew()
+        self._begin_turn()
         self._open = False  # the user's turn has begun and ask() has not ended it
         self._unread = []  # of a reply that was shown, but is not in the cache: its last token, or all behind what was taken out
-        self._has_marker = False  # the reply ended with the template's `stop` as text, which is in the cache
+
+    def _begin_turn(self, n_reread: int = 0) -> None:
+        self.turn = Turn(n_reread=n_reread)
+        self._n_reread = n_reread  # of the turn to come
 
     @property
     def n_tokens(self) -> int:
@@ -87,6 +109,21 @@ class Conversation:
     def stats(self) -> KvStats | None:
         """Figures of the cache, or None without a budget."""
         return self.llm.kv_stats() if self.llm.kv_config is not None else None
+
+    def heads(self) -> list:
+        """The positions that each KV head holds, of all layers that the budget governs: int32 [n] each."""
+        llm = self.llm
+        return [llm.kv_positions(layer, head) for layer in llm.kv_layers for head in range(llm.kv_heads(layer))]
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the sampling, where one was set while the conversation ran."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = seed
+        self.llm.set_seed(seed)
 
     @property
     def device(self) -> str:
@@ -116,39 +153,63 @@ class Conversation:
         Raises:
             ContextFullError: there is no room for the text; nothing was read.
         """
-        tokens = self._begin() + self._tokens(text)
-        self._feed(tokens, progress, N_RESERVE_ASK)
-        return len(tokens)
+        before, tokens = self._begin(), self._tokens(text)
+        self._feed(before + tokens, progress, N_RESERVE_ASK, (text, len(before), len(tokens)))
+        return len(before + tokens)
+
+    def piece(self, token: int) -> bytes:
+        """What a token adds to the text, which may be a part of a character; nothing for a control token."""
+        return self._vocab.piece(token)
+
+    def text(self, ids: list) -> str:
+        """The text of some tokens, without control tokens. Bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
 
     def ask(self, text: str, progress=None) -> None:
         """End the user's turn with a text, and behind it what `recall` finds for it; reply() comes next. Otherwise as read()."""
-        asked, after = self._begin() + self._tokens(text), self._tokens(self._parts[1], special=True)
-        back = self._tokens(self.recall.find(text, len(asked) + len(after)))
+        before, asked = self._begin(), self._tokens(text)
+        after = self._tokens(self._parts[1], special=True)
+        back = self._tokens(self.recall.find(text, len(before + asked + after)))
         n_left = self._n_left(N_RESERVE)
-        if back and n_left is not None and len(asked + back + after) > n_left:
+        if back and n_left is not None and len(before + asked + back + after) > n_left:
             self.recall.clear()
             back = []
-        begin = self.n_tokens + len(asked)
+        begin = self.n_tokens + len(before + asked)
         try:
-            self._feed(asked + back + after, progress, N_RESERVE)
+            self._feed(before + asked + back + after, progress, N_RESERVE, (text, len(before), len(asked)))
         finally:
             self.recall.put(begin, len(back))
-        self.pins.add("the model", begin + len(back), begin + len(back + after))
+        self._end_turn(begin + len(back), len(after))
+
+    def ask_again(self, progress=None) -> None:
+        """End the user's turn once more, after go_back() to where the message of the model began. Raises as ask()."""
+        after = self._tokens(self._parts[1], special=True)
+        begin = self.n_tokens
+        self._feed(after, progress, N_RESERVE)
+        self._end_turn(begin, len(after))
+
+    def _end_turn(self, header: int, n: int) -> None:
+        self.messages.add("the model", header, header + n)
         self._open = False
-        self._n_turns += 1
 
     @property
     def _parts(self) -> tuple:
-        return self.template.later if self._n_turns else self.template.first
+        return self.template.later if self.messages.n_replies else self.template.first
+
+    @property
+    def _has_marker(self) -> bool:
+        return bool(self.messages) and self.messages[-1].has_marker
 
     def _begin(self) -> list:
         if self._open:
             return []
         n = self.n_tokens
         behind = self.recall.take_out()
-        self.pins.close_gap(self.n_tokens, n - self.n_tokens - len(behind))
+        n_out = n - self.n_tokens - len(behind)
+        self.messages.shift(self.n_tokens + n_out, -n_out)
+        self._n_reread += len(behind)
         self._unread = behind + self._unread
-        head = [] if self._n_turns else self._head
+        head = [] if self.messages.n_replies else self._head
         before = self._parts[0].removeprefix(self.template.stop) if self._has_marker else self._parts[0]
         return head + self._unread + self._tokens(before, special=True)
 
@@ -159,13 +220,14 @@ class Conversation:
     def _n_left(self, n_reserve: int) -> int | None:
         return None if self.n_ctx is None else self.n_ctx - self.n_tokens - n_reserve
 
-    def _feed(self, tokens: list, progress, n_reserve: int) -> None:
+    def _feed(self, tokens: list, progress, n_reserve: int, said: tuple = ("", 0, 0)) -> None:
+        """Read tokens of the user's turn. said: the user's text, how many tokens stand before it, and how many are its own."""
         n_left = self._n_left(n_reserve)
         if n_left is not None and len(tokens) > n_left:
             raise ContextFullError(
                 f"this takes {len(tokens):,} tokens, and {max(n_left, 0):,} of {self.n_ctx:,} positions are left"
             )
-        self.turn = Turn()
+        self.turn, self._n_reread = Turn(n_reread=self._n_reread), 0
         t_start = time.perf_counter()
         n_start, n_begin = self.n_tokens, len(self._begin())
         try:
@@ -178,10 +240,18 @@ class Conversation:
             self.turn.t_read = time.perf_counter() - t_start
             if self.turn.n_read > len(self._unread):
                 if not self._open:
-                    self.pins.add("you", n_start + len(self._unread), n_start + n_begin)
-                self._open, self._unread, self._has_marker = True, [], False
+                    self.messages.add("you", n_start + len(self._unread), n_start + n_begin)
+                self._open, self._unread = True, []
+                self._note(n_start, *said)
             else:
                 self._unread = self._unread[self.turn.n_read :]
+
+    def _note(self, n_start: int, text: str, n_before: int, n_text: int) -> None:
+        begin = n_start + n_before
+        n_read = min(self.n_tokens - begin, n_text)
+        if n_read > 0:
+            ids = self.llm.input_ids[begin : begin + n_read].tolist()
+            self.messages[-1].parts.append([begin, text if n_read == n_text else self.text(ids)])
 
     # --- the reply ---
 
@@ -192,29 +262,34 @@ class Conversation:
         marker = Marker(self.template.stop)
         stop_token = self._marker_token()
         n_start, n_ctx, token = self.n_tokens, self.n_ctx, None
+        message, said, max_tokens = self.messages[-1], [], self.settings.max_tokens
         t_start, clock = time.perf_counter(), threads.Clock()
         turn.end = "cut"
         try:
-            for token in llm.generate([], reset=False, temp=self.temp):
+            for token in llm.generate([], reset=False, **self.settings.sampling()):
                 if token == stop_token or self._vocab.is_eog(token):
                     token, turn.end = None, "stop"
                     break
                 turn.n_reply += 1
                 turn.t_reply = time.perf_counter() - t_start
-                yield marker.feed(decoder.decode(self._vocab.piece(token)))
+                said.append(marker.feed(decoder.decode(self._vocab.piece(token))))
+                yield said[-1]
                 if marker.found:
-                    turn.end, self._has_marker = "stop", True
+                    turn.end, message.has_marker = "stop", True
                     break
-                if self.max_tokens and turn.n_reply >= self.max_tokens:
+                if max_tokens and turn.n_reply >= max_tokens:
                     turn.end = "length"
                     break
                 if n_ctx is not None and self.n_tokens + 1 >= n_ctx:
                     turn.end = "context"
                     break
             if rest := marker.feed(decoder.decode(b"", final=True)) + marker.flush():
+                said.append(rest)
                 yield rest
         finally:
             turn.waited = clock.waited()
+            message.end = turn.end
+            message.parts = [[message.content, "".join(said)]] if said else []
             # generate() reads a token when it is asked for the next one, which may not have happened
             if token is not None and self.n_tokens < n_start + turn.n_reply:
                 self._unread = [token]
@@ -224,25 +299,26 @@ class Conversation:
         tokens = self._tokens(self.template.stop, special=True)
         return tokens[0] if len(tokens) == 1 else None
 
+    # --- going back ---
 
-class Marker:
-    """Cuts a stream of text before a marker. Text that may be the beginning of the marker is held back until that is known.
-    `found` tells whether the marker came."""
+    def go_back(self, n: int, progress=None) -> int:
+        """Forget what stands at position n or behind it. Returns how many tokens were read again for that, 0 inside the exact tail.
 
-    def __init__(self, text: str):
-        self._text, self._held, self.found = text, "", False
-
-    def feed(self, text: str) -> str:
-        """The text that can be shown now: nothing behind the marker, nor what may be its beginning."""
-        if not self._text or self.found:
-            return "" if self.found else text
-        shown, mark, _ = (self._held + text).partition(self._text)
-        self.found = bool(mark)
-        n = 0 if mark else next(n for n in range(len(self._text) - 1, -1, -1) if shown.endswith(self._text[:n]))
-        shown, self._held = shown[: len(shown) - n], shown[len(shown) - n :]
-        return shown
-
-    def flush(self) -> str:
-        """The text that was held back, at the end of the stream."""
-        held, self._held = self._held, ""
-        return held
+        Behind the tail the first n tokens are read anew, with what is pinned of them. After an exception, as an interrupt, the
+        conversation is as it was. The turn that n lies in is open afterwards, unless n is where a message begins that is the user's.
+        """
+        n_again = 0
+        try:
+            self.llm.rewind(n)
+        except RuntimeError:
+            pins = [] if self.stats() is None else [(start, min(stop, n)) for start, stop in self.llm.pins if start < n]
+            self._read_anew(self.llm.input_ids[:n].tolist(), pins, progress)
+            n_again = n
+        self.recall.rewind(n)
+        self.messages.rewind(n)
+        if n == 0:
+            self.clear()
+        self._begin_turn(n_again)
+        self._open = bool(self.messages) and self.messages[-1].who == "you"
+        self._unread = []
+        return n_again

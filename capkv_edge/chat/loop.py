@@ -2,25 +2,36 @@
 
 `talk` is a conversation.Conversation or has the same methods. `ui` has
     ask() -> str            the next input; raises EOFError or KeyboardInterrupt at the end
+    edit(text) -> str       the text as the user changes it; raises ValueError where there is no terminal
     write(text)             show a piece of a reply
     end()                   the reply is over
     info(text), error(text) show a line
+    shade(found)            show [(title, [(text, share of the heads that hold it)])]
+    record(values)          the figures of a turn, for scripts
+    copy(text)              put a text into the clipboard; raises ValueError where there is none
     progress(label)         a context manager that gives update(done, total)
 """
 
 from contextlib import closing
 from pathlib import Path
 
-from . import pins
-from .conversation import ContextFullError
+from . import again, keeping, kept, limits, pins, settings
+from .figures import Evictions, evicted_line, stats_lines, turn_line, turn_record
 from .recalling import recalled_line, search_lines
+from .restoring import ContextFullError
 
 COMMANDS = {
     "/help": "show this list",
     "/read FILE": "put a file into the conversation; then ask about it",
+    **again.COMMANDS,
+    "/copy": "put the last reply into the clipboard",
+    "/set NAME X": "change a setting, as /set temp 0.3; without NAME, show them",
+    **kept.COMMANDS,
     "/recall QUERY": "search what was evicted, without asking the model",
     **pins.COMMANDS,
+    **limits.COMMANDS,
     "/stats": "show what the cache holds and costs",
+    **keeping.COMMANDS,
     "/clear": "forget everything and begin anew",
     "/exit": "end the chat; so does Ctrl-C or Ctrl-D at the prompt",
 }
@@ -32,8 +43,7 @@ FORGETS = (
     "and no more; what was evicted is gone, and answers about it may be wrong."
 )
 RECALLS = " Its text can be searched: passages with the words of a question come back with it, and are shown (--recall)."
-ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
-WAITED = 0.15  # a larger share of a reply's time without a CPU is shown; with nothing else running it is about 0.02
+CHANGES = ("/undo", "/system", "/budget", "/pin", "/unpin")  # commands that are saved; a turn saves itself
 FULL = "/clear begins anew, a larger --ctx makes room for more; with a budget and without --ctx there is no end."
 
 
@@ -49,84 +59,6 @@ def clean(text: str) -> str:
     if text.startswith('"""'):
         return text.removeprefix('"""').rstrip().removesuffix('"""').strip("\n")
     return "\n".join(line.removesuffix("\\") for line in text.split("\n")).strip()
-
-
-def size(n_bytes: float) -> str:
-    """Bytes as text: "33.8 MiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024 or unit == "GiB":
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-
-
-def cost_lines(talk) -> list:
-    """The memory that the cache takes, for the start."""
-    stats = talk.stats()
-    if stats is None:
-        return [f"no budget: the cache is a full one, for {talk.n_ctx:,} tokens, on {talk.device}"]
-    config, n_system, n_full = stats.config, talk.pins.n_system, round(stats.bytes_full * stats.n_cells / stats.bytes_kv)
-    stay = f"the first {config.sink}, the last {config.recent} and the system prompt ({n_system:,} tokens)" if n_system else ""
-    stay = stay or f"the first {config.sink} and the last {config.recent}"
-    end = "; the conversation has no end" if talk.n_ctx is None else ""
-    return [
-        f"budget: {config.budget:,} tokens per KV head; {stay} always stay",
-        f"cache: {stats.n_cells:,} cells in {config.type}, {size(stats.bytes_kv + stats.bytes_obs)} on {talk.device}; "
-        f"a full cache for {n_full:,} tokens would take {size(stats.bytes_full)}{end}",
-    ]
-
-
-def turn_line(talk) -> str:
-    """The line under a reply: speed, cells, evictions."""
-    turn, stats = talk.turn, talk.stats()
-    parts = [f"{turn.n_reply / turn.t_reply:.1f} tokens/s" if turn.t_reply else "0 tokens"]
-    if stats is None:
-        parts.append(f"{talk.n_tokens:,} of {talk.n_ctx:,} tokens")
-    else:
-        parts.append(f"{stats.n_used:,} of {stats.n_cells:,} cells used (budget {stats.config.budget:,})")
-        parts.append(f"{stats.n_evicted:,} of {stats.n_tokens:,} tokens evicted")
-    if turn.end in ENDS:
-        parts.append(ENDS[turn.end])
-    if turn.waited > WAITED:
-        fewer = f"; --threads {talk.n_threads - 1} may be faster" if talk.n_threads > 1 else ""
-        parts.append(f"slow: for {turn.waited:.0%} of the time other programs had the CPU{fewer}")
-    return " · ".join(parts)
-
-
-def toolbar(talk) -> str:
-    """The line below the input: a bar of the cells in use, and what is left of the context."""
-    stats = talk.stats()
-    if talk.n_ctx is None:
-        left = f"{talk.n_tokens:,} tokens so far"
-    else:
-        left = f"{talk.n_ctx - talk.n_tokens:,} of {talk.n_ctx:,} positions left"
-    if stats is None:
-        return f" {left}"
-    n_full = round(20 * stats.n_used / stats.n_cells)
-    bar = "█" * n_full + "░" * (20 - n_full)
-    return f" cells {bar} {stats.n_used:,}/{stats.n_cells:,} · {stats.n_evicted:,} tokens evicted · {left}"
-
-
-def stats_lines(talk) -> list:
-    """All figures, for /stats."""
-    stats = talk.stats()
-    used = f"{talk.n_tokens:,} used, no end" if talk.n_ctx is None else f"{talk.n_tokens:,} of {talk.n_ctx:,} used"
-    lines = [f"positions   {used}"]
-    if stats is None:
-        return [*lines, "budget      none: nothing is evicted"]
-    config = stats.config
-    return [
-        *lines,
-        f"cells       {stats.n_used:,} of {stats.n_cells:,} used (budget {config.budget:,} + headroom {config.headroom:,})",
-        f"evicted     {stats.n_evicted:,} tokens by each KV head, in {stats.n_evictions:,} evictions "
-        f"({stats.t_evict_us / 1e6:.2f} s)",
-        f"capacity    {stats.capacity:.1%} retained by the last eviction "
-        f"({min(stats.capacity_layers):.1%} to {max(stats.capacity_layers):.1%} by layer)",
-        f"exact       every token from position {stats.pos_tail:,} on is held by every head",
-        f"memory      {size(stats.bytes_total)}: K and V {size(stats.bytes_kv)}, query statistics {size(stats.bytes_obs)}, "
-        f"positions {size(stats.bytes_pos)}, work {size(stats.bytes_work)}",
-        f"full cache  {size(stats.bytes_full)}, {stats.compression:.1f} times as much",
-        f"policy      {config.policy}, sink {config.sink}, recent {config.recent}, seed {config.seed}",
-    ]
 
 
 def read_text(name: str) -> tuple:
@@ -146,13 +78,20 @@ def read_text(name: str) -> tuple:
 class Chat:
     """One run of the loop. `n_failed` counts the inputs that could not be carried out.
 
-    is_script: Ctrl-C raises KeyboardInterrupt instead of ending the reply or the reading alone.
+    Args:
+        is_script: Ctrl-C raises KeyboardInterrupt instead of ending the reply or the reading alone.
+        keeper: a keeping.Keeper that saves the conversation; None keeps none.
     """
 
-    def __init__(self, talk, ui, is_script=False):
-        self.talk, self.ui, self.is_script = talk, ui, is_script
+    def __init__(self, talk, ui, is_script=False, keeper=None):
+        self.talk, self.ui, self.is_script, self.keeper = talk, ui, is_script, keeper
         self.n_failed = 0
-        self._warned = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take the conversation as it is now as what was told of its evictions."""
+        stats = self.talk.stats()
+        self._evictions, self._warned = Evictions(self.talk), stats is not None and stats.n_evictions > 0
 
     def fail(self, text: str) -> None:
         self.n_failed += 1
@@ -168,9 +107,14 @@ class Chat:
         except KeyboardInterrupt:
             if self.is_script:
                 raise
-            return self.ui.info(f"stopped after reading {self.talk.turn.n_read:,} tokens; they stay, and no reply was made")
+            self.ui.info(f"stopped after reading {self.talk.turn.n_read:,} tokens; they stay, and no reply was made")
+            return self.save()
         if self.talk.recall.found:
             self.ui.info(recalled_line(self.talk.recall.found))
+        self.reply(text)
+
+    def reply(self, text: str) -> None:
+        """Stream the reply to a text that was asked, and show what the turn cost."""
         try:
             with closing(self.talk.reply()) as pieces:
                 for piece in pieces:
@@ -180,10 +124,13 @@ class Chat:
                 self.ui.end()
                 raise
         self.ui.end()
+        evicted = self._evictions.look()
         self.ui.info(turn_line(self.talk))
+        self.ui.record(turn_record(self.talk, text, evicted))
         if self.talk.turn.end == "context":
             self.fail(f"the reply stops here: all {self.talk.n_ctx:,} positions are used. {FULL}")
-        self._warn()
+        self._tell(evicted)
+        self.save()
 
     def read(self, name: str) -> None:
         """/read: put a file into the conversation."""
@@ -206,52 +153,104 @@ class Chat:
             self.ui.info(f"read {n:,} tokens of {name} ({n / max(self.talk.turn.t_read, 1e-9):.0f} tokens/s); now ask about it")
         if n_replaced:
             self.ui.info(f"note: {name} is not all UTF-8: {n_replaced:,} bytes were replaced")
-        self._warn()
+        self._tell(self._evictions.look())
+        self.save()
 
-    def search(self, query: str) -> None:
-        """/recall: show the passages that a query finds."""
+    def _tell(self, evicted: tuple | None) -> None:
+        """Say that tokens were evicted: at first what that means, later how many."""
+        if evicted is None:
+            return
+        if self._warned:
+            return self.ui.info(evicted_line(self.talk, evicted))
+        self._warned = True
+        self.ui.info(FORGETS.format(budget=self.talk.stats().config.budget) + RECALLS * self.talk.recall.is_on)
+
+    def save(self) -> None:
+        """Save the conversation, where that is done without being asked."""
         try:
-            for line in search_lines(self.talk.recall, query):
-                self.ui.info(line)
-        except ValueError as err:
-            self.fail(str(err))
+            if self.keeper is not None:
+                self.keeper.changed()
+        except OSError as err:
+            self.keeper.is_automatic = False
+            self.fail(f"the conversation cannot be saved, and is not from here on: {err}")
+        except KeyboardInterrupt:
+            if self.is_script:
+                raise
+            self.ui.info("stopped while saving: the conversation is on disk as it was before this turn")
 
-    def _warn(self) -> None:
-        stats = self.talk.stats()
-        if not self._warned and stats is not None and stats.n_evictions:
-            self._warned = True
-            self.ui.info(FORGETS.format(budget=stats.config.budget) + RECALLS * self.talk.recall.is_on)
+    def finish(self) -> None:
+        """Save what is left for the end of the chat."""
+        try:
+            if self.keeper is not None:
+                self.keeper.finish()
+        except OSError as err:
+            self.fail(f"the conversation cannot be saved: {err}")
 
     def command(self, line: str) -> bool:
         """Carry out a command; False if it ends the chat."""
         name, _, rest = line.partition(" ")
-        if name == "/help":
-            for command, what in COMMANDS.items():
-                self.ui.info(f"{command:<13} {what}")
-            self.ui.info(MULTI_LINE)
-            self.ui.info(CTRL_C)
-        elif name == "/read":
-            self.read(rest.strip())
-        elif name == "/recall":
-            self.search(rest.strip())
-        elif name == "/stats":
-            for text in stats_lines(self.talk):
-                self.ui.info(text)
-        elif name in ("/pin", "/pins", "/unpin"):
-            try:
-                for text in pins.command(self.talk, name, rest.strip()):
-                    self.ui.info(text)
-            except ValueError as err:
-                self.fail(str(err))
-        elif name == "/clear":
-            self.talk.clear()
-            self._warned = False
-            self.ui.info("cleared")
-        elif name == "/exit":
+        if name == "/exit":
             return False
-        else:
-            self.fail(f"no such command: {name}; /help lists them")
+        try:
+            self._command(name, rest.strip())
+        except ContextFullError as err:
+            self.fail(f"{err}. {FULL}")
+        except (OSError, ValueError) as err:
+            self.fail(str(err))
+        except KeyboardInterrupt:
+            if self.is_script:
+                raise
+            self.ui.info("stopped")
         return True
+
+    def _command(self, name: str, rest: str) -> None:
+        talk, lines = self.talk, []
+        if name == "/help":
+            width = max(map(len, COMMANDS)) + 1
+            lines = [*(f"{command:<{width}}{what}" for command, what in COMMANDS.items()), MULTI_LINE, CTRL_C]
+        elif name == "/read":
+            self.read(rest)
+        elif name == "/recall":
+            lines = search_lines(talk.recall, rest)
+        elif name == "/stats":
+            lines = stats_lines(talk)
+        elif name == "/set":
+            lines = settings.change(talk, rest)
+        elif name == "/copy":
+            lines = self._copy()
+        elif name == "/clear":
+            lines = self._clear()
+        elif room := self._rooms().get(name):
+            lines = room.command(self, name, rest)
+            if name == "/load":
+                self._begin()
+            elif name in CHANGES:
+                self._evictions.look()
+                self.save()
+        else:
+            raise ValueError(f"no such command: {name}; /help lists them")
+        for text in lines:
+            self.ui.info(text)
+
+    @staticmethod
+    def _rooms() -> dict:
+        return {usage.split()[0]: room for room in (again, keeping, kept, limits, pins) for usage in room.COMMANDS}
+
+    def _copy(self) -> list:
+        last = self.talk.messages.last("the model")
+        if last is None or not last.text:
+            raise ValueError("nothing to copy: there is no reply yet")
+        self.ui.copy(last.text)
+        return [f"copied {len(last.text):,} characters"]
+
+    def _clear(self) -> list:
+        self.save()
+        self.talk.clear()
+        self._begin()
+        if self.keeper is None or self.keeper.name is None:
+            return ["cleared"]
+        name, _ = self.keeper.name, self.keeper.begin_anew()
+        return [f"cleared; /load {name} goes back to what was said"]
 
 
 def run_chat(talk, ui, chat: Chat | None = None) -> int:

@@ -1,6 +1,6 @@
 """What of a conversation is pinned: the system prompt by itself, messages on demand, each with the template's text around it."""
 
-from dataclasses import dataclass
+from .messages import Messages
 
 COMMANDS = {
     "/pin N": "never evict the last N messages, the model's count too; 1 if N is left out",
@@ -11,15 +11,6 @@ COMMANDS = {
 N_SHOWN = 12  # tokens of a message that are shown
 
 
-@dataclass
-class Message:
-    """One message of the conversation, by positions."""
-
-    who: str  #: "you" or "the model"
-    header: int  #: where the template's text before it begins
-    content: int  #: where its own text begins
-
-
 class Pins:
     """The pins of one conversation.
 
@@ -27,36 +18,38 @@ class Pins:
 
     Args:
         llm: a capkv_edge.Llama, with or without a budget.
-        n_system: length of the system prompt in tokens, with the template's text around it; 0 is none.
+        messages: what was said, a messages.Messages that the conversation adds to.
     """
 
-    def __init__(self, llm, n_system: int):
-        self._llm, self._n_prompt = llm, n_system
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Pin the system prompt of a conversation of which nothing was read yet."""
-        self._said = []
+    def __init__(self, llm, messages: Messages):
+        self._llm, self._said = llm, messages
         self.n_system = 0  #: tokens of the system prompt that are pinned
         self.note = ""  #: why the system prompt is not pinned; empty if it is, or if there is none
-        if self._llm.kv_config is None or not self._n_prompt:
+
+    def begin_anew(self, n_system: int) -> None:
+        """Pin the system prompt of a conversation of which nothing was read yet.
+
+        Args:
+            n_system: its length in tokens, with the template's text around it; 0 is none.
+        """
+        self.n_system, self.note = 0, ""
+        if self._llm.kv_config is None or not n_system:
             return
         try:
-            self._llm.pin(0, self._n_prompt)
-            self.n_system = self._n_prompt
+            self._llm.pin(0, n_system)
+            self.n_system = n_system
         except ValueError as err:
             self.note = f"the system prompt is not pinned and may be evicted: {err}"
 
-    def add(self, who: str, header: int, content: int) -> None:
-        """A message begins; see Message."""
-        self._said.append(Message(who, header, content))
+    def go_on(self, n_system: int) -> None:
+        """A conversation was restored, and its pins with it. n_system as in begin_anew()."""
+        is_pinned = self._llm.kv_config is not None and any(start == 0 and n_system <= stop for start, stop in self._llm.pins)
+        self.n_system, self.note = (n_system if is_pinned else 0), ""
 
-    def close_gap(self, begin: int, n: int) -> None:
-        """n tokens from position `begin` on were taken out of the conversation, and those behind them are read again."""
-        for message in self._said:
-            if message.header >= begin + n:
-                message.header -= n
-                message.content -= n
+    @property
+    def ranges(self) -> list:
+        """(start, stop) of each range of pinned positions, ascending; none without a budget."""
+        return [] if self._llm.kv_config is None else self._llm.pins
 
     def pin(self, n: int, said: list, end: int) -> list:
         """Pin the last n messages, or all if there are fewer; returns a line for each.
@@ -120,12 +113,13 @@ def _line(what: str, start: int, stop: int) -> str:
     return f"  {what}, positions {start:,} to {stop - 1:,}"
 
 
-def command(talk, name: str, rest: str) -> list:
-    """Carry out one of COMMANDS on a Conversation; returns the lines to show.
+def command(chat, name: str, rest: str) -> list:
+    """Carry out one of COMMANDS; returns the lines to show.
 
     Raises:
         ValueError: it cannot be done; the message has the reason.
     """
+    talk = chat.talk
     if name == "/pins":
         return talk.pins.show(*talk.said())
     if name == "/unpin":

@@ -17,18 +17,64 @@ class TurnRecall:
     """
 
     def __init__(self, llm, quota: int):
-        self._llm, self._recall = llm, None
+        self._llm, self._quota, self._recall = llm, quota, None
         #: why it is off although it was asked for; "" if it is not
         self.remark = ""
-        try:
-            self._recall = Recall(llm, quota) if quota and llm.kv_config is not None else None
-        except NoIndexError as err:
-            self.remark = f"recall is off: {err}"
+        self.begin_anew()
+
+    def begin_anew(self, saved: dict | None = None) -> None:
+        """The conversation begins anew, or goes on from what saved() gave. Raises ValueError where it is not that."""
+        saved = saved or {"left_out": [], "shown": [], "place": None}
         self.clear()
+        self._place = saved["place"] and tuple(saved["place"])
+        if self._llm.kv_config is None:
+            return
+        try:
+            self._recall = Recall(self._llm, self._quota, saved["left_out"], None, saved["shown"])
+        except NoIndexError as err:
+            self.remark = f"recall is off: {err}" if self._quota else ""
+
+    def saved(self) -> dict:
+        """What is needed to go on after a restart, as values for JSON."""
+        recall = self._recall
+        return {"left_out": recall.left_out if recall else [], "shown": recall.shown if recall else [], "place": self._place}
+
+    @property
+    def quota(self) -> int:
+        """Tokens that may come back with a turn; 0 is off."""
+        return self._quota
+
+    @quota.setter
+    def quota(self, quota: int) -> None:
+        self._quota = quota
+        if self._recall is not None:
+            self._recall.quota = quota
+
+    def rewind(self, n: int) -> None:
+        """The conversation went back to position n."""
+        if self._recall is not None:
+            self._recall.rewind(n)
+        if self._place is not None and self._place[0] >= n:
+            self.clear()
+
+    def shift(self, first: int, n: int) -> None:
+        """What stands at position `first` or behind it was moved by n positions."""
+
+        def moved(*places):
+            return [at + n if at >= first else at for at in places]
+
+        saved = self.saved()
+        self.begin_anew(
+            {
+                "left_out": [moved(*one) for one in saved["left_out"]],
+                "shown": [(*moved(begin, end), [moved(*one) for one in ranges]) for begin, end, ranges in saved["shown"]],
+                "place": saved["place"] and moved(*saved["place"]),
+            }
+        )
 
     @property
     def is_on(self) -> bool:
-        return self._recall is not None
+        return self._recall is not None and self._quota > 0
 
     def clear(self) -> None:
         """Forget what came back with the last turn."""
@@ -45,7 +91,7 @@ class TurnRecall:
             n_tokens: of the turn without it.
         """
         self.clear()
-        if self._recall is None:
+        if not self.is_on:
             return ""
         self.found = self._recall.find(text)
         stats = self._llm.kv_stats() if self.found else None
@@ -67,7 +113,7 @@ class TurnRecall:
         Nothing is done where tokens after it were evicted already: then it stays until it is evicted as any other text is.
         """
         place, self._place, llm = self._place, None, self._llm
-        if place is None or place[0] < llm.kv_stats().pos_tail:
+        if place is None or self._recall is None or place[0] < llm.kv_stats().pos_tail:
             return []
         begin, end = place
         behind = llm.input_ids[end : llm.n_tokens].tolist()

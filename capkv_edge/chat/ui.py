@@ -1,5 +1,6 @@
-"""What the chat shows: replies on stdout, all else on stderr; in a terminal, an input line with history and completion."""
+"""What the chat shows in pipes and scripts: replies on stdout, all else on stderr; or on stdout one JSON object a turn."""
 
+import json
 import sys
 from contextlib import contextmanager
 
@@ -8,18 +9,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .loop import COMMANDS, is_complete
+from .loop import is_complete
+
+_N_ROW = 68  # characters of a row of shaded text
 
 
 class PlainUI:
     """The UI of pipes and scripts: inputs are lines. Progress is shown only where stderr is a terminal."""
 
-    def __init__(self, lines=()):
+    def __init__(self, lines=(), no_color: bool = False):
         self._lines = iter(lines or ())
         if hasattr(lines, "reconfigure"):
             lines.reconfigure(errors="surrogateescape")
         self._replaced = set()
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, no_color=no_color or None)
 
     def _note_replaced(self, what: str) -> None:
         if what not in self._replaced:
@@ -62,6 +65,27 @@ class PlainUI:
     def error(self, text: str) -> None:
         self.console.print(Text("error: " + text, style="red"), soft_wrap=not self.console.is_terminal)
 
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+    def edit(self, text: str) -> str:
+        """The text as the user changes it."""
+        raise ValueError("there is no terminal to change a text in: give the new one")
+
+    def copy(self, text: str) -> None:
+        """Put a text into the clipboard."""
+        raise ValueError("there is no terminal, so no clipboard")
+
+    def record(self, values: dict) -> None:
+        """The figures of a turn."""
+
+    def shade(self, found: list) -> None:
+        """Texts with the share of heads that hold them, as a column of shares: [(title, [(text, share)])]."""
+        for title, pieces in found:
+            self.info(title)
+            for text, share in shade_rows(pieces):
+                self.info(f"{'' if share is None else format(share, '.0%'):>5} | {text}")
+
     @contextmanager
     def progress(self, label: str):
         """A bar with the time left, which appears where there is more than one batch to read."""
@@ -89,6 +113,50 @@ class PlainUI:
             yield update
         finally:
             bar.stop()
+
+
+class JsonUI(PlainUI):
+    """The UI of programs: on stdout one JSON object a line, for each turn its figures, for what failed {"error": message}."""
+
+    def _print(self, values: dict) -> None:
+        PlainUI.write(self, json.dumps(values, ensure_ascii=sys.stdout is None or (sys.stdout.encoding or "").lower() != "utf-8") + "\n")
+
+    def write(self, text: str) -> None:
+        """Nothing: the reply is in the object of its turn."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def record(self, values: dict) -> None:
+        self._print(values)
+
+    def error(self, text: str) -> None:
+        self._print({"error": text})
+
+
+def shade_rows(pieces: list) -> list:
+    """[(row of text, share)] of [(text, share)]: the share is the mean over the row's characters, None for a remark."""
+    rows, row, shares = [], "", []
+
+    def end():
+        nonlocal row, shares
+        if row.strip():
+            rows.append((row, sum(shares) / len(shares)))
+        row, shares = "", []
+
+    for text, share in pieces:
+        if share is None:
+            end()
+            rows.append((text, None))
+            continue
+        for char in text:
+            if char == "\n" or len(row) >= _N_ROW and char.isspace():
+                end()
+            else:
+                row += char
+                shares.append(share)
+    end()
+    return rows
 
 
 class WordWrap:
@@ -120,69 +188,3 @@ class WordWrap:
             self._column, word = 0, "\n" + word
         self._column += n
         return word
-
-
-class TerminalUI(PlainUI):
-    """The UI of a terminal. `toolbar()` gives the text below the input line."""
-
-    def __init__(self, toolbar=None):
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.key_binding import KeyBindings
-
-        super().__init__()
-        self._wrap = WordWrap()
-        keys = KeyBindings()
-
-        @keys.add("enter")
-        def _(event):
-            if is_complete(event.current_buffer.text):
-                event.current_buffer.validate_and_handle()
-            else:
-                event.current_buffer.insert_text("\n")
-
-        @keys.add("escape", "enter")
-        def _(event):
-            event.current_buffer.insert_text("\n")
-
-        self._session = PromptSession(
-            multiline=True,
-            key_bindings=keys,
-            completer=_completer(),
-            complete_while_typing=False,
-            prompt_continuation=lambda width, number, wraps: " " * width,
-            bottom_toolbar=toolbar,
-        )
-
-    def ask(self) -> str:
-        self.console.print()
-        return self._session.prompt("> ")
-
-    def write(self, text: str) -> None:
-        super().write(self._wrap.feed(text, self.console.width))
-
-    def end(self) -> None:
-        super().write(self._wrap.flush(self.console.width) + "\n")
-        self._wrap = WordWrap()
-
-
-def _completer():
-    from prompt_toolkit.completion import Completer, Completion, PathCompleter
-    from prompt_toolkit.document import Document
-
-    class Commands(Completer):
-        """Commands, and after /read the paths."""
-
-        paths = PathCompleter(expanduser=True)
-
-        def get_completions(self, document, event):
-            text = document.text_before_cursor
-            if text.startswith("/read "):
-                name = text[len("/read ") :]
-                yield from self.paths.get_completions(Document(name, len(name)), event)
-            elif text.startswith("/"):
-                for line in COMMANDS:
-                    command, takes_more, _ = line.partition(" ")
-                    if command.startswith(text):
-                        yield Completion(command + takes_more, -len(text), display=line)
-
-    return Commands()

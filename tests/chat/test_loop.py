@@ -3,7 +3,8 @@
 import pytest
 from fake_talk import FakeTalk, Transcript
 
-from capkv_edge.chat.loop import Chat, FORGETS, clean, cost_lines, is_complete, run_chat, size, toolbar, turn_line
+from capkv_edge.chat.figures import cost_lines, size, toolbar, turn_line
+from capkv_edge.chat.loop import Chat, FORGETS, clean, is_complete, run_chat
 from capkv_edge.chat.conversation import Conversation, Turn
 
 

@@ -5,7 +5,8 @@ import pytest
 from fake_talk import Transcript
 
 from capkv_edge.chat.conversation import Conversation
-from capkv_edge.chat.loop import Chat, cost_lines, run_chat
+from capkv_edge.chat.figures import cost_lines
+from capkv_edge.chat.loop import Chat, run_chat
 
 SYSTEM = "Be brief."
 N_SYSTEM = len("<s>[system]Be brief.</s>[user]") - len("<s></s>") + 2 + 2  # a token for each byte, two control tokens; a space is 3 bytes

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from capkv_edge import CapkvConfig, KvStats
 from capkv_edge.chat.conversation import ContextFullError, Turn
+from capkv_edge.chat.messages import Messages
 
 
 class FakeTalk:
@@ -14,7 +15,7 @@ class FakeTalk:
     """
 
     device, n_threads = "CPU", 2
-    pins = SimpleNamespace(n_system=0)
+    pins = SimpleNamespace(n_system=0, ranges=[])
     recall = SimpleNamespace(found=None, is_on=False, remark="")
 
     def __init__(self, replies=(), n_ctx=1000, budget=256):
@@ -22,7 +23,7 @@ class FakeTalk:
         self.clear()
 
     def clear(self):
-        self.turn, self.n_tokens, self.said = Turn(), 0, []
+        self.turn, self.n_tokens, self.said, self.messages = Turn(), 0, [], Messages()
 
     def stats(self):
         if self.budget is None:
@@ -47,7 +48,9 @@ class FakeTalk:
             progress(n, n)
         return n
 
-    ask = read
+    def ask(self, text, progress=None):
+        self.read(text, progress)
+        self.messages.add("the model", self.n_tokens, self.n_tokens)
 
     def reply(self):
         self.turn = Turn(end="cut", t_reply=0.1)
@@ -56,15 +59,19 @@ class FakeTalk:
                 raise word
             self.turn.n_reply += 1
             self.n_tokens += 1
+            self.messages[-1].parts.append([self.n_tokens, word])
             yield word
         self.turn.end = "context" if self.n_ctx is not None and self.n_tokens >= self.n_ctx else "stop"
 
 
 class Transcript:
-    """A UI with inputs from a list; `shown` is all that it was told to show."""
+    """A UI with inputs from a list; `shown` is all that it was told to show, `records` the figures of the turns.
+
+    In shaded text a letter stands for itself where all heads hold it, and for its token's share in tenths where fewer do.
+    """
 
     def __init__(self, *inputs):
-        self.inputs, self.shown = list(inputs), ""
+        self.inputs, self.shown, self.records, self.copied, self.edited = list(inputs), "", [], None, ""
 
     def ask(self):
         if not self.inputs:
@@ -86,6 +93,21 @@ class Transcript:
 
     def error(self, text):
         self.shown += f"({text})!\n"
+
+    def shade(self, found):
+        for title, pieces in found:
+            text = "".join(text if share in (None, 1) else str(int(10 * share)) * len(text) for text, share in pieces)
+            self.shown += f"({title})\n{text}\n" if pieces else f"({title})\n"
+
+    def record(self, values):
+        self.records.append(values)
+
+    def copy(self, text):
+        self.copied = text
+
+    def edit(self, text):
+        self.shown += f"edit> {text}\n"
+        return self.edited
 
     @contextmanager
     def progress(self, label):
