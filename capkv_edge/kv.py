@@ -6,6 +6,7 @@ import numpy as np
 
 from ._lib import last_error, load
 from .config import CapkvConfig
+from .turns import uses_native
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ def _position(name: str, value) -> int:
 
 
 class KvBudget:
-    """Llama's methods about its cache. Mixed into Llama; needs its `ctx`, `n_tokens`, `_drop_unread`; `kv_config` (None: no budget)."""
+    """Llama's methods about its cache, which any thread may call while another one generates. Mixed into Llama; needs its `ctx`,
+    `n_tokens`, `kv_config` (None without a budget), `_drop_unread()`, and what turns.Shared has."""
 
     @property
     def _kv(self) -> KvCache:
@@ -207,28 +209,34 @@ class KvBudget:
         return KvCache(self.ctx, self.kv_config)
 
     @property
+    @uses_native
     def is_endless(self) -> bool:
         """Whether the context has no end, as with kv_budget and without n_ctx. n_ctx() is then a number that no text reaches."""
         return self.kv_config is not None and self._kv.is_endless
 
     @property
+    @uses_native
     def can_pass_trained(self) -> bool:
         """Whether a text may be longer than the model was trained for, as far as n_ctx goes; False without a budget."""
         return self.kv_config is not None and self._kv.can_pass_trained
 
+    @uses_native
     def kv_stats(self) -> KvStats:
         """Tokens read, cells in use, evictions and bytes, now. Raises RuntimeError without a budget."""
         return self._kv.stats()
 
     @property
+    @uses_native
     def kv_layers(self) -> list:
         """Indices of the layers that the budget governs. Raises RuntimeError without a budget."""
         return self._kv.layers
 
+    @uses_native
     def kv_heads(self, layer: int) -> int:
         """Number of KV heads of a layer. Raises RuntimeError without a budget."""
         return self._kv.n_heads(layer)
 
+    @uses_native
     def kv_positions(self, layer: int, head: int) -> np.ndarray:
         """Positions of the tokens that one KV head holds: int32 [n], ascending.
 
@@ -238,6 +246,7 @@ class KvBudget:
         """
         return self._kv.positions(layer, head)
 
+    @uses_native
     def kv_kept(self) -> np.ndarray:
         """For each token of the text the share of KV heads, of all layers that the budget governs, that still hold it.
 
@@ -245,6 +254,7 @@ class KvBudget:
         """
         return self._kv.kept()[: self.n_tokens]
 
+    @uses_native
     def compress(self, budget=None) -> int:
         """Evict now, down to `budget` tokens per KV head (None: the context's own); returns how many tokens each head dropped.
 
@@ -258,6 +268,7 @@ class KvBudget:
         self._drop_unread()
         return kv.compress(int(budget or 0))
 
+    @uses_native
     def pin(self, start: int, stop: int) -> None:
         """Let no KV head drop the tokens at positions [start, stop), whatever the policy says.
 
@@ -273,6 +284,7 @@ class KvBudget:
         self._drop_unread()
         kv.pin(start, stop)
 
+    @uses_native
     def unpin(self, start: int | None = None, stop: int | None = None) -> None:
         """Pin no position of [start, stop) any more; None is an open end.
 
@@ -283,6 +295,7 @@ class KvBudget:
         self._kv.unpin(start, stop)
 
     @property
+    @uses_native
     def pins(self) -> list:
         """(start, stop) of each range of pinned positions, ascending. Raises RuntimeError without a budget."""
         return self._kv.pins()

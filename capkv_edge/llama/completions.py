@@ -7,6 +7,7 @@ from collections import deque
 import llama_cpp
 import numpy as np
 
+from ..turns import changes_text, uses_native
 from ..vocab import Vocab
 from . import logits
 
@@ -109,12 +110,13 @@ def merge(chunks: list, tally: Tally) -> dict:
 
 
 class Completions:
-    """Mixed into Llama; needs its `_kept_logits`, `_tally`, `_all_scores` and `_need_logits`."""
+    """Mixed into Llama; needs its `_kept_logits`, `_tally`, `_all_scores`, `_need_logits()`, and turns.Shared."""
 
     def _logit_rows(self):
         return None if self._all_scores else logits.LogitRows(self, self._kept_logits)
 
     @property
+    @uses_native
     def eval_logits(self):
         """Logits as upstream's: a deque of rows [n_vocab]. With logits_all=True they are of the last tokens (with a budget, of 64
         of them), else of the newest token. Empty after reset(). Raises RuntimeError where sample() would."""
@@ -124,6 +126,7 @@ class Completions:
         kept = {i: row for i, row in self._kept_logits.items() if i < self.n_tokens} or {0: logits.row_of(self, -1)}
         return deque(kept[i].tolist() for i in sorted(kept))
 
+    @changes_text
     def create_completion(self, prompt, *args, **kwargs):
         """As upstream's; with a budget, `logprobs` needs logits_all=True and excludes `echo`.
 
@@ -141,15 +144,17 @@ class Completions:
                 raise ValueError(f"prompt = {prompt!r}: allowed is at least one token (the model puts none in front by itself)")
         if self.is_endless and (given.get("max_tokens", _COMPLETION.parameters["max_tokens"].default) or 0) <= 0:
             given["max_tokens"] = llama_cpp.llama_model_n_ctx_train(self.model)
+        is_stream = given.get("stream")
         if self._all_scores or given.get("logprobs") is None:
-            return super().create_completion(**given)
+            found = super().create_completion(**given)
+            return self._steps(found) if is_stream else found
         if given.get("echo"):
             raise ValueError(
                 "echo = True: with logprobs and a KV budget allowed is False (the logits of the prompt are not kept)"
             )
         if not self._gives_logprobs:
             raise ValueError("logprobs is not supported for models created with logits_all=False")
-        n_top, is_stream = given.pop("logprobs"), given.get("stream")
+        n_top = given.pop("logprobs")
         tally = Tally(self, n_top, len(prompt))
         chunks = with_logprobs(super().create_completion(**{**given, "stream": True}), tally)
-        return chunks if is_stream else merge(list(chunks), tally)
+        return self._steps(chunks) if is_stream else merge(list(chunks), tally)

@@ -15,11 +15,13 @@ from .. import _log, context, devices, models, rpc, threads
 from .._upstream import NO_CONTEXT, NO_MODEL, UpstreamLlama
 from ..config import CACHE_TYPES, PLAIN_TYPES, CapkvConfig, options
 from ..kv import KvBudget, KvCache, remarks
+from ..turns import Shared, changes_text, uses_native
 from . import saved_state
 from .completions import Completions
 from .drafts import ShortDrafts
 from .reading import Reading
 from .session import Sessions
+from .streams import Streams
 
 _UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
 
@@ -47,7 +49,7 @@ def _refuse_unknown(given: dict) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
+class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamLlama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:
@@ -68,7 +70,11 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
     n_ctx it ends there. With a budget, logits_all=True keeps the logits of the last 64 tokens only, which is enough for `logprobs` of
     the generated tokens. Drafts are cut to n_batch - 1 tokens.
 
-    After close(), all methods that need the model raise RuntimeError.
+    Threads may share it. A call that changes the text waits until that of another thread has ended; figures and pins wait for one
+    batch. A stream whose Llama has read something else meanwhile raises RuntimeError at its next token. `with llm.lock:` around
+    a stream, or around several calls that belong together, keeps other threads out until the end.
+
+    After close(), which waits for one batch too, all methods that need the model raise RuntimeError; `with Llama(...) as llm:` closes it.
 
     Raises:
         TypeError: an unknown keyword.
@@ -215,18 +221,37 @@ class Llama(Completions, KvBudget, Sessions, Reading, UpstreamLlama):
     def draft_model(self, model) -> None:
         self._drafts = None if model is None else ShortDrafts(getattr(model, "model", model), lambda: self.n_batch - 1)
 
+    # --- upstream's methods that threads share ---
+
+    close = uses_native(UpstreamLlama.close)
+    tokenize, detokenize = uses_native(UpstreamLlama.tokenize), uses_native(UpstreamLlama.detokenize)
+    n_ctx, n_embd, n_vocab = uses_native(UpstreamLlama.n_ctx), uses_native(UpstreamLlama.n_embd), uses_native(UpstreamLlama.n_vocab)
+    token_bos, token_eos = uses_native(UpstreamLlama.token_bos), uses_native(UpstreamLlama.token_eos)
+    token_nl, pooling_type = uses_native(UpstreamLlama.token_nl), uses_native(UpstreamLlama.pooling_type)
+    embed, create_embedding = changes_text(UpstreamLlama.embed), changes_text(UpstreamLlama.create_embedding)
+    create_chat_completion = changes_text(UpstreamLlama.create_chat_completion)
+
+    def __enter__(self) -> "Llama":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
     # --- state ---
 
+    @changes_text
     def save_state(self) -> LlamaState:
         """All that is needed to go on from here, in upstream's class; about as large as the cells in use."""
         return super().save_state() if self._all_scores else saved_state.save(self)
 
+    @changes_text
     def load_state(self, state: LlamaState) -> None:
         """Go on from a saved state.
 
         Raises:
             ValueError: the state does not fit; the message has the reason. The Llama is empty then, and can be used.
         """
+        self._n_changes += 1
         return super().load_state(state) if self._all_scores else saved_state.load(self, state)
 
     def __getstate__(self) -> dict:

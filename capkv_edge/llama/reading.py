@@ -12,13 +12,14 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 
 from .. import _lib, _log
+from ..turns import changes_text
 from . import logits
 
 _GENERATE = inspect.signature(llama_cpp.Llama.generate)
 
 
 class Reading:
-    """Mixed into Llama; needs its `_all_scores`, `_kept_logits`, `_tally` and `kv_config`, and KvBudget's kv_stats()."""
+    """Mixed into Llama; needs its `_all_scores`, `_kept_logits`, `_tally` and `kv_config`, KvBudget's kv_stats(), and turns.Shared."""
 
     #: ranges that the next eval() pins
     _pins_to_keep = ()
@@ -39,13 +40,16 @@ class Reading:
             self.reset()
             raise RuntimeError(f"{_lib.last_error()}: all {n_lost} tokens were dropped")
 
+    @changes_text
     def reset(self) -> None:
         """Forget all that was read, and what was pinned. The cache is emptied at once."""
+        self._n_changes += 1
         super().reset()
         self._kept_logits.clear()
         if native.llama_get_memory(self.ctx):
             self._remove_from(0)
 
+    @changes_text
     def rewind(self, n_tokens: int) -> None:
         """Go back to the first n_tokens tokens; read a token before the next one is sampled.
 
@@ -59,6 +63,7 @@ class Reading:
             return
         if n_tokens == 0:
             return self.reset()
+        self._n_changes += 1
         n_before, self.n_tokens = self.n_tokens, n_tokens
         try:
             self._drop_unread()
@@ -69,6 +74,7 @@ class Reading:
             raise
         self._has_logits = False
 
+    @changes_text
     def eval(self, tokens) -> None:
         """Read tokens. With a budget any number of them can be read, whatever n_ctx is.
 
@@ -77,6 +83,8 @@ class Reading:
                 before the one that failed stay read; but if an eviction failed halfway, all tokens are dropped, and the message
                 says so.
         """
+        self._n_changes += 1
+        self._pause()
         if self._all_scores:
             super().eval(tokens)
             return _log.raise_interrupt()
@@ -86,6 +94,8 @@ class Reading:
             self.pin(start, stop)
         self._make_room(len(tokens) + 1)  # generate() puts one more there before it asks for a draft
         for i in range(0, len(tokens), self.n_batch):
+            if i:
+                self._pause()
             batch = tokens[i : i + self.n_batch]
             n = len(batch)
             try:
@@ -107,6 +117,7 @@ class Reading:
             grown[: self.n_tokens] = self.input_ids[: self.n_tokens]
             self.input_ids = grown
 
+    @changes_text
     def sample(self, *args, **kwargs) -> int:
         """As upstream's. Raises RuntimeError while there are no logits: nothing was read since reset() or load_state()."""
         self._need_logits()
@@ -118,19 +129,36 @@ class Reading:
 
     def generate(self, tokens, *args, **kwargs):
         """As upstream's. A prompt that differs from what was read where tokens have been evicted is read anew; n_rereads counts it.
-        What was pinned of the tokens that both share stays pinned."""
-        tokens = list(tokens)
+        What was pinned of the tokens that both share stays pinned.
+
+        Raises:
+            RuntimeError: while a token is asked for, if another call has changed the text since the last one.
+        """
+        return self._steps(self._generated(list(tokens), *args, **kwargs))
+
+    def _generated(self, tokens: list, *args, **kwargs):
+        self._n_changes += 1
         if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
             self._reset_if_evicted(tokens)
         generated = super().generate(tokens, *args, **kwargs)
         tally, self._tally = self._tally, None
-        if tally is None:
-            yield from generated
-            return
-        tally.n_prompt = len(tokens)
-        for token in generated:
-            tally.add(token)
-            yield token
+        if tally is not None:
+            tally.n_prompt = len(tokens)
+        sent = None
+        while True:
+            try:
+                token = generated.send(sent)
+            except StopIteration:
+                return
+            if tally is not None:
+                tally.add(token)
+            n_changes = self._n_changes
+            sent = yield token
+            if self._n_changes != n_changes:
+                raise RuntimeError(
+                    "this stream has ended, since another call has changed the text that was read: "
+                    "`with llm.lock:` around a stream keeps other threads out until it is done"
+                )
 
     def _reset_if_evicted(self, tokens: list) -> None:
         n = min(self.n_tokens, len(tokens))

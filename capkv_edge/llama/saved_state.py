@@ -37,6 +37,7 @@ def put(llm, data, tokens, seed: int) -> None:
         ValueError: llama.cpp refuses the state. The Llama is empty then, and can be used.
     """
     _log.forget()
+    llm._n_changes += 1
     n_tokens = len(tokens)
     buffer = np.frombuffer(data, dtype=np.uint8)
     n_read = native.llama_state_set_data(llm.ctx, buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), len(buffer))

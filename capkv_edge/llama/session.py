@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import atomic, models
 from ..config import type_name
+from ..turns import changes_text
 from . import saved_state
 
 MAGIC = b"\x93CAPKV\r\n"
@@ -38,6 +39,7 @@ _SAME_CONTEXT = (
 class Sessions:
     """Mixed into Llama; needs what saved_state.take() and saved_state.put() need, `model_path` and `kv_config`."""
 
+    @changes_text
     def save_session(self, path) -> None:
         """Write all that is needed to go on from here to a file, atomically, with mode 0600.
 
@@ -58,6 +60,7 @@ class Sessions:
         except OSError as err:
             raise OSError(err.errno, err.strerror, path) from None
 
+    @changes_text
     def load_session(self, path) -> None:
         """Go on from a file that save_session() wrote with the same model.
 

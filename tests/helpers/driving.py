@@ -25,6 +25,12 @@ def complete(llm, prompt, n=20, **options):
     return llm.create_completion(prompt, max_tokens=n, temperature=0, **options)["choices"][0]["text"]
 
 
+def stream(llm, prompt, n=20):
+    """As complete(), from a stream, which leaves out bytes that are no whole character."""
+    chunks = llm.create_completion(prompt, max_tokens=n, temperature=0, stream=True)
+    return "".join(chunk["choices"][0]["text"] for chunk in chunks)
+
+
 @contextlib.contextmanager
 def files_of_at_most(n_bytes):
     """A context in which writing more than n_bytes to a file fails, as on a full disk."""

@@ -1,34 +1,13 @@
 """Every call on a closed Llama raises an error that says so."""
 
+import asyncio
 import inspect
 
 import pytest
 from driving import BUDGET, text
+from llama_methods import ARGUMENTS, METHODS
 
 from capkv_edge import Llama
-
-ARGUMENTS = dict(
-    tokenize=[b"a"],
-    detokenize=[[5]],
-    eval=[[5]],
-    generate=[[5]],
-    create_embedding=["a"],
-    embed=["a"],
-    create_completion=["a"],
-    __call__=["a"],
-    create_chat_completion=[[{"role": "user", "content": "a"}]],
-    create_chat_completion_openai_v1=[[{"role": "user", "content": "a"}]],
-    kv_heads=[0],
-    kv_positions=[0, 0],
-    pin=[0, 10],
-    save_session=["s"],
-    load_session=["s"],
-    load_state=None,
-    rewind=[0],
-)
-# those that touch no native memory
-HARMLESS = {"close", "set_cache", "set_seed", "logits_to_logprobs", "longest_token_prefix", "from_pretrained", "tokenizer"}
-METHODS = [name for name, _ in inspect.getmembers(Llama, callable) if name == "__call__" or name[0] != "_" and name not in HARMLESS]
 
 
 @pytest.mark.parametrize("name", [*METHODS, "ctx", "model", "kv_layers"])
@@ -43,7 +22,16 @@ def test_calling_a_closed_one(tiny_llama, name):
         done = found(*([state] if name == "load_state" else ARGUMENTS.get(name, [])))
         if inspect.isgenerator(done):
             next(done)
+        if inspect.isasyncgen(done):
+            asyncio.run(anext(done))
     llm.close()
+
+
+def test_leaving_a_with_block(tiny_llama):
+    with Llama(tiny_llama, verbose=False, n_threads=1, **BUDGET) as llm:
+        llm.eval(text(10))
+    with pytest.raises(RuntimeError, match="^this Llama is closed$"):
+        llm.eval(text(10))
 
 
 def test_closing_in_the_middle_of_a_stream(tiny_llama):
