@@ -8,7 +8,7 @@ RPC     := CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test test-rpc results figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm lint clean
+.PHONY: help demo test test-rpc results figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm docs lint clean
 
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -69,6 +69,9 @@ gpu-pack: .venv/installed            ## pack an archive that checks a machine wi
 gpu-compile: .venv/ready            ## compile ggml for an NVIDIA GPU that need not be here (CHIP=9.0), and libllama with it: docs/gpu.md
 	PYTHON=$(BIN)/python CAPKV_GPU_CHECK_CHIP=$(or $(CHIP),9.0) CAPKV_GPU_CHECK_LIMIT=0 CAPKV_GPU_CHECK_OUT=build/gpu \
 		scripts/checks/gpu/check.sh build
+
+docs: .venv/installed            ## write the documents as a site that needs no network: build/site/start.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 lint: .venv/ready            ## check the style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake scripts tests

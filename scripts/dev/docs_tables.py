@@ -6,11 +6,17 @@
 A table stands between `<!-- table: NAME, written by scripts/dev/docs_tables.py -->` and `<!-- end of table -->`.
 """
 
+import contextlib
+import importlib
+import io
 import json
+import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import mean
+from unittest import mock
 
 from capkv_edge.bench.report.summary import summaries
 from capkv_edge.config import options, policies
@@ -98,7 +104,16 @@ def figure_table(rows: list | None = None) -> str:
     return markdown(head, lines)
 
 
+def help_text(room: str) -> str:
+    """What the command of a room of capkv_edge prints with --help, as a block of code."""
+    main, printed = importlib.import_module(f"capkv_edge.{room}.cli").main, io.StringIO()
+    with mock.patch.dict(os.environ, COLUMNS="110"), contextlib.redirect_stdout(printed):
+        main(["--help"])
+    return f"```text\n{printed.getvalue().strip()}\n```\n"
+
+
 TABLES = {"options": option_table, "policies": policy_table, "figures": figure_table}
+TABLES |= {f"help_{room}": partial(help_text, room) for room in ("chat", "inspector")}
 
 
 def documents() -> dict:
