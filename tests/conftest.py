@@ -11,9 +11,9 @@ from capkv_edge import models
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch, tmp_path):
-    """No test sees the caller's KV options, working directory or conversations."""
+    """No test sees the caller's KV options, models, working directory or conversations."""
     for name in list(os.environ):
-        if name.startswith("LLAMA_ARG_"):
+        if name.startswith(("LLAMA_ARG_", "CAPKV_MODELS")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

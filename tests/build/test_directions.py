@@ -64,11 +64,12 @@ MAY_INCLUDE = {
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room
 MAY_IMPORT = {
     "": set(),
-    "llama": {""},
+    "models": {""},
+    "llama": {"", "models"},
     "recall": {""},
-    "chat": {"", "llama", "recall"},
-    "inspector": {"", "llama"},
-    "bench": {"", "recall"},
+    "chat": {"", "llama", "models", "recall"},
+    "inspector": {"", "llama", "models"},
+    "bench": {"", "models", "recall"},
 }
 
 

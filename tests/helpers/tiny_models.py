@@ -33,8 +33,13 @@ def finish(writer, shapes: dict, seed: int = 0, given: dict = None) -> None:
     writer.close()
 
 
-def write_llama(path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_head: int = 4, n_head_kv: int = 2) -> None:
-    """2 layers, 4 heads and 2 KV heads of 32, a vocabulary of bytes, a chat template."""
+def write_llama(
+    path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_head: int = 4, n_head_kv: int = 2, sampling=None, template=TEMPLATE
+) -> None:
+    """2 layers, 4 heads and 2 KV heads of 32, a vocabulary of bytes, a chat template.
+
+    sampling: {name: number} that its author asks for.
+    """
     n_ff = 256
     writer = new_writer(path, "llama", n_ctx, n_embd, n_layer)
     writer.add_head_count(n_head)
@@ -42,7 +47,9 @@ def write_llama(path, n_ctx: int = 4096, n_embd: int = 128, n_layer: int = 2, n_
     writer.add_feed_forward_length(n_ff)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(n_embd // n_head)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
+    for name, value in (sampling or {}).items():
+        writer.add_float32(f"general.sampling.{name}", value)
     add_bytes_vocab(writer)
     n_kv = n_embd // n_head * n_head_kv
     shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,), "output.weight": (N_VOCAB, n_embd)}

