@@ -1,0 +1,111 @@
+"""Reasoning: told from the reply whatever the pieces of the stream are, and folded into one line."""
+
+import re
+
+import pytest
+
+from capkv_edge.chat.reasoning import Fold, Marks, Reasoning, find_marks
+
+THINK = Marks("<think>", "</think>", is_open=False)
+OPEN = Marks("<think>", "</think>", is_open=True)
+
+
+class Shown:
+    def __init__(self):
+        self.lines = []
+
+    def info(self, text):
+        self.lines.append(text)
+
+
+def divide(marks, pieces):
+    stream = Reasoning(marks)
+    found = [stream.feed(piece) for piece in pieces] + [stream.flush()]
+    return "".join(reasoning for reasoning, _ in found), "".join(reply for _, reply in found)
+
+
+@pytest.mark.parametrize(
+    "marks, text, reasoning, reply",
+    [
+        (THINK, "<think>one two</think>\n\nYes.", "one two", "Yes."),
+        (THINK, "\n<think>\none</think>Yes </think> no", "\none", "Yes </think> no"),
+        (THINK, "Plain.", "", "Plain."),
+        (THINK, "<thing> is XML", "", "<thing> is XML"),
+        (THINK, "<thi", "", "<thi"),
+        (THINK, "Say <think> aloud", "", "Say <think> aloud"),
+        (THINK, "<think>cut </thi", "cut </thi", ""),
+        (THINK, "<think></think>\n\n", "", ""),
+        (THINK, "", "", ""),
+        (OPEN, "one</think>Yes.", "one", "Yes."),
+        (OPEN, "one < two", "one < two", ""),
+        (None, "<think>one</think>Yes.", "", "<think>one</think>Yes."),
+    ],
+)
+def test_a_stream_is_divided_wherever_it_is_cut(marks, text, reasoning, reply):
+    for size in (1, 2, 3, 7, 100):
+        assert divide(marks, [text[i : i + size] for i in range(0, len(text), size)]) == (reasoning, reply), size
+
+
+def test_text_is_shown_as_soon_as_it_can_be_no_mark():
+    stream = Reasoning(THINK)
+    assert stream.feed("<think>") == ("", "")
+    assert stream.feed("one <") == ("one ", "")
+    assert stream.feed("b> </") == ("<b> ", "")
+    assert stream.feed("think>") == ("", "") and not stream.is_open
+    assert stream.feed("\n\nYes") == ("", "Yes")
+    assert stream.feed(" <") == ("", " <")
+
+
+@pytest.mark.parametrize(
+    "template, before, marks",
+    [
+        ("{{ m }}<|assistant|>", "<|assistant|>", None),
+        ("a </think> b", "<|assistant|>\n", THINK),
+        ("a <think> b </think>", "<think>old</think> <|assistant|>\n", THINK),
+        ("a <think>", "<|assistant|><think>\n", OPEN),
+        ("a <think>", "<|assistant|><think>\n\n</think>\n\n", THINK),
+        ("a [THINK] b [/THINK]", "[/INST]", Marks("[THINK]", "[/THINK]", is_open=False)),
+    ],
+)
+def test_marks_are_those_of_the_chat_template(template, before, marks):
+    assert find_marks(template, before) == marks
+
+
+def test_reasoning_is_folded_into_a_line_in_front_of_the_reply():
+    ui, fold = Shown(), Fold(THINK)
+    replies = fold.replies(["<think>", "one", " two", "\nthree</think>", "\n\n", "Yes", "."], ui)
+    assert next(replies) == "Yes"
+    assert len(ui.lines) == 1 and re.fullmatch(r"thought: 4 tokens in \d+\.\d s; /thinking shows it", ui.lines[0]), ui.lines
+    assert list(replies) == ["."] and len(ui.lines) == 1
+    assert fold.lines() == ["one two", "three"]
+
+
+def test_reasoning_can_be_shown_line_by_line():
+    ui, fold = Shown(), Fold(THINK, is_shown=True)
+    assert list(fold.replies(["<think>one", " two\nth", "ree\n\nfour", "</think>Yes."], ui)) == ["Yes."]
+    assert ui.lines[:3] == ["one two", "three", "four"]
+    assert len(ui.lines) == 4 and ui.lines[3].startswith("thought: 3 tokens in ") and "/thinking" not in ui.lines[3]
+
+
+def test_a_reply_that_is_cut_while_the_model_thinks_says_so():
+    ui, fold = Shown(), Fold(THINK)
+    assert list(fold.replies(["<think>one", " two"], ui)) == []
+    assert len(ui.lines) == 1 and ui.lines[0].startswith("was still thinking when the reply was cut: 2 tokens in ")
+    assert fold.lines() == ["one two"]
+
+
+def test_models_that_do_not_think_are_left_alone():
+    ui, fold = Shown(), Fold(None)
+    assert list(fold.replies(["<think>", "", "x"], ui)) == ["<think>", "x"] and ui.lines == []
+    with pytest.raises(ValueError, match="this model does not think before it replies"):
+        fold.lines()
+    thinking = Fold(THINK)
+    assert list(thinking.replies(["Yes."], ui)) == ["Yes."] and ui.lines == []
+    with pytest.raises(ValueError, match="the last reply has no reasoning"):
+        thinking.lines()
+
+
+def test_an_empty_reasoning_is_not_told():
+    ui = Shown()
+    assert list(Fold(THINK).replies(["<think>", "\n\n", "</think>", "\n\n", "Yes."], ui)) == ["Yes."]
+    assert ui.lines == []
