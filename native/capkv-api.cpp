@@ -6,6 +6,8 @@
 #include "llama-context.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <map>
 
 static const capkv_cache * capkv_of(const llama_context * ctx) {
     return ctx ? capkv_memory::find(ctx->get_memory()) : nullptr;
@@ -65,6 +67,62 @@ bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * st
         }
         stats->capacity = cap.share();
         return true;
+    });
+}
+
+// the device whose memory the buffers of a type are in; NULL = the processor
+static ggml_backend_dev_t capkv_device_of(ggml_backend_buffer_type_t buft) {
+    ggml_backend_dev_t dev = ggml_backend_buft_is_host(buft) ? nullptr : ggml_backend_buft_get_device(buft);
+
+    const bool own = dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_ACCEL;
+    return own ? dev : nullptr;
+}
+
+int32_t capkv_get_device_memory(llama_context * ctx, capkv_device_memory * devices, int32_t n_max) {
+    return capkv_guard(-1, [&] {
+        if (!ctx) {
+            throw capkv_error("capkv_get_device_memory: NULL is not allowed");
+        }
+
+        llama_memory_breakdown sizes = ctx->memory_breakdown();
+        if (const auto * cache = capkv_of(ctx)) {
+            auto & evictor = const_cast<capkv_cache *>(cache)->get_evictor();
+            evictor.prepare(ctx, /*optimize =*/ false);
+            for (const auto & [buft, size] : evictor.memory_breakdown()) {
+                sizes[buft].compute += size;
+            }
+        }
+
+        std::map<ggml_backend_dev_t, capkv_device_memory> res; // NULL, the processor, comes first
+        for (const auto & [buft, size] : sizes) {
+            auto & d = res[capkv_device_of(buft)];
+
+            d.bytes_model  += size.model;
+            d.bytes_mapped += buft == ggml_backend_cpu_buffer_type() ? size.model : 0;
+            d.bytes_cache  += size.context;
+            d.bytes_work   += size.compute;
+        }
+
+        int32_t n = 0;
+        for (auto & [own, d] : res) {
+            ggml_backend_dev_t dev = own ? own : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+
+            size_t free  = 0;
+            size_t total = 0;
+            if (dev) {
+                ggml_backend_dev_memory(dev, &free, &total);
+            }
+            d.host  = !own;
+            d.free  = free;
+            d.total = total;
+            snprintf(d.name, sizeof(d.name), "%s", own ? ggml_backend_dev_name(own) : "CPU");
+
+            if (devices && n < n_max) {
+                devices[n] = d;
+            }
+            n++;
+        }
+        return n;
     });
 }
 

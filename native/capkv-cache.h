@@ -127,6 +127,7 @@ public:
     std::vector<float> scores(llama_context * lctx, llama_seq_id seq_id) { return evictor.scores(lctx, kv.get_stream(seq_id)); }
 
     capkv_observer & get_observer() { return observer; }
+    capkv_evictor  & get_evictor()  { return evictor; }
 
     //
     // what tests and the C API read

@@ -83,6 +83,7 @@ public:
     void shift_windows_read(llama_context * lctx, const std::function<void(llama_seq_id)> & drop);
 
     size_t n_bytes_work() const { return sched.n_bytes(); }
+    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const { return sched.memory_breakdown(); }
 
 private:
     llama_kv_cache & kv;

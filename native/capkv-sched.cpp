@@ -190,8 +190,17 @@ capkv_sched::no_abort::~no_abort() {
 
 size_t capkv_sched::n_bytes() const {
     size_t res = 0;
+    for (const auto & [buft, size] : memory_breakdown()) {
+        res += size;
+    }
+    return res;
+}
+
+std::map<ggml_backend_buffer_type_t, size_t> capkv_sched::memory_breakdown() const {
+    std::map<ggml_backend_buffer_type_t, size_t> res;
     for (int i = 0; sched && i < ggml_backend_sched_get_n_backends(sched); ++i) {
-        res += ggml_backend_sched_get_buffer_size(sched, ggml_backend_sched_get_backend(sched, i));
+        ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
+        res[ggml_backend_sched_get_buffer_type(sched, backend)] += ggml_backend_sched_get_buffer_size(sched, backend);
     }
     return res;
 }

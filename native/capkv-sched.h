@@ -4,6 +4,7 @@
 
 #include "ggml-backend.h"
 
+#include <map>
 #include <unordered_map>
 
 struct llama_context;
@@ -71,8 +72,9 @@ public:
     // the pool that the CPU backend computes with from now on; NULL = its own
     static void set_threadpool(ggml_backend_t backend_cpu, ggml_threadpool_t threadpool);
 
-    // work memory of all backends
+    // work memory of all backends, and of each type of buffers
     size_t n_bytes() const;
+    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const;
 
     // tensors that a scheduler needs to know for this graph: nodes, leafs, and what those are views of
     static size_t n_tensors(ggml_cgraph * gf);

@@ -49,21 +49,27 @@ def _refuse_unknown(given: dict) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
+def _is_auto(budget) -> bool:
+    """Whether kv_budget, or the environment where it is None, says "auto"."""
+    return (os.environ.get(options()["budget"].env) if budget is None else budget) == "auto"
+
+
 class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamLlama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:
 
         kv_budget: tokens kept per KV head, or a memory size ("256MiB"), or a share ("10%") of n_ctx, without an end of
-            the trained length. 0 is off;
-            None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
+            the trained length; or "auto", the largest that fits the memory of the devices that hold the cache (memory.fit_budget()).
+            0 is off; None leaves it to the environment (LLAMA_ARG_KV_BUDGET), where unset is off.
         kv_policy and so on, one for each option (`help(Llama.__init__)` says what they are): None leaves it to the
             environment (LLAMA_ARG_KV_POLICY), where unset is the default.
         rpc_servers: ggml-rpc-servers that hold layers of the model with their cache, "HOST:PORT,HOST:PORT" or a sequence of "HOST:PORT".
             Layers are divided over them and the GPUs of this machine by free memory, or as tensor_split says.
 
-    model_path may be "demo". Three defaults differ: n_threads and n_threads_batch are the number of physical cores that the
-    process may use, n_gpu_layers is all layers where there is a GPU, and flash attention is on with a budget or a quantized V.
+    model_path may also be "demo" or "hf.co/OWNER/REPO:QUANT" (models.resolve()). Three defaults differ: n_threads and n_threads_batch are
+    the number of physical cores that the process may use, n_gpu_layers is all layers where there is a GPU, and flash attention is on with
+    a budget or a quantized V.
     With a budget and no type_k and type_v, K and V are in kv_type, q8_0 by default, or in f16 where the model's heads or the device do not
     allow it.
     With a budget and no n_ctx, or n_ctx=0, the context has no end (is_endless), if the model can read on past its trained length; with an
@@ -78,10 +84,12 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
 
     Raises:
         TypeError: an unknown keyword.
-        ValueError: an option out of range, a file that is no GGUF model or no adapter of this model, or a model that cannot have a
-            budget.
+        ValueError: an option out of range, a file that is no GGUF model or no adapter of this model, a model that cannot have a
+            budget, or kv_budget="auto" and none that fits.
         OSError: a model or LoRA file that does not exist or cannot be read, or an RPC server that cannot be used.
     """
+
+    _no_alloc = False  # lay everything out and allocate nothing
 
     def __init__(
         self,
@@ -102,6 +110,13 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
     ):
         self._kv_given = {name: more.pop(f"kv_{name}", None) for name in options()}
         _refuse_unknown(more)
+        if _is_auto(self._kv_given["budget"]):
+            from . import memory  # it opens a Llama to measure one
+
+            named = dict(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, flash_attn=flash_attn, type_k=type_k, type_v=type_v)
+            named["rpc_servers"] = rpc_servers
+            others = {f"kv_{name}": value for name, value in self._kv_given.items()}
+            self._kv_given["budget"] = memory.fit_budget(model_path, **named, **others, **more).budget
 
         chooses_type = type_k is None and type_v is None
         wanted = CapkvConfig.from_env(**self._kv_given | ({} if chooses_type else {"type": "f16"}))
@@ -194,6 +209,7 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
 
     @model_params.setter
     def model_params(self, params) -> None:
+        params.no_alloc = self._no_alloc
         if self._devices:
             params.devices = ctypes.addressof(self._devices)
         self._model_params = params

@@ -126,6 +126,18 @@ struct capkv_stats {
     float capacity;
 };
 
+// what a context takes of the memory of one device, in bytes
+struct capkv_device_memory {
+    char     name[64];     // "CPU", "CUDA0"
+    bool     host;         // the memory of this machine's processor
+    uint64_t free;         // as ggml knows it, on some systems all that there is; both are 0 where it does not know
+    uint64_t total;
+    uint64_t bytes_model;  // weights
+    uint64_t bytes_mapped; // of them: may be mapped from the file instead of being copied, if the model is opened so
+    uint64_t bytes_cache;  // K and V of all sequences, with what is observed of the queries; states of recurrent layers
+    uint64_t bytes_work;   // to compute batches and evictions
+};
+
 // k, v and query statistics of one layer, as a policy sees them; all f32, the last dimension is contiguous
 struct capkv_score_input {
     int32_t n;         // entries
@@ -214,6 +226,11 @@ bool capkv_can_pass_trained(const struct llama_context * ctx);
 
 // false and capkv_last_error() if the context has no budget or no such sequence
 bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct capkv_stats * stats);
+
+// what the context takes of each device; of a model that was opened with llama_model_params.no_alloc, what it would take. This reserves
+// the work memory of an eviction, as the first batch does
+// returns the number of devices, writes at most n_max; NULL asks for the number alone; -1 and capkv_last_error() if there is no such context
+int32_t capkv_get_device_memory(struct llama_context * ctx, struct capkv_device_memory * devices, int32_t n_max);
 
 // evict now, down to n_budget tokens (0 = the context's own budget)
 // returns the number of tokens that each KV head dropped, 0 if the sequence is no longer than that, -1 and capkv_last_error() on failure

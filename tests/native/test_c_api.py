@@ -56,6 +56,7 @@ p = default()
 none = "the context has no KV budget"
 
 failed(lib.capkv_params_set(NULL, b"tau", b"1"), False, "NULL is not allowed")
+failed(lib.capkv_get_device_memory(NULL, NULL, 0), -1, "NULL is not allowed")
 failed(lib.capkv_params_set(p, NULL, b"1"), False, "NULL is not allowed")
 failed(lib.capkv_params_set(p, b"tau", NULL), False, "NULL is not allowed")
 failed(lib.capkv_params_set(p, b"bugdet", b"1"), False, "unknown option kv bugdet: allowed are budget")
