@@ -14,6 +14,7 @@ _PAIRS = (
     ("<seed:think>", "</seed:think>"),
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
 
 
@@ -37,6 +38,17 @@ def find_marks(template: str, before_reply: str) -> Marks | None:
         if begin in template or end in template:
             return Marks(begin, end, before_reply.rpartition(begin)[1] != "" and end not in before_reply.rpartition(begin)[2])
     return None
+
+
+def mark_pieces(marks: Marks | None, vocab) -> dict:
+    """{token id: its text, bytes} of the control tokens that the marks are made of, which a reply's text otherwise lacks.
+
+    vocab: a vocab.Vocab.
+    """
+    if marks is None:
+        return {}
+    tokens = vocab.tokens(marks.begin.encode(), special=True) + vocab.tokens(marks.end.encode(), special=True)
+    return {token: vocab.text(token).encode() for token in tokens if not vocab.piece(token)}
 
 
 def _n_held(text: str, mark: str) -> int:

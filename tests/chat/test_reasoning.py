@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from capkv_edge.chat.reasoning import Fold, Marks, Reasoning, find_marks
+from capkv_edge.chat.reasoning import Fold, Marks, Reasoning, find_marks, mark_pieces
 
 THINK = Marks("<think>", "</think>", is_open=False)
 OPEN = Marks("<think>", "</think>", is_open=True)
@@ -69,6 +69,30 @@ def test_text_is_shown_as_soon_as_it_can_be_no_mark():
 )
 def test_marks_are_those_of_the_chat_template(template, before, marks):
     assert find_marks(template, before) == marks
+
+
+class Vocab:
+    """Marks of one control token, <think>, and of text, </think>."""
+
+    def tokens(self, text, special):
+        return [1] if text == b"<think>" else [2, 3]
+
+    def piece(self, token):
+        return b"" if token == 1 else b"x"
+
+    def text(self, token):
+        return {1: "<think>", 2: "</th", 3: "ink>"}[token]
+
+
+def test_control_tokens_of_the_marks_are_text():
+    assert mark_pieces(THINK, Vocab()) == {1: b"<think>"}
+    assert mark_pieces(None, Vocab()) == {}
+
+
+def test_a_channel_of_reasoning():
+    marks = find_marks("<|start|>assistant<|channel|>analysis<|message|>", "<|start|>assistant")
+    text = "<|channel|>analysis<|message|>one<|end|><|start|>assistant<|channel|>final<|message|>Yes."
+    assert divide(marks, list(text)) == ("one", "Yes.")
 
 
 def test_reasoning_is_folded_into_a_line_in_front_of_the_reply():
