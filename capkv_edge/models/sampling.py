@@ -19,12 +19,12 @@ _KEYWORDS = {
 
 def sampling(metadata: dict) -> Sampling:
     """What a model's metadata, {key: text}, asks for. A value that is no number is unused."""
-    values, unused = {}, []
-    for key, text in metadata.items():
-        if key.startswith(_START):
-            name, kind = _KEYWORDS.get(key.removeprefix(_START), (None, None))
-            try:
-                values[name] = kind(float(text))
-            except (TypeError, ValueError, OverflowError):
-                unused.append(key)
-    return Sampling(values, unused)
+    asked = {key.removeprefix(_START): text for key, text in metadata.items() if key.startswith(_START)}
+    values = {}
+    for name, (keyword, kind) in _KEYWORDS.items():
+        try:
+            values[keyword] = kind(float(asked[name]))
+            del asked[name]
+        except (KeyError, ValueError, OverflowError):
+            continue
+    return Sampling(values, [_START + name for name in asked])
