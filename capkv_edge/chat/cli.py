@@ -27,8 +27,20 @@ def _app() -> typer.Typer:
 
     def chat(
         model: Annotated[
-            str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
+            str | None,
+            typer.Argument(
+                metavar="MODEL.gguf",
+                help="a GGUF file, here or in the folder of models, hf.co/OWNER/REPO:QUANT, or 'demo'; "
+                "without it a terminal shows what there is",
+                show_default=False,
+            ),
         ] = None,
+        hub_name: Annotated[
+            str | None,
+            _option("-hf/--hf", "OWNER/REPO:QUANT", "a model on the Hugging Face Hub; without :QUANT it is Q4_K_M or Q8_0", False),
+        ] = None,
+        models: Annotated[str | None, _option("--models", "FOLDER", "the folder of models", "$CAPKV_MODELS or ~/models")] = None,
+        list_models: Annotated[bool, typer.Option("--list", help="list the models that are here, with what to type for them")] = False,
         cache_type_k: Annotated[
             str | None, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES), "f16, with a budget see --type")
         ] = None,
@@ -43,7 +55,9 @@ def _app() -> typer.Typer:
             list[str] | None, _option("-f/--file", "FILE", "put this file into the conversation first; may be repeated")
         ] = None,
         system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
-        temp: Annotated[str, _option("--temp", "X", "temperature, 0 = always the most likely token")] = "0.8",
+        temp: Annotated[
+            str | None, _option("--temp", "X", "temperature, 0 = always the most likely token", "what the model asks for, else 0.8")
+        ] = None,
         seed: Annotated[str | None, _option("--seed", "N", "seed of the sampling and of the KV policy", "random")] = None,
         max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = no limit")] = "1024",
         recall: Annotated[
@@ -56,6 +70,7 @@ def _app() -> typer.Typer:
         rpc: Annotated[
             str | None, _option("--rpc", "SERVERS", "ggml-rpc-servers that hold layers of the model: HOST:PORT,HOST:PORT", "none")
         ] = None,
+        show_thinking: Annotated[bool, typer.Option("--show-thinking", help="show a model's reasoning instead of folding it")] = False,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
         go_on: Annotated[bool, typer.Option("-c", "--continue", help="go on with the conversation that was saved last")] = False,
         name: Annotated[
@@ -81,12 +96,12 @@ def _app() -> typer.Typer:
             for name, what in policies().items():
                 typer.echo(f"{name:<12} {what}")
             return 0
-        if model is None:
-            raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-chat --help lists the options")
+        if list_models:
+            return _list(models)
         if kv["budget"] is None and options()["budget"].env not in os.environ:
             kv["budget"] = CHAT_BUDGET
         return _run(
-            model,
+            (model, hub_name, models),
             dict(
                 n_ctx=number(int, "--ctx", ctx, 0),
                 n_threads=None if threads is None else number(int, "--threads", threads, 1, 512),
@@ -102,7 +117,7 @@ def _app() -> typer.Typer:
             ),
             dict(
                 system=system,
-                temp=number(float, "--temp", temp, 0, 100),
+                **({} if temp is None else {"temp": number(float, "--temp", temp, 0, 100)}),
                 max_tokens=number(int, "--max-tokens", max_tokens, 0),
                 recall=number(int, "--recall", recall, 0),
             ),
@@ -110,15 +125,34 @@ def _app() -> typer.Typer:
             files=file or [],
             kept=dict(go_on=go_on, name=name, folder=folder, no_history=no_history),
             shown=dict(is_json=json, no_color=no_color),
+            shows_thinking=show_thinking,
         )
 
     app.command(name="capkv-chat")(table_options.with_table(chat, {"budget": CHAT_BUDGET}, leave_out=[SHARED]))
     return app
 
 
-def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files: list, kept: dict, shown: dict) -> int:
-    from .. import models
-    from ..llama.llama import Llama
+def _list(folder: str | None) -> int:
+    """--list: returns the exit status, 2 if there are none."""
+    from .picker import found, no_models, table
+
+    models = found(folder)
+    if not models:
+        raise ValueError(no_models(folder))
+    for line in table(models):
+        typer.echo(line)
+    return 0
+
+
+def _say(line: str) -> None:
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _run(
+    model: tuple, llm_options: dict, talk_options: dict, prompts: list, files: list, kept: dict, shown: dict, shows_thinking: bool
+) -> int:
+    from . import opening
     from .conversation import Conversation
     from .figures import cost_lines
     from .keeping import Keeper
@@ -127,13 +161,16 @@ def _run(model: str, llm_options: dict, talk_options: dict, prompts: list, files
     is_terminal = not prompts and not shown["is_json"] and all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
     store = Store(kept["folder"] or default_folder())
     name = _kept_name(store, kept)
-    llm = Llama(models.resolve(model), **llm_options)
+    wanted = opening.choose(*model, is_terminal)
+    if wanted is None:
+        return 0
+    llm, sampling = opening.open_model(wanted, model[2], llm_options, _say)
     chat = None
     try:
-        talk = Conversation(llm, **talk_options)
+        talk = Conversation(llm, **(sampling | talk_options))
         is_automatic = not kept["no_history"] and (is_terminal or name is not None)
         ui = _ui(talk, store, is_terminal, prompts, no_history=kept["no_history"], **shown)
-        chat = Chat(talk, ui, is_script=not is_terminal, keeper=Keeper(talk, store, is_automatic, name))
+        chat = Chat(talk, ui, not is_terminal, Keeper(talk, store, is_automatic, name), shows_thinking)
         for line in cost_lines(talk):
             ui.info(line)
         for remark in talk.remarks():

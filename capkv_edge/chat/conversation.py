@@ -16,6 +16,7 @@ from ..vocab import Vocab
 from .marker import Marker
 from .messages import Messages
 from .pins import Pins
+from .reasoning import find_marks, mark_pieces
 from .recalling import TurnRecall
 from .restoring import N_RESERVE, ContextFullError, Restoring
 from .settings import Settings
@@ -64,6 +65,9 @@ class Conversation(Restoring):
         vocab = self._vocab
         self.system = system
         self.template = Turns(ChatTemplate(self.llm.metadata, vocab), system)
+        #: what is around the reasoning of a thinking model, None for another
+        self.marks = find_marks(self.llm.metadata.get("tokenizer.chat_template", ""), self.template.first[1])
+        self._mark_pieces = mark_pieces(self.marks, vocab)
         has_bos = vocab.bos is not None and self.template.first[0].startswith(vocab.text(vocab.bos))
         self._head = [vocab.bos] if vocab.adds_bos and not has_bos else []
 
@@ -158,8 +162,8 @@ class Conversation(Restoring):
         return len(before + tokens)
 
     def piece(self, token: int) -> bytes:
-        """What a token adds to the text, which may be a part of a character; nothing for a control token."""
-        return self._vocab.piece(token)
+        """What a token adds to the text, which may be a part of a character; nothing for a control token, unless it is around reasoning."""
+        return self._mark_pieces.get(token) or self._vocab.piece(token)
 
     def text(self, ids: list) -> str:
         """The text of some tokens, without control tokens. Bytes that are no UTF-8 become U+FFFD."""
@@ -272,7 +276,7 @@ class Conversation(Restoring):
                     break
                 turn.n_reply += 1
                 turn.t_reply = time.perf_counter() - t_start
-                said.append(marker.feed(decoder.decode(self._vocab.piece(token))))
+                said.append(marker.feed(decoder.decode(self.piece(token))))
                 yield said[-1]
                 if marker.found:
                     turn.end, message.has_marker = "stop", True

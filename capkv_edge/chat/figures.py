@@ -2,16 +2,11 @@
 
 from dataclasses import asdict
 
+from ..units import size
+from .reasoning import divide
+
 ENDS = {"length": "cut at --max-tokens", "context": "the context is full", "cut": "stopped"}
 WAITED = 0.15  # a larger share of a reply's time without a CPU is shown; with nothing else running it is about 0.02
-
-
-def size(n_bytes: float) -> str:
-    """Bytes as text: "33.8 MiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024 or unit == "GiB":
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
 
 
 def cost_lines(talk) -> list:
@@ -146,9 +141,11 @@ def kv_record(talk, evicted: tuple | None = None) -> dict | None:
 def turn_record(talk, prompt: str, evicted: tuple | None) -> dict:
     """One turn with all its figures, as values for JSON. Times are in seconds, sizes in bytes."""
     turn, stats, found = talk.turn, talk.stats(), talk.recall.found
+    reasoning, reply = divide(talk.messages[-1].text, talk.marks)
     return {
         "prompt": prompt,
-        "reply": talk.messages[-1].text,
+        "reply": reply,
+        "reasoning": reasoning,
         "end": turn.end,
         "n_read": turn.n_read,
         "t_read": turn.t_read,

@@ -15,7 +15,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from . import again, keeping, kept, limits, pins, settings
+from . import again, keeping, kept, limits, pins, reasoning, settings
 from .figures import Evictions, evicted_line, stats_lines, turn_line, turn_record
 from .recalling import recalled_line, search_lines
 from .restoring import ContextFullError
@@ -30,6 +30,7 @@ COMMANDS = {
     "/recall QUERY": "search what was evicted, without asking the model",
     **pins.COMMANDS,
     **limits.COMMANDS,
+    **reasoning.COMMANDS,
     "/stats": "show what the cache holds and costs",
     **keeping.COMMANDS,
     "/clear": "forget everything and begin anew",
@@ -81,10 +82,12 @@ class Chat:
     Args:
         is_script: Ctrl-C raises KeyboardInterrupt instead of ending the reply or the reading alone.
         keeper: a keeping.Keeper that saves the conversation; None keeps none.
+        shows_thinking: show a model's reasoning as it comes instead of folding it.
     """
 
-    def __init__(self, talk, ui, is_script=False, keeper=None):
+    def __init__(self, talk, ui, is_script=False, keeper=None, shows_thinking=False):
         self.talk, self.ui, self.is_script, self.keeper = talk, ui, is_script, keeper
+        self.fold = reasoning.Fold(talk.marks, shows_thinking)
         self.n_failed = 0
         self._begin()
 
@@ -117,7 +120,7 @@ class Chat:
         """Stream the reply to a text that was asked, and show what the turn cost."""
         try:
             with closing(self.talk.reply()) as pieces:
-                for piece in pieces:
+                for piece in self.fold.replies(pieces, self.ui):
                     self.ui.write(piece)
         except KeyboardInterrupt:
             if self.is_script:
@@ -234,14 +237,15 @@ class Chat:
 
     @staticmethod
     def _rooms() -> dict:
-        return {usage.split()[0]: room for room in (again, keeping, kept, limits, pins) for usage in room.COMMANDS}
+        return {usage.split()[0]: room for room in (again, keeping, kept, limits, pins, reasoning) for usage in room.COMMANDS}
 
     def _copy(self) -> list:
         last = self.talk.messages.last("the model")
-        if last is None or not last.text:
+        _, text = reasoning.divide(last.text if last else "", self.talk.marks)
+        if not text:
             raise ValueError("nothing to copy: there is no reply yet")
-        self.ui.copy(last.text)
-        return [f"copied {len(last.text):,} characters"]
+        self.ui.copy(text)
+        return [f"copied {len(text):,} characters"]
 
     def _clear(self) -> list:
         self.save()

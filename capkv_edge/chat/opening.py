@@ -10,7 +10,7 @@ from ..models import hub
 from ..models.sampling import sampling
 from . import picker
 
-MISSING = "MODEL is missing: give a GGUF file, hf.co/OWNER/REPO:QUANT or 'demo'; --list lists what is here, --help the options"
+MISSING = "MODEL.gguf is missing: give a GGUF file, hf.co/OWNER/REPO:QUANT or 'demo'; --list lists what is here, --help the options"
 
 
 def choose(model: str | None, hub_name: str | None, folder: str | None, is_terminal: bool) -> str | None:
@@ -47,6 +47,7 @@ def open_model(name: str, folder: str | None, keywords: dict, say) -> tuple:
         else as models.resolve() and Llama().
     """
     path = models.resolve(name, folder, say)
+    models.check_file(path)
     given = keywords.get("kv_budget")
     if (os.environ.get(options()["budget"].env) if given is None else given) == "auto":
         fit = memory.fit_budget(path, **keywords)

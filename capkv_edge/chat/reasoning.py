@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 COMMANDS = {"/thinking": "show what the model thought before its last reply"}
@@ -98,6 +99,18 @@ class Reasoning:
         return (held, "") if self.is_open else ("", held)
 
 
+def divide(text: str, marks: Marks | None) -> tuple:
+    """(reasoning, reply) of the whole text of a reply."""
+    stream = Reasoning(marks)
+    parts = [stream.feed(text), stream.flush()]
+    return "".join(reasoning for reasoning, _ in parts).strip(), "".join(reply for _, reply in parts)
+
+
+def command(chat, name: str, rest: str) -> list:
+    """The lines of /thinking. Raises ValueError if there is nothing to show, with the reason."""
+    return chat.fold.lines()
+
+
 class Fold:
     """Shows replies without their reasoning, and says how long it took.
 
@@ -111,21 +124,22 @@ class Fold:
         self.last = ""  #: the reasoning of the last reply
 
     def replies(self, pieces: Iterable[str], ui) -> Iterator[str]:
-        """The pieces of a reply that are to be shown as the reply; `ui` has info()."""
+        """The pieces of a reply that are to be shown as the reply; `ui` is as in loop."""
         stream, start, n, line = Reasoning(self.marks), time.perf_counter(), 0, ""
         self.last = ""
-        for piece in pieces:
-            reasoning, reply = stream.feed(piece)
-            n += bool(reasoning) or stream.is_open
-            line = self._take(reasoning, line, ui)
-            if reply and self.last.strip() and n:
-                n = self._close(line, n, start, ui)
-            if reply:
-                yield reply
+        with ExitStack() as waiting:
+            for piece in pieces:
+                reasoning, reply = stream.feed(piece)
+                if stream.is_open and n == 0 and not self.is_shown:
+                    waiting.enter_context(ui.progress("thinking"))
+                n += bool(reasoning) or stream.is_open
+                line = self._take(reasoning, line, ui)
+                if reply:
+                    waiting.close()
+                    n = self._close(line, n, start, ui)
+                    yield reply
         reasoning, reply = stream.flush()
-        line = self._take(reasoning, line, ui)
-        if self.last.strip() and n:
-            self._close(line, n, start, ui, cut=stream.is_open)
+        self._close(self._take(reasoning, line, ui), n, start, ui, cut=stream.is_open)
         if reply:
             yield reply
 
@@ -141,6 +155,9 @@ class Fold:
         return line
 
     def _close(self, line: str, n: int, start: float, ui, cut: bool = False) -> int:
+        """Say how long it took, if that was not said yet."""
+        if not n or not self.last.strip():
+            return 0
         if line.strip():
             ui.info(line)
         more = "" if self.is_shown else "; /thinking shows it"
@@ -149,7 +166,7 @@ class Fold:
         return 0
 
     def lines(self) -> list:
-        """Of /thinking. Raises ValueError if there is nothing to show, with the reason."""
+        """The reasoning of the last reply. Raises ValueError if there is none, with the reason."""
         if not self.last.strip():
             reason = "the last reply has no reasoning" if self.marks else "this model does not think before it replies"
             raise ValueError(f"/thinking: {reason}")

@@ -42,6 +42,7 @@ def test_one_shot_prints_the_answer_alone(chat, tiny_llama):
     status, out, err = chat(tiny_llama, "--prompt", "hello", *FAST)
     assert status == 0 and out.endswith("\n")
     assert re.fullmatch(
+        r"memory: weights 1.4 MiB \+ cache [\d.]+ KiB \+ work [\d.]+ MiB = [\d.]+ MiB of [\d.]+ GiB free on CPU\n"
         r"budget: 600 tokens per KV head; the first 4 and the last 64 always stay\n"
         r"cache: 1,280 cells in q8_0, [\d.]+ KiB on CPU; a full cache for 4,096 tokens would take 1.1 MiB; the conversation has no end\n"
         r"[\d.]+ tokens/s · \d+ of 1,280 cells used \(budget 600\) · 0 of \d+ tokens evicted( · cut at --max-tokens)?( · slow: .*)?\n",
@@ -73,7 +74,7 @@ def test_a_script_that_failed_somewhere_says_so_at_the_end(chat, tiny_llama, mon
 
 def test_without_a_budget(chat, tiny_llama):
     status, _, err = chat(tiny_llama, "-p", "hello", *FAST, "--budget", "0", "--ctx", "512")
-    assert status == 0 and err.startswith("no budget: the cache is a full one, for 512 tokens, on CPU\n")
+    assert status == 0 and err.startswith("memory: ") and "\nno budget: the cache is a full one, for 512 tokens, on CPU\n" in err
 
 
 def test_remarks_are_shown(chat, tiny_llama):
@@ -182,7 +183,7 @@ def test_wrong_environment(refused, tiny_llama, monkeypatch):
 def test_the_environment_gives_the_budget(chat, tiny_llama, monkeypatch):
     monkeypatch.setenv("LLAMA_ARG_KV_BUDGET", "300")
     _, _, err = chat(tiny_llama, "-p", "x", "--temp", "0", "--max-tokens", "2", "--threads", "1")
-    assert err.startswith("budget: 300 tokens")
+    assert "\nbudget: 300 tokens" in err
 
 
 def test_wrong_models(refused, tiny_llama, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 from fake_talk import FakeTalk, Transcript
 
-from capkv_edge.chat.figures import cost_lines, size, toolbar, turn_line
+from capkv_edge.chat.figures import cost_lines, toolbar, turn_line
 from capkv_edge.chat.loop import Chat, FORGETS, clean, is_complete, run_chat
 from capkv_edge.chat.conversation import Conversation, Turn
 
@@ -177,16 +177,6 @@ def test_without_a_budget_nothing_is_said_of_eviction():
 )
 def test_inputs_of_several_lines(text, complete, cleaned):
     assert (is_complete(text), clean(text)) == (complete, cleaned)
-
-
-def test_sizes():
-    assert [size(n) for n in (0, 1023, 1024, 35.94 * 2**20, 5000 * 2**30)] == [
-        "0 B",
-        "1023 B",
-        "1.0 KiB",
-        "35.9 MiB",
-        "5000.0 GiB",
-    ]
 
 
 # --- a real model ---

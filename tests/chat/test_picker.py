@@ -66,7 +66,7 @@ def test_keys_choose(folder, keys, name):
 
 
 def test_without_a_terminal_a_model_must_be_named(folder):
-    with pytest.raises(ValueError, match="MODEL is missing: .*--list lists what is here"):
+    with pytest.raises(ValueError, match="MODEL.gguf is missing: .*--list lists what is here"):
         opening.choose(None, None, folder, is_terminal=False)
 
 

@@ -1,10 +1,11 @@
 """Reasoning: told from the reply whatever the pieces of the stream are, and folded into one line."""
 
 import re
+from contextlib import contextmanager
 
 import pytest
 
-from capkv_edge.chat.reasoning import Fold, Marks, Reasoning, find_marks, mark_pieces
+from capkv_edge.chat.reasoning import Fold, Marks, Reasoning, divide, find_marks, mark_pieces
 
 THINK = Marks("<think>", "</think>", is_open=False)
 OPEN = Marks("<think>", "</think>", is_open=True)
@@ -17,8 +18,14 @@ class Shown:
     def info(self, text):
         self.lines.append(text)
 
+    @contextmanager
+    def progress(self, label):
+        self.lines.append(f"{label}...")
+        yield
+        self.lines.pop()  # a spinner goes when it ends
 
-def divide(marks, pieces):
+
+def divided(marks, pieces):
     stream = Reasoning(marks)
     found = [stream.feed(piece) for piece in pieces] + [stream.flush()]
     return "".join(reasoning for reasoning, _ in found), "".join(reply for _, reply in found)
@@ -43,7 +50,7 @@ def divide(marks, pieces):
 )
 def test_a_stream_is_divided_wherever_it_is_cut(marks, text, reasoning, reply):
     for size in (1, 2, 3, 7, 100):
-        assert divide(marks, [text[i : i + size] for i in range(0, len(text), size)]) == (reasoning, reply), size
+        assert divided(marks, [text[i : i + size] for i in range(0, len(text), size)]) == (reasoning, reply), size
 
 
 def test_text_is_shown_as_soon_as_it_can_be_no_mark():
@@ -92,7 +99,7 @@ def test_control_tokens_of_the_marks_are_text():
 def test_a_channel_of_reasoning():
     marks = find_marks("<|start|>assistant<|channel|>analysis<|message|>", "<|start|>assistant")
     text = "<|channel|>analysis<|message|>one<|end|><|start|>assistant<|channel|>final<|message|>Yes."
-    assert divide(marks, list(text)) == ("one", "Yes.")
+    assert divided(marks, list(text)) == ("one", "Yes.")
 
 
 def test_reasoning_is_folded_into_a_line_in_front_of_the_reply():
@@ -102,6 +109,23 @@ def test_reasoning_is_folded_into_a_line_in_front_of_the_reply():
     assert len(ui.lines) == 1 and re.fullmatch(r"thought: 4 tokens in \d+\.\d s; /thinking shows it", ui.lines[0]), ui.lines
     assert list(replies) == ["."] and len(ui.lines) == 1
     assert fold.lines() == ["one two", "three"]
+
+
+def test_a_spinner_turns_while_the_model_thinks():
+    ui, seen = Shown(), []
+
+    def pieces():
+        for piece in ["<think>", "one", "</think>", "Yes."]:
+            seen.append(list(ui.lines))
+            yield piece
+
+    assert list(Fold(THINK).replies(pieces(), ui)) == ["Yes."]
+    assert seen == [[], ["thinking..."], ["thinking..."], ["thinking..."]] and len(ui.lines) == 1
+
+
+def test_the_whole_text_of_a_reply_is_divided():
+    assert divide("<think>\none\n</think>\n\nYes.", THINK) == ("one", "Yes.")
+    assert divide("Yes.", None) == ("", "Yes.")
 
 
 def test_reasoning_can_be_shown_line_by_line():

@@ -14,7 +14,7 @@ class FakeTalk:
     A reply that is an exception is raised after the words before it.
     """
 
-    device, n_threads = "CPU", 2
+    device, n_threads, marks = "CPU", 2, None
     pins = SimpleNamespace(n_system=0, ranges=[])
     recall = SimpleNamespace(found=None, is_on=False, remark="")
 
