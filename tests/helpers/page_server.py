@@ -47,15 +47,14 @@ class Slot:
             self.evict()
 
     def evict(self) -> None:
-        """Halve the shares of the middle, in turns, until the heads hold no more than the budget on average."""
+        """Lower the shares of the middle, each token's to another eighth, until the heads hold no more than the budget on average."""
         self.evictions += 1
         middle = [i for i in range(SINK, len(self.tokens) - self.recent) if not self.is_pinned(i)]
-        for step in range(100):
+        for step in range(N_HEADS):
             for i in middle:
                 if self.held() <= self.budget:
                     return
-                if (i * 7 + step) % 3 == 0:
-                    self.share[i] = int(self.share[i] * N_HEADS / 2) / N_HEADS
+                self.share[i] = min(self.share[i], max(i * 5 % N_HEADS - step, 0) / N_HEADS)
 
     def is_pinned(self, i: int) -> bool:
         return any(start <= i < stop for start, stop in self.pins)
@@ -89,6 +88,7 @@ class PageServer:
         self.gate.set()
         self.slot = Slot(budget or 1 << 30, headroom, recent)
         self.has_budget = budget is not None
+        self.is_busy = False
         self.http = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (Handler,), {"server_of_page": self}))
         self.http.daemon_threads = True
         self.port = self.http.server_address[1]
@@ -143,10 +143,11 @@ class Handler(BaseHTTPRequestHandler):
             kv = {"budget": slot.budget, "policy": "capkv", "headroom": slot.headroom, "cells": slot.budget + slot.headroom}
             self.answer({"model_path": "/models/tiny.gguf", "total_slots": 1, "kv": kv if server.has_budget else None})
         elif self.path == "/slots":
-            self.answer([{"id": 0, "is_processing": False, "kv": server.slot.kv()}])
+            self.answer([{"id": 0, "is_processing": server.is_busy, "kv": server.slot.kv()}])
         elif self.path == "/slots/0/kept":
             slot = server.slot
-            self.answer({"id": 0, "n_past": len(slot.tokens), "n_heads": N_HEADS, "share": slot.share, "text": slot.tokens, "pins": slot.pins})
+            sizes = {"id": 0, "n_past": len(slot.tokens), "n_heads": N_HEADS}
+            self.answer({**sizes, "share": slot.share, "text": slot.tokens, "pins": slot.pins})
         else:
             self.refuse(404, "File Not Found")
 
@@ -163,6 +164,7 @@ class Handler(BaseHTTPRequestHandler):
             if isinstance(reply, tuple):
                 self.refuse(*reply)
             else:
+                server.is_busy = True
                 self.stream(body, reply)
         else:
             self.refuse(404, "File Not Found")
@@ -197,13 +199,17 @@ class Handler(BaseHTTPRequestHandler):
                     return
                 slot.append(piece)
                 self.event(choices=[{"index": 0, "delta": {"content": piece}, "finish_reason": None}])
-            timings = {"prompt_n": len(prompt) - cached, "prompt_per_second": 200.0, "predicted_n": len(pieces), "predicted_per_second": 50.0}
+            timings = {"prompt_n": len(prompt) - cached, "prompt_per_second": 200.0}
+            timings |= {"predicted_n": len(pieces), "predicted_per_second": 50.0}
+            server.is_busy = False
             kv = {**slot.kv(), "slot": 0, "evictions": slot.evictions - before, "reread": reread}
             self.event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
             self.event(choices=[], usage={}, timings=timings, **({"kv": kv} if server.has_budget else {}))
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
             pass  # the page stopped the reply
+        finally:
+            server.is_busy = False
 
     def event(self, **value) -> None:
         self.wfile.write(b"data: " + json.dumps(value).encode() + b"\n\n")

@@ -49,3 +49,15 @@ def open_page(chromium):
 def page(open_page, server):
     """The page of the server, in a wide window."""
     return open_page(server.url)
+
+
+@pytest.fixture(scope="module")
+def still_page(chromium):
+    """A page that no test changes, and whose errors no test looks at."""
+    server = page_server.PageServer()
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(server.url)
+    yield page
+    context.close()
+    server.close()
