@@ -96,6 +96,6 @@ function scoreFigure(page, state, palette, width) {
   const y = height + 12, atEnd = state.moment >= page.runs[0].end;
   out += rect(margin.left, y - 9, 12, 10, { fill: PARTS.chosen }) + text(margin.left + 17, y, atEnd ? "would stay" : "stay", { fill: palette.ink });
   out += rect(margin.left + 90, y - 9, 12, 10, { fill: palette.dropped }) + text(margin.left + 107, y, atEnd ? "would be evicted" : "evicted", { fill: palette.ink });
-  out += line(margin.left + 214, y - 11, margin.left + 214, y + 2, palette.ink, 1, "3 2") + text(margin.left + 221, y, "lowest score that stays", { fill: palette.ink });
+  out += line(margin.left + 214, y - 11, margin.left + 214, y + 2, palette.ink, 1, "3 2") + text(margin.left + 221, y, "lowest that stays", { fill: palette.ink });
   return { svg: wrapSvg(palette, width, height + 22, out, "scores of a head's entries"), pick: () => null };
 }

@@ -38,34 +38,55 @@ class Run {
   layersAt(moment) { return this.at(moment)?.layers ?? this.capacityLayers; }
   scoresAt(moment) { return this.scores[Math.min(moment, this.end) - 1]; }
 
+  // tokens that a later eviction dropped are still held; of a session nothing is known of evictions but that they were before
+  least(moment) { return this.evictions.length ? moment : Infinity; }
+
   holds(head, token, moment) {
     if (token >= this.read(moment)) return false;
     const gone = this.gone[head * this.nTokens + token];
-    return gone === 0 || (this.evictions.length > 0 && gone > moment);
+    return gone === 0 || gone > this.least(moment);
+  }
+
+  // the share of the tokens that a head holds, in n equal parts of the text; NaN where none was read yet
+  heldIn(head, moment, n) {
+    const held = new Float32Array(n), size = new Float32Array(n), read = this.read(moment), at = head * this.nTokens;
+    const least = this.least(moment);
+    for (let i = 0; i < read; i++) {
+      const part = Math.floor(i * n / this.nTokens), gone = this.gone[at + i];
+      size[part]++;
+      if (gone === 0 || gone > least) held[part]++;
+    }
+    return held.map((count, part) => size[part] ? count / size[part] : NaN);
   }
 
   // positions that a head holds, ascending
   positions(head, moment) {
-    const found = [], n = this.read(moment);
-    for (let i = 0; i < n; i++) if (this.holds(head, i, moment)) found.push(i);
-    return found;
+    const out = [], read = this.read(moment), at = head * this.nTokens, least = this.least(moment);
+    for (let i = 0; i < read; i++) {
+      const gone = this.gone[at + i];
+      if (gone === 0 || gone > least) out.push(i);
+    }
+    return out;
+  }
+
+  // how many heads have dropped each token by an eviction: [evictions + 1, nTokens], for a session [2, nTokens]
+  countLost() {
+    const n = this.nTokens, rows = Math.max(this.evictions.length, 1) + 1, lost = new Uint16Array(rows * n);
+    for (let h = 0, at = 0; h < this.nHeads; h++, at += n) {
+      for (let i = 0; i < n; i++) lost[this.gone[at + i] * n + i]++;
+    }
+    lost.fill(0, 0, n); // those that were never dropped
+    for (let i = n; i < lost.length; i++) lost[i] += lost[i - n];
+    return lost;
   }
 
   // for each token the share of heads that hold it, NaN where it was not read yet
   share(moment) {
     moment = Math.min(moment, this.end);
     if (!this.shares.has(moment)) {
-      const sums = new Float32Array(this.nTokens).fill(NaN), n = this.read(moment);
-      sums.fill(0, 0, n);
-      const known = this.evictions.length > 0;
-      for (let h = 0, at = 0; h < this.nHeads; h++, at = h * this.nTokens) {
-        for (let i = 0; i < n; i++) {
-          const gone = this.gone[at + i];
-          if (gone === 0 || (known && gone > moment)) sums[i]++;
-        }
-      }
-      for (let i = 0; i < n; i++) sums[i] /= this.nHeads;
-      this.shares.set(moment, sums);
+      this.lost ??= this.countLost();
+      const n = this.nTokens, read = this.read(moment), row = Math.min(this.least(moment), Math.max(this.evictions.length, 1));
+      this.shares.set(moment, Float32Array.from({ length: n }, (_, i) => i < read ? 1 - this.lost[row * n + i] / this.nHeads : NaN));
     }
     return this.shares.get(moment);
   }

@@ -34,5 +34,16 @@ function textSvg(boxes, palette, state) {
     x += drawn.width + 14;
     height = Math.max(height, drawn.height + 24);
   }
-  return wrapSvg(palette, x - 14, height + 20, out + scaleLegend(boxes[0].page, x - 14, height + 6, palette), "the text, shaded by what is held");
+  return wrapSvg(palette, x - 14, height + 24, out + textScale(boxes[0].page, state, palette, x - 14, height + 6), "the text, shaded by what is held");
+}
+
+// what the shading is, below the saved text
+function textScale(page, state, palette, width, y) {
+  if (state.shade === "all") return scaleLegend(page, width, y, palette);
+  if (state.shade === "head") {
+    return rect(0, y, 22, 10, { fill: css(mix(palette.scale, 0.6)) }) + text(28, y + 9, `held by ${headName(page, state.head)}`, { fill: palette.soft, size: 10 });
+  }
+  const [first, second] = page.runs.map(run => run.name), w = 160, from = width - w - 110;
+  const colour = t => t < 0.5 ? mix(palette.second, 1 - 2 * t) : mix(palette.scale, 2 * t - 1);
+  return colourBar(palette, from, y, w, colour, `all heads under ${second} alone`, `under ${first} alone`, "");
 }

@@ -62,9 +62,8 @@ function mapFigure(page, state, palette, width) {
   const { boxes, height } = panels(page.runs.length, width, rowHeight * nHeads, margin, 420);
   let out = "";
   page.runs.forEach((run, r) => {
-    const box = boxes[r], n = Math.min(run.nTokens, Math.floor(box.w)), read = run.read(state.moment);
-    const rows = page.heads.map((_, h) => binned(Float32Array.from({ length: run.nTokens },
-      (_, i) => i >= read ? NaN : run.holds(h, i, state.moment) ? 1 : 0), n));
+    const box = boxes[r], n = Math.min(run.nTokens, Math.floor(box.w));
+    const rows = page.heads.map((_, h) => run.heldIn(h, state.moment, n));
     const place = token => box.x + box.w * token / run.nTokens;
     out += text(box.x, box.y - 14, runTitle(run), { fill: palette.ink, size: 12, weight: 600 });
     out += image(box.x, box.y, box.w, box.h, n, nHeads, (ix, iy) => shareColour(palette, rows[iy][ix]));
