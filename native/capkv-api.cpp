@@ -45,10 +45,10 @@ bool capkv_can_pass_trained(const llama_context * ctx) {
     return cache && cache->get_length().past_trained;
 }
 
-bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * stats) {
+static bool capkv_stats_of(const llama_context * ctx, int32_t seq_id, capkv_stats * stats, bool with_capacity) {
     return capkv_guard(false, [&] {
         if (!stats) {
-            throw capkv_error("capkv_get_stats: NULL is not allowed");
+            throw capkv_error("stats: NULL is not allowed");
         }
         const auto & cache = capkv_of_or_throw(ctx, std::max(seq_id, 0));
 
@@ -59,13 +59,50 @@ bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * st
         for (int32_t s = 0; s < (int32_t) cache.n_stream(); ++s) {
             if (seq_id < 0 || s == seq_id) {
                 cache.add_stats(s, *stats);
+                if (!with_capacity) {
+                    continue;
+                }
                 for (const auto & c : cache.capacities(s)) {
                     cap.kept += c.kept;
                     cap.all  += c.all;
                 }
             }
         }
-        stats->capacity = cap.share();
+        if (with_capacity) {
+            stats->capacity = cap.share();
+        }
+        return true;
+    });
+}
+
+bool capkv_get_stats(const llama_context * ctx, int32_t seq_id, capkv_stats * stats) {
+    return capkv_stats_of(ctx, seq_id, stats, /*with_capacity =*/ true);
+}
+
+bool capkv_get_counts(const llama_context * ctx, int32_t seq_id, capkv_stats * stats) {
+    return capkv_stats_of(ctx, seq_id, stats, /*with_capacity =*/ false);
+}
+
+// what an eviction on demand goes down to; throws if it is refused
+static uint32_t capkv_compress_target(const capkv_cache & cache, int32_t seq_id, uint32_t n_budget) {
+    const auto & params = cache.get_params();
+
+    const uint32_t n_target = n_budget == 0 ? params.n_budget : n_budget;
+    const uint64_t n_min    = (uint64_t) params.n_sink + params.n_recent + 1;
+
+    if (n_target < n_min) {
+        throw capkv_error("compress: budget = " + std::to_string(n_target) + ": allowed is 0 (the context's own) or at least kv_sink + kv_recent + 1 = " +
+                std::to_string(n_min));
+    }
+
+    cache.check_room(seq_id, n_target);
+
+    return n_target;
+}
+
+bool capkv_can_compress(const llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
+    return capkv_guard(false, [&] {
+        capkv_compress_target(capkv_of_or_throw(ctx, seq_id), seq_id, n_budget);
         return true;
     });
 }
@@ -129,17 +166,8 @@ int32_t capkv_get_device_memory(llama_context * ctx, capkv_device_memory * devic
 int32_t capkv_compress(llama_context * ctx, int32_t seq_id, uint32_t n_budget) {
     return capkv_guard(-1, [&]() -> int32_t {
         auto & cache = const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id));
-        const auto & params = cache.get_params();
 
-        const uint32_t n_target = n_budget == 0 ? params.n_budget : n_budget;
-        const uint64_t n_min    = (uint64_t) params.n_sink + params.n_recent + 1;
-
-        if (n_target < n_min) {
-            throw capkv_error("compress: budget = " + std::to_string(n_target) + ": allowed is 0 (the context's own) or at least kv_sink + kv_recent + 1 = " +
-                    std::to_string(n_min));
-        }
-
-        cache.check_room(seq_id, n_target);
+        const uint32_t n_target = capkv_compress_target(cache, seq_id, n_budget);
 
         const uint32_t n_used = cache.n_used(seq_id);
         if (n_used <= n_target) {

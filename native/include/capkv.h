@@ -227,6 +227,9 @@ bool capkv_can_pass_trained(const struct llama_context * ctx);
 // false and capkv_last_error() if the context has no budget or no such sequence
 bool capkv_get_stats(const struct llama_context * ctx, int32_t seq_id, struct capkv_stats * stats);
 
+// the same without the capacity, which is 0: after an eviction it takes d^3 operations for each KV head, the counts take none
+bool capkv_get_counts(const struct llama_context * ctx, int32_t seq_id, struct capkv_stats * stats);
+
 // what the context takes of each device; of a model that was opened with llama_model_params.no_alloc, what it would take. This reserves
 // the work memory of an eviction, as the first batch does
 // returns the number of devices, writes at most n_max; NULL asks for the number alone; -1 and capkv_last_error() if there is no such context
@@ -235,6 +238,10 @@ int32_t capkv_get_device_memory(struct llama_context * ctx, struct capkv_device_
 // evict now, down to n_budget tokens (0 = the context's own budget)
 // returns the number of tokens that each KV head dropped, 0 if the sequence is no longer than that, -1 and capkv_last_error() on failure
 int32_t capkv_compress(struct llama_context * ctx, int32_t seq_id, uint32_t n_budget);
+
+// false and capkv_last_error() if capkv_compress() refuses this budget: it is too small for sinks and recent window, or pins leave too
+// little of it
+bool capkv_can_compress(const struct llama_context * ctx, int32_t seq_id, uint32_t n_budget);
 
 // pin the tokens at positions [p0, p1): no KV head drops them, whatever their scores are. They count against the budget, except for those
 // among the sinks. The range may lie ahead of the text; its ends are not open. Copies and saved states hold the pins. A removal of

@@ -98,6 +98,11 @@ assert lib.capkv_get_params(ctx, NULL)
 failed(lib.capkv_get_stats(NULL, 0, ffi.new("struct capkv_stats *")), False, none)
 failed(lib.capkv_get_stats(ctx, 0, NULL), False, "NULL is not allowed")
 failed(lib.capkv_get_stats(ctx, 4, ffi.new("struct capkv_stats *")), False, "seq_id = 4: allowed is 0 to 3")
+failed(lib.capkv_get_counts(NULL, 0, ffi.new("struct capkv_stats *")), False, none)
+failed(lib.capkv_get_counts(ctx, 0, NULL), False, "NULL is not allowed")
+counts, stats = ffi.new("struct capkv_stats *"), ffi.new("struct capkv_stats *")
+assert lib.capkv_get_counts(ctx, 0, counts) and lib.capkv_get_stats(ctx, 0, stats)
+assert counts.capacity == 0 < stats.capacity < 1 and counts.n_evicted == stats.n_evicted > 0 and counts.n_used == stats.n_used
 failed(lib.capkv_get_env(NULL), False, "NULL is not allowed")
 assert not lib.capkv_is_endless(NULL) and not lib.capkv_can_pass_trained(NULL)
 failed(lib.capkv_pin(NULL, 0, 0, 8), False, none)
@@ -112,6 +117,10 @@ failed(lib.capkv_compress(ctx, -1, 0), -1, "seq_id = -1")
 failed(lib.capkv_compress(ctx, 2**31 - 1, 0), -1, "seq_id = 2147483647")
 failed(lib.capkv_compress(ctx, 0, 5), -1, "compress: budget = 5")
 assert lib.capkv_compress(ctx, 0, 2**32 - 1) == 0
+failed(lib.capkv_can_compress(NULL, 0, 0), False, none)
+failed(lib.capkv_can_compress(ctx, 9, 0), False, "seq_id = 9")
+failed(lib.capkv_can_compress(ctx, 0, 5), False, "compress: budget = 5")
+assert lib.capkv_can_compress(ctx, 0, 0) and lib.capkv_can_compress(ctx, 0, 2**32 - 1)
 assert lib.capkv_get_layers(NULL, one, 1) == 0
 for n_max in (-1, 0, 1, 2**31 - 1):
     assert lib.capkv_get_layers(ctx, NULL, n_max) == 2
