@@ -1,7 +1,13 @@
 # What goes into the wheel: the component capkv alone, since llama.cpp's own install rules would add tools and headers.
 
 set(wheel_libraries ${capkv_libraries})
-list(FILTER wheel_libraries INCLUDE REGEX "^(llama|ggml.*)$")
+if(CAPKV_SERVER)
+    # beside the libraries: it looks there for them, and for ggml's backends
+    install(PROGRAMS $<TARGET_FILE:llama-server> DESTINATION capkv_edge/lib COMPONENT capkv)
+    list(FILTER wheel_libraries INCLUDE REGEX "^(llama|ggml.*|llama-common|llama-server-impl|mtmd)$")
+else()
+    list(FILTER wheel_libraries INCLUDE REGEX "^(llama|ggml.*)$")
+endif()
 install(TARGETS ${wheel_libraries}
     LIBRARY DESTINATION capkv_edge/lib COMPONENT capkv
     RUNTIME DESTINATION capkv_edge/lib COMPONENT capkv

@@ -3,7 +3,7 @@
 set(BUILD_SHARED_LIBS ON)
 
 set(capkv_programs OFF)
-if(CAPKV_TOOLS OR CAPKV_LLAMA_TESTS)
+if(CAPKV_SERVER OR CAPKV_TOOLS OR CAPKV_LLAMA_TESTS)
     set(capkv_programs ON)
 endif()
 
@@ -39,6 +39,11 @@ if(NOT CAPKV_UPSTREAM)
         PUBLIC  ${CMAKE_SOURCE_DIR}/native/include)
     # no unity build: an edit compiles one file
     set_source_files_properties(${native_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    if(capkv_programs)
+        file(GLOB server_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/server/*.cpp)
+        target_sources(server-context PRIVATE ${server_sources})
+        target_include_directories(server-context PUBLIC ${CMAKE_SOURCE_DIR}/native/server)
+    endif()
 endif()
 
 # append to ${result} the targets of the given types in a folder and in those below it

@@ -2,6 +2,10 @@
 
 set(programs_rpath "$<IF:$<PLATFORM_ID:Darwin>,@loader_path/../lib,$ORIGIN/../lib>")
 
+if(CAPKV_SERVER)
+    add_dependencies(capkv llama-server)
+endif()
+
 if(CAPKV_TOOLS)
     add_custom_target(capkv-tools DEPENDS llama-server llama-cli llama-bench llama-perplexity llama-completion)
     if(GGML_RPC)
@@ -20,6 +24,8 @@ if(capkv_programs)
         RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin
         INSTALL_RPATH            "${programs_rpath}"
         BUILD_WITH_INSTALL_RPATH ON)
+    # in the wheel it lies beside the libraries
+    set_property(TARGET llama-server PROPERTY INSTALL_RPATH "$<IF:$<PLATFORM_ID:Darwin>,@loader_path,$ORIGIN>;${programs_rpath}")
 endif()
 
 # each tests/native/test-NAME.cpp is a program; ctest runs it in the repository's root

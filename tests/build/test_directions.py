@@ -59,6 +59,7 @@ MAY_INCLUDE = {
     "hooks": {"cache", "cast", "cells", "memory", "options"},
     "api": {"cache", "evict", "kernels", "memory", "policies"},
     "rpc": {"error"},
+    "server": set(),
 }
 
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room
@@ -69,6 +70,7 @@ MAY_IMPORT = {
     "recall": {""},
     "chat": {"", "llama", "models", "recall"},
     "inspector": {"", "llama", "models"},
+    "serve": {"", "models"},
     "bench": {"", "models", "recall"},
 }
 

@@ -136,6 +136,19 @@ class Server:
     def post(self, path: str, **body) -> Answer:
         return self.request(path, body)
 
+    def stream(self, path: str, **body) -> list:
+        """The JSON objects of a streamed answer."""
+        data = json.dumps({"stream": True, **body}).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=START_S) as reply:
+            lines = [line.removeprefix(b"data: ") for line in reply if line.startswith(b"data: ")]
+        return [json.loads(line) for line in lines if line.strip() != b"[DONE]"]
+
+    def metrics(self) -> dict:
+        """{name without "llamacpp:": value} of /metrics."""
+        lines = self.get("/metrics")["text"].splitlines()
+        return {name.removeprefix("llamacpp:"): float(value) for name, value in (line.split() for line in lines if line[:1] != "#")}
+
     def complete(self, prompt, n: int = 16, slot: int = 0, **more) -> Answer:
         """/completion of token ids or text, greedy, in the slot named; ends after n tokens and not before."""
         body = {"prompt": prompt, "n_predict": n, "id_slot": slot, "temperature": 0, "cache_prompt": True, "ignore_eos": True}

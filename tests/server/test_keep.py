@@ -93,6 +93,27 @@ def test_all_is_the_system_message_of_a_chat(start, kept):
     assert kept(server) == n_system
 
 
+#: a template that says something itself where a chat has no system message: llama-server does not find out how it begins a user's message
+WITH_DEFAULT = """{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '[system]You_are_Ada.' }}{% endif %}\
+{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"""
+
+
+@pytest.mark.parametrize(("system", "start"), [("Be_brief.", "[system]Be_brief.[user]"), (None, "[system]You_are_Ada.[user]")])
+def test_all_is_the_system_message_with_any_template(start, system, serve, tmp_path):
+    server = serve(*BUDGET, "--jinja", "--chat-template", WITH_DEFAULT, "--keep", -1)
+    messages = [{"role": "system", "content": system}] if system else []
+    for _ in range(4):
+        messages.append({"role": "user", "content": "so_" * 60})
+        answer = server.post("/v1/chat/completions", messages=messages, max_tokens=40)
+        messages.append({"role": "assistant", "content": "so_" * 10})
+    kept = server.get(f"/slots/{answer['kv']['slot']}/kept")
+    assert "".join(kept["text"]).startswith(("<s>" + start, start)) and answer["kv"]["evicted"] > 300
+    (pin,) = kept["pins"]
+    assert "".join(kept["text"][slice(*pin)]).removeprefix("<s>") == start
+    none = server.post("/v1/chat/completions", messages=[{"role": "user", "content": "A_new_one." * 30}], max_tokens=4, n_keep=0)
+    assert none["kv"]["pinned"] == 0
+
+
 def test_a_restored_slot_keeps_them(start, kept, tmp_path):
     first = start()
     history = text(600) + first.complete(text(600), n=30, n_keep=25)["tokens"]
