@@ -11,6 +11,17 @@ def option(names: str, metavar: str, text: str, **more):
     return typer.Option(*names.split("/"), metavar=metavar, help=text, **more)
 
 
+def whole_number(name: str, text: str, least: int, most: int = 2**31 - 1) -> int:
+    """The number in an option's text. Raises ValueError naming option, value and what is allowed."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise ValueError(f"{name} = {text}: allowed is a whole number, {least} to {most}")
+    return value
+
+
 def version_option(name: str):
     """The --version option of a command: prints the version and exits."""
 
