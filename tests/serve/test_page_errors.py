@@ -67,6 +67,21 @@ def test_a_reply_that_breaks_off_is_kept_and_said(page, server):
     expect(page.locator("article.assistant .body")).to_have_text("one two")
 
 
+def test_a_page_that_is_left_during_a_reply_keeps_what_came(page, server):
+    server.replies = ["one two three", "Yes."]
+    server.gate.clear()
+    start_sending(page, "Count")
+    expect(page.locator("article.assistant .body")).to_have_text("one two")
+    page.reload()
+    expect(page.locator("article.assistant .body")).to_have_text("one two")
+    expect(page.locator("article.assistant .under")).to_have_text("The reply broke off.")
+    server.gate.set()
+    page.evaluate("talk.messages = [{ role: 'user', content: 'Count' }, { role: 'assistant', content: '' }]")
+    page.reload()
+    expect(page.locator("article")).to_have_count(0)
+    expect(box(page)).to_have_value("Count")
+
+
 def test_a_server_without_a_budget_is_a_chat_without_the_bar(open_page):
     server = page_server.PageServer(budget=None)
     try:
