@@ -158,3 +158,13 @@ def test_reasoning_is_folded(open_page, server, page):
     expect(page.locator("details.thought div")).to_be_hidden()
     summary.click()
     expect(page.locator("details.thought div")).to_have_text("Two and <b>two</b>.")
+
+
+def test_messages_stay_on_the_screen_when_others_come(page, server):
+    server.replies = ["One.", "Two."]
+    send(page, "First")
+    page.locator("article").first.evaluate("node => { node.dataset.old = 'yes'; }")
+    send(page, "Second")
+    expect(page.locator("article")).to_have_count(4)
+    expect(page.locator("article[data-old]")).to_have_count(1)
+    expect(page.get_by_role("status")).to_have_text("Two.")
