@@ -14,12 +14,12 @@ from capkv_edge.inspector import cli
 ROOT = Path(__file__).resolve().parents[2]
 BUILD, PICTURES = ROOT / "build" / "inspect", ROOT / "docs" / "pictures"
 WIDTH = 1240
-OPTIONS = ["--tokens", "3000", "--budget", "256", "--batch", "128", "--policy", "capkv,snapkv", "--title", "Compound statements"]
+OPTIONS = ["--tokens", "1200", "--budget", "128", "--batch", "64", "--policy", "capkv,snapkv", "--title", "Compound statements"]
 
 #: picture -> (what is chosen on the page, the first figure on it, the last one)
 SHOTS = {
     "inspect": ("choose({})", "text", "time"),
-    "inspect-heads": ("choose({ moment: 12, head: 40 })", "heads", "scores"),
+    "inspect-heads": ("choose({ moment: 7, head: 40 })", "heads", "scores"),
 }
 
 
