@@ -144,9 +144,13 @@ def _list(folder: str | None) -> int:
     return 0
 
 
-def _say(line: str) -> None:
-    if sys.stderr is not None:
-        print(line, file=sys.stderr, flush=True)
+def _say(line: str, no_color: bool) -> None:
+    """A line before there is a conversation, and so before its UI; as PlainUI.info()."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, no_color=no_color or None)
+    console.print(Text(line, style="bright_black"), soft_wrap=not console.is_terminal)
 
 
 def _run(
@@ -164,7 +168,7 @@ def _run(
     wanted = opening.choose(*model, is_terminal)
     if wanted is None:
         return 0
-    llm, sampling = opening.open_model(wanted, model[2], llm_options, _say)
+    llm, sampling = opening.open_model(wanted, model[2], llm_options, lambda line: _say(line, shown["no_color"]))
     chat = None
     try:
         talk = Conversation(llm, **(sampling | talk_options))

@@ -149,7 +149,8 @@ def measure(model_path, *, n_sequences: int = 1, **keywords) -> Memory:
     LoRA adapters and draft models are left out.
 
     Args:
-        n_sequences: how many sequences the context is for, as llama-server's slots; each has a cache of its own with a budget.
+        n_sequences: how many sequences the context is for, as llama-server's slots; each has an equal part of n_ctx, and with a budget
+            a cache of its own.
 
     Raises:
         as Llama().
@@ -209,7 +210,7 @@ def fit_budget(model_path, *, n_sequences: int = 1, **keywords) -> Fit:
 
     others = {name.removeprefix("kv_"): value for name, value in keywords.items() if name.startswith("kv_") and name != "kv_budget"}
     config = CapkvConfig.from_env(**others, budget=1 << 30)  # any that is large enough for the other options
-    n_ctx, n_batch = keywords.get("n_ctx"), keywords.get("n_batch", 512)
+    n_ctx, n_batch = (keywords.get("n_ctx") or 0) // n_sequences, keywords.get("n_batch", 512)
     least = max(config.sink + config.recent + 1, _N_PAD)
 
     def at(n: int) -> Memory:

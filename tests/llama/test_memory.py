@@ -141,6 +141,8 @@ def test_with_enough_memory_it_is_the_largest_that_is_of_use(tiny_llama, free):
     assert given.budget == 3584 and given.memory.is_endless
     ended = fit_budget(tiny_llama, n_ctx=1024, **THREADS)
     assert ended.budget == 1024 and "the context is 1,024 tokens long" in ended.lines()[1]
+    shared = fit_budget(tiny_llama, n_sequences=2, n_ctx=2048, **THREADS)
+    assert (shared.budget, shared.memory.n_cells) == (1024, 1024)
 
 
 @pytest.mark.parametrize("tokens", [300, 1000, 2500])
