@@ -9,7 +9,7 @@ from . import command
 from .config import options
 
 #: what the commands take beside what is in the native table
-_MORE_HELP = {"policy": "; 'help' lists them", "budget": "; 'auto' is the largest that fits the memory"}
+MORE_HELP = {"policy": "; 'help' lists them", "budget": "; 'auto' is the largest that fits the memory"}
 
 
 def with_table(function, defaults: dict, leave_out=()):
@@ -29,7 +29,7 @@ def _parameter(row, default: str | None) -> inspect.Parameter:
     if row.is_switch:
         kind, value, spec = bool, False, typer.Option(f"--{row.name}", help=row.help)
     else:
-        text = f"{row.help}: {row.range}" + _MORE_HELP.get(row.name, "")
+        text = f"{row.help}: {row.range}" + MORE_HELP.get(row.name, "")
         kind, value, spec = str | None, None, command.option(f"--{row.name}", row.metavar, text, show_default=default)
     return inspect.Parameter(row.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value, annotation=Annotated[kind, spec])
 

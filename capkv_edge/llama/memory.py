@@ -74,6 +74,7 @@ class Memory:
     n_cells: int  #: of one sequence; without a budget the length of the context
     n_ctx_train: int  #: trained length in tokens
     is_endless: bool
+    n_sequences: int = 1
 
     def line(self) -> str:
         """For the user, before the model is loaded."""
@@ -113,7 +114,8 @@ class Fit:
             if d.cache and d.free
         ]
         cache = sum(d.cache for d in self.memory.devices)
-        cells = f"{self.memory.n_cells:,} cells in {self.memory.config.type}"
+        each = f" for each of {self.memory.n_sequences} sequences" if self.memory.n_sequences > 1 else ""
+        cells = f"{self.memory.n_cells:,} cells in {self.memory.config.type}{each}"
         return [*lines, f"budget auto: {self.budget:,} tokens take {size(cache)} ({cells}): {self.limit}"]
 
 
@@ -166,6 +168,7 @@ def measure(model_path, *, n_sequences: int = 1, **keywords) -> Memory:
             n_cells=llm.kv_stats().n_cells if config else llm.n_ctx(),
             n_ctx_train=llama_cpp.llama_model_n_ctx_train(llm.model),
             is_endless=llm.is_endless,
+            n_sequences=n_sequences,
         )
     finally:
         llm.close()

@@ -11,11 +11,12 @@ import typer
 from .. import command
 from ..command import whole_number
 from ..config import CapkvConfig, options, policies
-from ..table_options import with_table
+from ..table_options import MORE_HELP, with_table
 from . import program
 
 BUDGET = "1024"
 PORT_MAX = 65535
+N_BATCH = 2048  # llama-server's default
 
 
 def _option(names: str, metavar: str, text: str, default: str | bool = True):
@@ -30,7 +31,8 @@ def _app(rest: list) -> typer.Typer:
             str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
         ] = None,
         budget: Annotated[
-            str | None, _option("--budget", "N", f"{options()['budget'].help}, in each slot: {options()['budget'].range}", BUDGET)
+            str | None,
+            _option("--budget", "N", f"{options()['budget'].help}, in each slot: {options()['budget'].range}{MORE_HELP['budget']}", BUDGET),
         ] = None,
         host: Annotated[str, _option("--host", "ADDRESS", "address to listen on; 0.0.0.0 is reachable from other machines")] = "127.0.0.1",
         port: Annotated[str, _option("--port", "N", "port to listen on")] = "8080",
@@ -70,6 +72,8 @@ def _app(rest: list) -> typer.Typer:
             raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-serve --help lists the options")
         if budget is None and options()["budget"].env not in os.environ:
             budget = BUDGET
+        if (os.environ.get(options()["budget"].env) if budget is None else budget) == "auto":
+            budget = _fit(model, whole_number("--parallel", parallel, 1, 256), whole_number("--ctx", ctx, 0), gpu_layers, kv)
         kv = {name: value for name, value in {"budget": budget, **kv}.items() if value not in (None, False)}
         config = CapkvConfig.from_env(**{name: 1 if value is True else value for name, value in kv.items()})
 
@@ -111,6 +115,18 @@ def _model_words(model: str) -> list:
     path = models.resolve(model)
     models.check_file(path)
     return ["-m", path]
+
+
+def _fit(model: str, n_slots: int, n_ctx: int, gpu_layers: str | None, kv: dict) -> int:
+    """The largest budget that fits the memory, for each slot; the arithmetic goes to stderr."""
+    from ..llama import memory
+
+    layers = None if gpu_layers is None else whole_number("--gpu-layers", gpu_layers, -1)
+    others = {f"kv_{name}": value for name, value in kv.items() if value not in (None, False)}
+    fit = memory.fit_budget(model, n_sequences=n_slots, n_ctx=n_ctx or None, n_batch=N_BATCH, n_gpu_layers=layers, **others)
+    for line in [*fit.lines(), fit.memory.line()]:
+        print(f"capkv-serve: {line}", file=sys.stderr)
+    return fit.budget
 
 
 def _folder(path: Path) -> Path:

@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "recall": {""},
     "chat": {"", "llama", "models", "recall"},
     "inspector": {"", "llama", "models"},
-    "serve": {"", "models"},
+    "serve": {"", "llama", "models"},
     "bench": {"", "models", "recall"},
 }
 

@@ -44,6 +44,17 @@ def test_a_model_alone_is_served_to_this_machine_with_a_budget(command, tiny_lla
     assert value(words, "--cors-origins") == "localhost" and "--metrics" in words
 
 
+def test_budget_auto_is_for_all_slots_and_shows_its_arithmetic(run, tiny_llama, monkeypatch):
+    monkeypatch.setattr("capkv_edge.host_memory.available", lambda fallback=0: 1 << 33)
+    status, out, err = run("--dry-run", tiny_llama, "--budget", "auto", "-np", 2)
+    assert status == 0 and value(shlex.split(out), "--kv-budget") == "2048"  # beside a batch of 2048, in the trained length of 4096
+    lines = err.splitlines()
+    assert lines[0].startswith("capkv-serve: budget auto: 8.0 GiB free on CPU - ") and lines[2].startswith("capkv-serve: memory: ")
+    assert "2,048 tokens take " in lines[1] and "(4,096 cells in q8_0 for each of 2 sequences)" in lines[1]
+    status, out, err = run("--dry-run", tiny_llama, "--budget", "auto", "-np", 2, "-c", 2048)
+    assert status == 0 and value(shlex.split(out), "--kv-budget") == "1024"
+
+
 def test_options_reach_llama_server(command, tiny_llama, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("secret\n")
