@@ -113,7 +113,7 @@ def help_text(room: str) -> str:
 
 
 TABLES = {"options": option_table, "policies": policy_table, "figures": figure_table}
-TABLES |= {f"help_{room}": partial(help_text, room) for room in ("chat", "inspector")}
+TABLES |= {f"help_{room}": partial(help_text, room) for room in ("chat", "serve", "inspector")}
 
 
 def documents() -> dict:
