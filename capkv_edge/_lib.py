@@ -93,12 +93,6 @@ def _declarations(header: Path | None) -> str:
     return header.read_text(encoding="utf-8").partition("// CDEF BEGIN")[2].partition("// CDEF END")[0]
 
 
-def _load_backends(lib, where: Path) -> None:
-    """Open ggml's backends where they are libraries of their own (GGML_BACKEND_DL): llama.cpp looks for them beside Python alone."""
-    if hasattr(lib, "ggml_backend_load_all_from_path") and lib.ggml_backend_reg_count() == 0:
-        lib.ggml_backend_load_all_from_path(os.fsencode(where))
-
-
 @cache
 def load():
     """Open the libraries, once in a process.
@@ -118,7 +112,7 @@ def load():
 
     ffi = FFI()
     ffi.cdef("struct llama_context;\n" + _declarations(header))
-    ffi.cdef("size_t ggml_backend_reg_count(void);\nvoid ggml_backend_load_all_from_path(const char * dir_path);")
+    ffi.cdef("void llama_backend_init(void);")
     ffi.cdef("void llama_log_set(void (*callback)(int level, const char * text, void * user_data), void * user_data);")
 
     try:
@@ -135,7 +129,9 @@ def load():
 
     _log.install(ffi, lib)
     with _log.hidden():  # it names each backend before anybody could ask for silence
-        _load_backends(lib, where)
+        lib.llama_backend_init()  # opens those beside libllama, where they are libraries of their own
+    if lib.capkv_n_devices() == 0:
+        raise ImportError(f"no backend of ggml in {where} can run on this processor; {_BUILD}")
     return ffi, lib
 
 

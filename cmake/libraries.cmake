@@ -18,6 +18,13 @@ set(LLAMA_BUILD_UI       OFF                  CACHE BOOL "" FORCE)
 set(LLAMA_USE_PREBUILT_UI OFF                 CACHE BOOL "" FORCE)
 set(LLAMA_OPENSSL        OFF                  CACHE BOOL "" FORCE)
 
+# ggml's CPU backend once for each set of instructions; it and the other backends are opened at run time if they can run here
+if(CAPKV_PORTABLE)
+    set(GGML_NATIVE           OFF CACHE BOOL "" FORCE)
+    set(GGML_BACKEND_DL       ON  CACHE BOOL "" FORCE)
+    set(GGML_CPU_ALL_VARIANTS ON  CACHE BOOL "" FORCE)
+endif()
+
 # llama.cpp's build info would take the commit of this repository, which is wrong, and compiles files again at each commit
 file(STRINGS ${CMAKE_SOURCE_DIR}/LLAMA_CPP_VERSION pin REGEX "^version=")
 string(REPLACE "version=" "" pin "${pin}")
@@ -34,6 +41,7 @@ if(NOT CAPKV_UPSTREAM)
     file(GLOB native_sources CONFIGURE_DEPENDS
         ${CMAKE_SOURCE_DIR}/native/*.cpp ${CMAKE_SOURCE_DIR}/native/policies/*.cpp ${CMAKE_SOURCE_DIR}/native/kernels/*.cpp)
     target_sources(llama PRIVATE ${native_sources})
+    target_link_libraries(llama PRIVATE ${CMAKE_DL_LIBS})  # capkv-load.cpp
     target_include_directories(llama
         PRIVATE ${CMAKE_SOURCE_DIR}/native
         PUBLIC  ${CMAKE_SOURCE_DIR}/native/include)

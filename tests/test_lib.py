@@ -48,21 +48,6 @@ def test_llama_cpp_imported_first_with_our_libraries_is_fine():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("n_backends", [0, 1])
-def test_backends_in_libraries_of_their_own_are_loaded_from_our_folder(n_backends, tmp_path):
-    class Library:
-        loaded = []
-
-        def ggml_backend_reg_count(self):
-            return n_backends
-
-        def ggml_backend_load_all_from_path(self, folder):
-            self.loaded.append(folder)
-
-    _lib._load_backends(Library(), tmp_path)
-    assert Library.loaded == ([] if n_backends else [os.fsencode(tmp_path)])
-
-
 def test_missing_libraries_name_folder_and_command(tmp_path):
     done = run("import capkv_edge\ncapkv_edge.Llama", CAPKV_LIB_PATH=str(tmp_path))
     assert done.returncode == 1

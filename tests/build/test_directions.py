@@ -32,6 +32,7 @@ PARTS = {
     "hooks": {"capkv-hooks", "capkv-pending", "capkv-update", "capkv-state-io"},
     "api": {"capkv-api", "capkv-score"},
     "rpc": {"capkv-rpc"},
+    "load": {"capkv-load"},
 }
 #: part of native/ -> the parts that its files include, beside itself and the public headers, so the parts that it stands on
 MAY_INCLUDE = {
@@ -60,6 +61,7 @@ MAY_INCLUDE = {
     "api": {"cache", "evict", "kernels", "memory", "policies"},
     "rpc": {"error"},
     "server": set(),
+    "load": set(),
 }
 
 #: room of the package -> the rooms that it may import, beside itself; "" is what is in no room
