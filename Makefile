@@ -8,7 +8,7 @@ RPC     := CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test test-rpc results figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm docs lint clean
+.PHONY: help demo test test-rpc results figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm wheel docs lint clean
 
 help:            ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -72,6 +72,10 @@ gpu-compile: .venv/ready            ## compile ggml for an NVIDIA GPU that need 
 
 docs: .venv/installed            ## write the documents as a site that needs no network: build/site/start.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+wheel: .venv/ready            ## build the wheel for Linux in build/wheels/dist, as a release does: docs/contributing.md
+	$(BIN)/python scripts/dev/requirements.py release | xargs $(BIN)/python -m pip install -q
+	$(BIN)/python scripts/dev/wheel.py build
 
 lint: .venv/ready            ## check the style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake scripts tests
