@@ -298,6 +298,16 @@ static inline server_task_result_ptr capkv_run_task(llama_context * ctx, const s
     }
 }
 
+// whether a task that was just processed has used a slot without occupying it: the next of the deferred tasks can have its turn, for no
+// release of a slot will give it one
+template <typename slots_t>
+static inline bool capkv_leaves_slot_free(const server_task & task, const slots_t & slots) {
+    const bool is_action = task.type == SERVER_TASK_TYPE_SLOT_SAVE || task.type == SERVER_TASK_TYPE_SLOT_RESTORE ||
+        task.type == SERVER_TASK_TYPE_SLOT_ERASE;
+
+    return is_action && !slots[(size_t) task.slot_action.id_slot % slots.size()].is_processing();
+}
+
 // answers GET /slots/N/kept, and POST /slots/N?action=pin or unpin: false if it is none of them
 template <typename req_t, typename params_t, typename res_t>
 static inline bool capkv_handle(const req_t & req, const params_t & params, res_t & res, bool is_get) {

@@ -5,7 +5,7 @@
     CAPKV_SERVER=build/sanitize/bin/llama-server python scripts/checks/server_load.py --memory 0     with AddressSanitizer
 
 The model is a tiny llama with random weights. Each answer is checked: the number of its tokens, what was reused, what the cache holds.
-After each round every slot has to be free and has to answer (tests/helpers/server_load.py), and at the end the server has to end by
+After each round every slot has to be free and has to answer (tests/helpers/slot_load.py), and at the end the server has to end by
 itself. The rounds after the first one may take no more memory than the first, by --memory percent. The first fault ends the run with
 exit status 1. The last line of the output is one JSON object.
 """
@@ -22,7 +22,7 @@ sys.path.append(str(ROOT / "tests" / "helpers"))
 
 import llama_server
 import tiny_models
-from server_load import Broken, Load, resident
+from slot_load import Broken, Load, resident
 
 
 def parse() -> argparse.Namespace:
@@ -45,7 +45,7 @@ def main() -> int:
         # --cache-ram: full within the first round, so that it does not look like a leak
         server = llama_server.Server(
             folder / "tiny.gguf", folder, "--kv-budget", args.budget, "-np", args.slots, "-b", 64, "-ub", 64, "--cache-ram", 1,
-            "--slot-save-path", folder,
+            "--slot-save-path", folder, env={"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
         )
         fault, rounds = "", []
         try:

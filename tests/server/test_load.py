@@ -4,7 +4,7 @@ scripts/checks/server_load.py is the long form, and looks at memory too.
 """
 
 import pytest
-from server_load import Broken, Load
+from slot_load import Broken, Load
 
 BUDGET = ("--kv-budget", 128, "-np", 4, "--cache-ram", 1, "-c", 4 * 4096)
 
@@ -12,7 +12,7 @@ BUDGET = ("--kv-budget", 128, "-np", 4, "--cache-ram", 1, "-c", 4 * 4096)
 def test_no_answer_is_wrong_and_no_slot_is_lost(serve, tmp_path):
     done = Load(serve(*BUDGET, "--slot-save-path", tmp_path), n_requests=45).run()
     assert (done["answered"], done["cut"]) == (30, 15)
-    assert done["evictions"] > 20 and done["reused"] > 1000 and done["slot actions"] > 5
+    assert done["evictions"] > 20 and done["reused"] > 1000 and done["slot actions"] > 10
 
 
 def test_a_wrong_answer_ends_the_load(serve, tmp_path, monkeypatch):

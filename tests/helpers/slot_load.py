@@ -37,13 +37,15 @@ class Load:
         """Sends all requests; then every slot has to be free and has to answer."""
         workers = [threading.Thread(target=self._guard, args=(self._talk, i)) for i in range(self.n_connections)]
         end = threading.Event()
-        meddler = threading.Thread(target=self._guard, args=(self._meddle, end))
-        for thread in (*workers, meddler):
+        # several, since what is done to a slot waits until it is free
+        meddlers = [threading.Thread(target=self._guard, args=(self._meddle, end, i)) for i in range(self.n_slots)]
+        for thread in (*workers, *meddlers):
             thread.start()
         for thread in workers:
             thread.join()
         end.set()
-        meddler.join()
+        for thread in meddlers:
+            thread.join()
         if self.faults:
             raise Broken("\n".join(map(str, self.faults[:5])))
         self._check_slots()
@@ -103,14 +105,14 @@ class Load:
             reply.close()
         connection.close()
 
-    def _meddle(self, end) -> None:
+    def _meddle(self, end, number: int) -> None:
         """Saves, restores, erases, pins and looks, until the event is set."""
-        rng = random.Random(self.seed)
+        rng = random.Random(f"{self.seed} meddler {number}")
         saved = set()
         while not end.is_set() and not self.faults:
             slot = rng.randrange(self.n_slots)
             action = rng.choice(("save", "restore", "erase", "kept", "slots", "metrics", "pin"))
-            name = f"{rng.randrange(4)}.bin"
+            name = f"{number}-{rng.randrange(4)}.bin"
             if action in ("save", "restore", "erase"):
                 if action == "restore" and name not in saved:
                     continue
@@ -129,7 +131,7 @@ class Load:
                 if answer.status != 200 or (action == "kept" and len(answer["share"]) != answer["n_past"]):
                     raise Broken(f"{path}: {dict(answer)}")
             self._count(slot_actions=1)
-            end.wait(0.02)
+            end.wait(0.01)
 
     def _check_slots(self) -> None:
         deadline = time.monotonic() + 600
