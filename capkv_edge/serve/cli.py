@@ -28,7 +28,7 @@ def _app(rest: list) -> typer.Typer:
 
     def serve(
         model: Annotated[
-            str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)
+            str | None, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, 'demo', or hf.co/OWNER/REPO:QUANT", show_default=False)
         ] = None,
         budget: Annotated[
             str | None,
@@ -50,7 +50,7 @@ def _app(rest: list) -> typer.Typer:
             str, _option("--keep", "N", "tokens at the start of a conversation that stay in every head", "-1, the system message")
         ] = "-1",
         save_dir: Annotated[
-            Path | None, _option("--save-dir", "FOLDER", "folder that clients may save slots in, and restore them from", "none, they may not")
+            Path | None, _option("--save-dir", "FOLDER", "folder that clients may save slots in, and restore them from", "none")
         ] = None,
         alias: Annotated[str | None, _option("--alias", "NAME", "name of the model for clients", "its file's")] = None,
         threads: Annotated[str | None, _option("-t/--threads", "N", "CPU threads", "llama-server's own choice")] = None,
@@ -112,7 +112,7 @@ def _app(rest: list) -> typer.Typer:
 def _model_words(model: str) -> list:
     from .. import models
 
-    path = models.resolve(model)
+    path = models.resolve(model, say=lambda line: print(line, file=sys.stderr))
     models.check_file(path)
     return ["-m", path]
 

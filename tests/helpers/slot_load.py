@@ -1,4 +1,4 @@
-"""Load for a llama-server: conversations over several connections, some of them cut, while slots are saved, restored, erased and looked at."""
+"""Load for a llama-server: conversations over several connections, some of them cut, while its slots are saved and restored."""
 
 import http.client
 import json

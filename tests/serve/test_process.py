@@ -57,7 +57,7 @@ def test_it_answers_this_machine_and_ends_when_it_is_told(serve, tmp_path):
     process, url = serve("--budget", 128, "--save-dir", tmp_path / "slots")
     status, text, _ = ask(url + "/v1/chat/completions", CHAT)
     assert status == 200 and '"kv":{"slot":' in text and '"budget":128' in text
-    assert ask(url + "/metrics")[0] == 200
+    assert ask(url + "/metrics")[0] == 200 and "<html" in ask(url + "/")[1]
     assert ask(url + "/slots/0?action=save", '{"filename": "a.bin"}')[0] == 200
     assert (tmp_path / "slots" / "a.bin").stat().st_mode & 0o777 == 0o600
     process.send_signal(signal.SIGINT)
@@ -66,8 +66,9 @@ def test_it_answers_this_machine_and_ends_when_it_is_told(serve, tmp_path):
 
 
 def test_without_the_key_there_is_no_answer(serve):
-    _, url = serve("--api-key", "secret")
+    _, url = serve("--api-key", "secret", "--no-page")
     assert ask(url + "/v1/chat/completions", CHAT)[0] == 401
+    assert ask(url + "/")[0] == 404
     for path in ("/slots", "/slots/0/kept", "/props", "/metrics"):
         assert ask(url + path)[0] == 401
         assert ask(url + path, Authorization="Bearer secret")[0] == 200

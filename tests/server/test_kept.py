@@ -1,5 +1,7 @@
 """GET /slots/N/kept: which of its tokens a slot still holds; pins of a client."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from driving import text
@@ -84,8 +86,6 @@ def test_it_is_refused_where_there_is_none(serve, options):
 
 
 def test_a_slot_that_generates_can_be_seen_and_pinned(serve):
-    from concurrent.futures import ThreadPoolExecutor
-
     server = serve(*BUDGET)
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(server.complete, text(600), 400)

@@ -1,5 +1,7 @@
 """The object `kv` of answers, in each format, and of /props and /slots: its figures are those of the cache."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from driving import text
 from slot_file import read_slot
@@ -89,8 +91,6 @@ def test_without_a_budget_there_is_none(serve):
 
 
 def test_slots_are_told_while_a_batch_is_computed(serve):
-    from concurrent.futures import ThreadPoolExecutor
-
     server = serve(*BUDGET, "-np", 2, "--no-kv-unified", "-c", 8192)
     server.complete(text(500), n=4, slot=1)
     with ThreadPoolExecutor(1) as pool:

@@ -38,8 +38,8 @@ def test_what_is_not_allowed_is_refused_with_what_is(serve, value):
     }.items():
         refused = server.post(path, **body, kv_budget=value)
         assert refused.status == 400, refused
-        said = refused["error"]["message"]
-        assert "kv_budget = " in said and "allowed is a whole number from sinks + recent tokens + 1 = 69 to the server's budget, 256" in said
+        allowed = "allowed is a whole number from sinks + recent tokens + 1 = 69 to the server's budget, 256"
+        assert "kv_budget = " in refused["error"]["message"] and allowed in refused["error"]["message"]
     assert server.complete(text(20), n=4, kv_budget=69)["kv"]["budget"] == 69
 
 
