@@ -1,13 +1,14 @@
 """Load a llama-server with a budget: 200 requests over 8 connections, a third of them cut, while slots are saved, restored and erased.
 
     python scripts/checks/server_load.py
-    python scripts/checks/server_load.py --requests 2000 --rounds 5
+    python scripts/checks/server_load.py --rounds 60
     CAPKV_SERVER=build/sanitize/bin/llama-server python scripts/checks/server_load.py --memory 0     with AddressSanitizer
 
 The model is a tiny llama with random weights. Each answer is checked: the number of its tokens, what was reused, what the cache holds.
 After each round every slot has to be free and has to answer (tests/helpers/slot_load.py), and at the end the server has to end by
-itself. The rounds after the first one may take no more memory than the first, by --memory percent. The first fault ends the run with
-exit status 1. The last line of the output is one JSON object.
+itself. The second half of the rounds may take no more memory than the first, by --memory percent: with 6 rounds of 200 that shows a leak
+of 1.5 KB a request. The heap itself still grows a little then: it levels off after some thousand requests, 10 % above the first round.
+The first fault ends the run with exit status 1. The last line of the output is one JSON object.
 """
 
 import argparse
@@ -30,9 +31,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=200, help="of each round (default: %(default)s)")
     parser.add_argument("--connections", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--slots", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=6, help="default: %(default)s")
     parser.add_argument("--budget", type=int, default=128, help="default: %(default)s")
-    parser.add_argument("--memory", type=float, default=3, metavar="PERCENT", help="0: do not look (default: %(default)s)")
+    parser.add_argument("--memory", type=float, default=3, metavar="PERCENT", help="most growth; 0: do not look (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     return parser.parse_args()
 
@@ -59,9 +60,11 @@ def main() -> int:
         status = server.stop()
         if not fault and status != 0:
             fault = f"the server ended with {status}: {server.log()[-2000:]}"
-    growth = max((done["resident"] / rounds[0]["resident"] - 1 for done in rounds[1:]), default=0) * 100
+    sizes = [done["resident"] for done in rounds]
+    half = len(sizes) // 2
+    growth = (max(sizes[half:]) / max(sizes[:half]) - 1) * 100 if half else 0
     if not fault and args.memory and growth > args.memory:
-        fault = f"resident memory grew by {growth:.1f} % after the first round"
+        fault = f"resident memory grew by {growth:.1f} % after the first half of the rounds"
     print(json.dumps({"rounds": rounds, "growth_percent": round(growth, 2), "fault": fault}))
     return 1 if fault else 0
 
