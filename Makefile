@@ -78,7 +78,7 @@ wheel: .venv/ready            ## build the wheel for Linux in build/wheels/dist,
 	$(BIN)/python scripts/dev/wheel.py build
 
 lint: .venv/ready            ## check the style, the patches and the limits on file size
-	$(BIN)/ruff check capkv_edge cmake scripts tests
+	$(BIN)/ruff check capkv_edge cmake examples scripts tests
 	$(BIN)/python scripts/dev/lint.py
 
 clean:            ## remove .venv and build
@@ -102,5 +102,5 @@ clean:            ## remove .venv and build
 .venv/installed: .venv/ready $(SOURCES)
 	@echo "capkv: building and installing; the first time compiles llama.cpp, about 3 minutes on 2 cores"
 	CMAKE_ARGS="-DCAPKV_TESTS=ON -DCAPKV_TOOLS=ON $$CMAKE_ARGS" PATH=$(CURDIR)/$(BIN):$$PATH \
-		$(BIN)/python -m pip install -q --no-build-isolation '.[test]'
+		$(BIN)/python -m pip install -q --no-build-isolation '.[test,examples]'
 	@touch $@

@@ -73,6 +73,7 @@ MAY_IMPORT = {
     "chat": {"", "llama", "models", "recall"},
     "inspector": {"", "llama", "models"},
     "serve": {"", "llama", "models"},
+    "llm_plugin": {"", "models"},
     "bench": {"", "models", "recall"},
 }
 

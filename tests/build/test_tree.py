@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("capkv_edge", "cmake", "docs", "native", "patches", "scripts", "tests")
+ROOMS = ("capkv_edge", "cmake", "docs", "examples", "native", "patches", "scripts", "tests")
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 SCRIPTS = sorted(ROOT.glob("scripts/**/*.py"))
 TESTS = sorted(ROOT.glob("tests/**/*.py"))

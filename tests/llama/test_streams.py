@@ -32,7 +32,7 @@ def test_the_chunks_are_those_of_a_stream(llm):
 
 
 def test_chunks_of_a_chat(make_llama, demo_model):
-    llm = make_llama(demo_model, n_ctx=256, n_threads=2)
+    llm = make_llama(demo_model, n_ctx=256)
     messages = [{"role": "user", "content": "Say hello."}]
     expected = llm.create_chat_completion(messages, max_tokens=8, temperature=0)["choices"][0]["message"]["content"]
 

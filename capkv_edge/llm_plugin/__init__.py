@@ -1,0 +1,1 @@
+"""The plugin of the command `llm`, which its entry point names."""
