@@ -49,9 +49,9 @@ def test_a_chat_keeps_the_model_open(run_llm):
 
 
 def test_a_schema(run_llm):
-    options = ("-o", "max_tokens", "40", "-o", "temperature", "0", "--schema", "city")
+    options = ("-o", "max_tokens", "40", "-o", "temperature", "0", "--schema", "city, country")
     out = run_llm("-m", "capkv/demo", *options, "The capital of France is Paris.")
-    assert list(json.loads(out)) == ["city"]
+    assert list(json.loads(out)) == ["city", "country"]
 
 
 @pytest.mark.parametrize(
