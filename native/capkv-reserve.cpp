@@ -142,9 +142,9 @@ bool capkv_evictor::reserve(llama_context * lctx) {
 
     find_groups(p);
 
-    auto scores = [&](const span & part, auto && f) {
+    auto scores = [&](const span & part, auto && f, bool reuse = false) {
         const capkv_graph_meta meta(n_nodes_scores(part));
-        capkv_inputs inputs(/*reuse =*/ false);
+        capkv_inputs inputs(reuse);
         std::vector<score_out> outs;
         return f(build_scores(meta.get(), inputs, p, part, outs), inputs);
     };
@@ -183,9 +183,13 @@ bool capkv_evictor::reserve(llama_context * lctx) {
     spans_scores  = spans_of(scores);
     spans_compact = spans_of(compaction);
 
-    // how many nodes and how much memory a sum by halves takes depends on n modulo 64: reserve for the worst of these sizes
+    // how many nodes and how much memory a sum by halves takes depends on n modulo 64, and where tensors begin on n modulo 8: reserve for
+    // the worst of these sizes. In a short cache, whose tensors are as small as the gaps between them, it depends on every bit
     auto each_n = [&](auto && f) {
-        for (const uint32_t n_less : { 40, 24, 16, 12, 8, 4, 1, 0 }) { // all of them last, as it was
+        for (uint32_t n_less = 64; n_less-- > 0;) { // all of them last, as it was
+            if (n > 512 && n_less > 8 && n_less % 8 != 0) {
+                continue;
+            }
             if (n_less < n) {
                 p.order.resize(n - n_less);
                 std::iota(p.order.begin(), p.order.end(), n_less);
@@ -215,7 +219,12 @@ bool capkv_evictor::reserve(llama_context * lctx) {
         }
     }
 
-    each_n([&](const span & part) { res = res && scores(part, reserve_one); });
+    // an input that is equal to another is left out, so there are fewer of them than without `reuse`. The graph is laid out in another way
+    // then, and may take more
+    each_n([&](const span & part) { res = res && scores(part, reserve_one, /*reuse =*/ true); });
+    for (const auto & part : spans_scores) {
+        res = res && scores(part, reserve_one);
+    }
 
     res = res && reserve_windows(reserve_one);
 

@@ -1,5 +1,5 @@
-// the work memory of an eviction: what is gone through in parts, heads and entries, gives the same as in one piece, and a long cache takes
-// no more of it than a bound
+// the work memory of an eviction: what is gone through in parts, heads and entries, gives the same as in one piece, a long cache takes no
+// more of it than a bound, and evictions take no more than was reserved
 
 #include "tiny-device.h"
 
@@ -108,9 +108,33 @@ static void check_bound(int32_t n_gpu_layers) {
     }
 }
 
+// batches of any length, so that evictions are of any number of entries
+static void check_reserved(int32_t n_gpu_layers, uint32_t n_embd_head) {
+    const auto model = tiny_model("llama", 1, n_gpu_layers, n_embd_head);
+
+    for (const char * policy : POLICIES) {
+        const auto ctx = open(model.get(), policy, "64", "always", GGML_TYPE_F16);
+        CHECK(tiny_read(ctx.get(), tiny_text(1)) == 0);
+        const uint64_t reserved = work_of(ctx.get());
+
+        std::mt19937 rng(1);
+        for (int i = 0; i < 80; ++i) {
+            CHECK(tiny_read(ctx.get(), tiny_text(1 + rng() % 32, i)) == 0);
+        }
+        CHECK(tiny_stats(ctx.get()).n_evictions >= 5);
+
+        CHECK(work_of(ctx.get()) == reserved);
+    }
+}
+
 int main() {
     tiny_quiet();
     tiny_device_register();
+
+    for (const uint32_t n_embd_head : { 16, 32, 64 }) {
+        check_reserved(0,  n_embd_head);
+        check_reserved(99, n_embd_head);
+    }
 
     check_parts("llama",  0,  { std::begin(POLICIES), std::end(POLICIES) });
     check_parts("gemma3", 0,  { "capkv" });
