@@ -156,5 +156,5 @@ def turn_record(talk, prompt: str, evicted: tuple | None) -> dict:
         "n_ctx": talk.n_ctx,
         "recalled": [{"begin": one.begin, "end": one.end, "text": one.text} for one in found.passages] if found else [],
         "kv": kv_record(talk, evicted),
-        "cache": None if stats is None else asdict(stats),
+        "cache": None if stats is None else {**asdict(stats), "config": stats.config.as_dict()},
     }

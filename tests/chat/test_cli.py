@@ -1,6 +1,7 @@
 """capkv-chat at the command line: answers on stdout, one line and status 2 for an error, never a traceback."""
 
 import io
+import json
 import re
 
 import pytest
@@ -205,3 +206,37 @@ def test_wrong_models(refused, tiny_llama, tmp_path, monkeypatch):
 def test_the_demo_model_answers(chat):
     status, out, err = chat("demo", "-p", "Say hello.", *FAST)
     assert status == 0 and out.strip() and "a full cache for 8,192 tokens would take 95.6 MiB" in err
+
+
+def test_json_is_one_object_a_turn_with_all_figures(chat, tiny_llama, tmp_path):
+    (tmp_path / "a.txt").write_text("word " * 400)
+    status, out, err = chat(tiny_llama, "--json", "-f", "a.txt", "-p", "one", "-p", "two", *FAST)
+    turns = [json.loads(line) for line in out.splitlines()]
+    assert status == 0 and [turn["prompt"] for turn in turns] == ["one", "two"] and "evicted is gone" in err
+    turn = turns[1]
+    assert turn["n_reply"] <= 5 and turn["end"] in ("stop", "length") and isinstance(turn["reply"], str) and turn["n_ctx"] is None
+    kv, cache = turn["kv"], turn["cache"]
+    assert set(kv) == {"budget", "held", "evicted", "tail", "capacity", "pinned", "evictions", "ms", "reread"}
+    assert kv["budget"] == 600 == cache["config"]["budget"] and kv["held"] + kv["evicted"] == turn["n_tokens"] == cache["n_tokens"]
+    assert 0 < kv["capacity"] < 1 and kv["tail"] == turn["n_tokens"] - cache["pos_tail"]
+
+
+def test_json_says_what_failed_as_an_object_too(chat, tiny_llama, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("/read none.txt\none\n"))
+    status, out, _ = chat(tiny_llama, "--json", *FAST)
+    first, second = map(json.loads, out.splitlines())
+    assert status == 2 and first == {"error": "none.txt: No such file or directory"} and second["prompt"] == "one"
+
+
+def test_a_script_goes_on_with_a_conversation_that_it_names(chat, refused, tiny_llama):
+    args = [tiny_llama, *FAST]
+    assert "-c: no conversation is kept in " in refused(tiny_llama, "-c", "-p", "x")
+    assert "allowed are letters" in refused(tiny_llama, "--name", "a/b", "-p", "x")
+    chat(*args, "-p", "not kept")
+    assert chat(*args, "--name", "work", "-p", "one")[0] == 0
+    status, out, err = chat(*args, "-c", "-p", "two", "--json")
+    assert status == 0 and "this is work: " in err and "none was read again" in err and json.loads(out)["kv"]["reread"] == 0
+    assert "this is work: " in chat(*args, "--name", "work", "-p", "three")[2]
+    assert chat(*args, "-c", "--folder", "elsewhere", "-p", "x")[0] == 2
+    status, _, err = chat(*args, "-c", "--policy", "streaming", "-p", "four")
+    assert status == 0 and "its text was read again" in err and "its kv_policy is capkv, here it is streaming" in err
