@@ -113,7 +113,8 @@ class TerminalUI(PlainUI):
             text = Text()
             for piece, share in pieces:
                 text.append(piece, "bright_black italic" if share is None else style(share))
-            self._out.print(text)
+            if pieces:
+                self._out.print(text)
         legend = Text("KV heads that hold it: ")
         for label, (_, one) in zip(_LEVELS, (*shades(), (0, _GONE))):
             legend.append(f" {label} ", one)
