@@ -53,7 +53,7 @@ class Conversation(Restoring):
     def __init__(self, llm, system=None, temp=0.8, max_tokens=0, recall=0, **sampling):
         self.llm = llm
         self.settings = Settings(temp=temp, max_tokens=max_tokens, **sampling)
-        self._seed = None
+        self._given_seed = None
         self.recall = TurnRecall(llm, recall)
         self._vocab = Vocab(llm.model)
         self.messages = Messages()
@@ -122,11 +122,11 @@ class Conversation(Restoring):
     @property
     def seed(self) -> int | None:
         """Seed of the sampling, where one was set while the conversation ran."""
-        return self._seed
+        return self._given_seed
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        self._seed = seed
+        self._given_seed = seed
         self.llm.set_seed(seed)
 
     @property
