@@ -33,7 +33,7 @@ import requirements
 PROCESSORS = {"Nehalem": ("sse42", "sse2"), "SandyBridge": ("sandybridge", "sse2"), "Haswell": ("haswell", "avx2")}
 #: tests that start no process, so that all of their code runs on the imitated processor
 TESTS = ["tests/wheel", "tests/native/test_scores.py"]
-#: more tokens than this budget, and few of them: an imitated processor is slow
+#: a short answer, without an eviction: an imitated processor is slow
 CHAT = ["demo", "--budget", "64", "--temp", "0", "--max-tokens", "8", "--prompt", "Say hello."]
 
 
