@@ -139,6 +139,7 @@ def test_two_policies_are_compared(two, read):
 
 def test_figures_are_saved(two, tmp_path):
     for figure in ("text", "map", "time", "heads", "capacity", "scores"):
+        two.wait_for_timeout(300)  # chromium drops a page's downloads beyond ten in a second
         for name, start in (("SVG", b"<?xml"), ("PNG", b"\x89PNG")):
             with two.expect_download() as waiting:
                 two.locator(f"#{figure} button", has_text=name).click()
