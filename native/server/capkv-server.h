@@ -22,8 +22,7 @@
 // false, and nothing changes, if the context has no budget
 template <typename params_t>
 static inline bool capkv_adopt_streams(const llama_context * ctx, params_t & params) {
-    capkv_params p;
-    if (!capkv_get_params(ctx, &p)) {
+    if (!capkv_get_params(ctx, nullptr)) {
         return false;
     }
     if (params.kv_unified) {
@@ -50,7 +49,7 @@ static inline int32_t capkv_n_predict(const llama_context * ctx, int32_t n_predi
 static inline std::string capkv_describe(const llama_context * ctx) {
     capkv_params p;
     capkv_stats  st;
-    if (!capkv_get_params(ctx, &p) || !capkv_get_stats(ctx, 0, &st)) {
+    if (!capkv_get_params(ctx, &p) || !capkv_get_counts(ctx, 0, &st)) {
         return "none";
     }
     char buf[256];
@@ -70,9 +69,8 @@ static inline std::string capkv_loaded(const llama_context * ctx, params_t & par
 
 // false if [pos, end) of the sequence cannot be removed because it begins before the tail: the prompt has to be read from its start
 static inline bool capkv_can_go_back(const llama_context * ctx, llama_seq_id seq_id, llama_pos pos) {
-    capkv_params p;
-    capkv_stats  st;
-    return pos <= 0 || !capkv_get_params(ctx, &p) || !capkv_get_stats(ctx, seq_id, &st) || pos >= st.pos_tail;
+    capkv_stats st;
+    return pos <= 0 || !capkv_get_params(ctx, nullptr) || !capkv_get_counts(ctx, seq_id, &st) || pos >= st.pos_tail;
 }
 
 // the tokens at the start of a prompt that a request wants to keep: its n_keep and a BOS token before them, or with -1 those before the
@@ -138,8 +136,7 @@ static inline bool capkv_can_reuse(llama_context * ctx, slot_t & slot, int64_t n
 // its kv_budget is refused
 template <typename slot_t, typename metrics_t>
 static inline bool capkv_begin(llama_context * ctx, slot_t & slot, int & n_past, bool add_bos, metrics_t & metrics) {
-    capkv_params p;
-    if (!capkv_get_params(ctx, &p)) {
+    if (!capkv_get_params(ctx, nullptr)) {
         return true;
     }
 
@@ -349,8 +346,7 @@ static inline bool capkv_handle(const req_t & req, const params_t & params, res_
 // for it are worse, the answers are the same. False if there is no sequence to remove, or no budget
 template <typename batch_t>
 static inline bool capkv_make_room(const llama_context * ctx_tgt, llama_context * ctx_dft, const batch_t & batch) {
-    capkv_params p;
-    if (!ctx_dft || !capkv_get_params(ctx_tgt, &p)) {
+    if (!ctx_dft || !capkv_get_params(ctx_tgt, nullptr)) {
         return false;
     }
 

@@ -87,8 +87,7 @@ static std::vector<float> capkv_shares(const llama_context * ctx, llama_seq_id i
 }
 
 static json capkv_pins_json(const llama_context * ctx, llama_seq_id id) {
-    std::vector<int32_t> ends(std::max(0, capkv_get_pins(ctx, id, nullptr, 0)));
-    capkv_get_pins(ctx, id, ends.data(), ends.size());
+    const auto ends = capkv_pin_ends(ctx, id);
 
     json res = json::array();
     for (size_t i = 0; i + 1 < ends.size(); i += 2) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 static double capkv_round(double x, double unit) {
     return std::round(x/unit)*unit;
@@ -13,11 +12,15 @@ static llama_pos capkv_pos_next(const llama_context * ctx, llama_seq_id id) {
     return llama_memory_seq_pos_max(llama_get_memory(ctx), id) + 1;
 }
 
+std::vector<int32_t> capkv_pin_ends(const llama_context * ctx, llama_seq_id id) {
+    std::vector<int32_t> res(std::max(0, capkv_get_pins(ctx, id, nullptr, 0)));
+    capkv_get_pins(ctx, id, res.data(), res.size());
+    return res;
+}
+
 uint64_t capkv_count_pinned(const llama_context * ctx, llama_seq_id id) {
     const llama_pos pos_next = capkv_pos_next(ctx, id);
-
-    std::vector<int32_t> ends(std::max(0, capkv_get_pins(ctx, id, nullptr, 0)));
-    capkv_get_pins(ctx, id, ends.data(), ends.size());
+    const auto      ends     = capkv_pin_ends(ctx, id);
 
     uint64_t n = 0;
     for (size_t i = 0; i + 1 < ends.size(); i += 2) {

@@ -5,6 +5,8 @@
 #include "capkv.h"
 #include "json.h"
 
+#include <vector>
+
 // What a slot of llama-server holds, and what its cache did for the request that it answers. While a batch is computed, other threads
 // may ask: they read this, and not the context
 class capkv_slot {
@@ -59,6 +61,9 @@ private:
 
     common_json to_json(llama_seq_id id, uint64_t n_evictions, int64_t t_evict_us) const;
 };
+
+// the pinned ranges of the slot's text: their two ends, one range after the other
+std::vector<int32_t> capkv_pin_ends(const llama_context * ctx, llama_seq_id id);
 
 // tokens of the slot's text that are pinned
 uint64_t capkv_count_pinned(const llama_context * ctx, llama_seq_id id);
