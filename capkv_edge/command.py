@@ -5,20 +5,32 @@ import sys
 
 import typer
 
-
-def option(names: str, metavar: str, text: str, **more):
-    """A typer option; `names` has slashes between its spellings, `more` are further keywords of typer.Option()."""
-    return typer.Option(*names.split("/"), metavar=metavar, help=text, **more)
+MOST = 2**31 - 1  # of a whole number
 
 
-def whole_number(name: str, text: str, least: int, most: int = 2**31 - 1) -> int:
-    """The number in an option's text. Raises ValueError naming option, value and what is allowed."""
+def option(names: str, metavar: str, text: str, show_default: str | bool = True, **more):
+    """A typer option.
+
+    Args:
+        names: its spellings, with slashes between them.
+        show_default: what --help says of its default; True is the value itself, False says nothing.
+        more: further keywords of typer.Option().
+    """
+    return typer.Option(*names.split("/"), metavar=metavar, help=text, show_default=show_default, **more)
+
+
+def number(kind: type, name: str, text: str, least: float, most: float = MOST) -> float:
+    """The number in an option's text. Raises ValueError naming option, value and range.
+
+    Args:
+        kind: int or float.
+    """
     try:
-        value = int(text)
+        value = kind(text)
     except ValueError:
         value = None
     if value is None or not least <= value <= most:
-        raise ValueError(f"{name} = {text}: allowed is a whole number, {least} to {most}")
+        raise ValueError(f"{name} = {text}: allowed is {'a number' if kind is float else 'a whole number'}, {least} to {most}")
     return value
 
 

@@ -99,6 +99,11 @@ def type_name(number: int) -> str:
     return next((name for name, value in CACHE_TYPES.items() if value == number), str(number))
 
 
+def is_auto(budget) -> bool:
+    """Whether a budget, or the environment's where it is None, is "auto": the largest that fits the memory."""
+    return (os.environ.get(options()["budget"].env) if budget is None else budget) == "auto"
+
+
 class CapkvConfig:
     """The options of one KV budget, checked and immutable: `CapkvConfig(budget="10%", recent=32).recent == 32`.
 

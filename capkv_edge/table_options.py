@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import command
-from .config import options
+from .config import options, policies
 
 #: what the commands take beside what is in the native table
 MORE_HELP = {"policy": "; 'help' lists them", "budget": "; 'auto' is the largest that fits the memory"}
@@ -32,6 +32,13 @@ def _parameter(row, default: str | None) -> inspect.Parameter:
         text = f"{row.help}: {row.range}" + MORE_HELP.get(row.name, "")
         kind, value, spec = str | None, None, command.option(f"--{row.name}", row.metavar, text, show_default=default)
     return inspect.Parameter(row.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value, annotation=Annotated[kind, spec])
+
+
+def list_policies() -> int:
+    """Print what --policy help shows; returns the exit status."""
+    for name, what in policies().items():
+        typer.echo(f"{name:<12} {what}")
+    return 0
 
 
 def keywords(given: dict) -> dict:

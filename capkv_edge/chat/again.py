@@ -1,5 +1,7 @@
 """Commands that take back what was said, or say it again: /regen, /edit, /undo, /system."""
 
+from .messages import start
+
 COMMANDS = {
     "/regen": "make the last reply again",
     "/edit TEXT": "ask this in place of your last question; without TEXT, change that one",
@@ -7,13 +9,7 @@ COMMANDS = {
     "/system TEXT": 'give the conversation this system prompt, "" for none; without TEXT, show it',
 }
 
-_N_SHOWN = 60  # characters of a text that are shown
 _NO_SEED = 0xFFFFFFFF  # with this seed llama.cpp takes another one each time
-
-
-def _start(text: str) -> str:
-    text = " ".join(text.split())
-    return f'"{text[:_N_SHOWN].rstrip()}..."' if len(text) > _N_SHOWN else f'"{text}"'
 
 
 def _go_back(chat, n: int) -> None:
@@ -65,7 +61,7 @@ def undo(chat) -> None:
     if asked is None:
         raise ValueError("nothing to take back: nothing was said yet")
     _go_back(chat, asked.header)
-    chat.ui.info("took back: " + " and ".join(_start(text) for _, text in asked.parts))
+    chat.ui.info("took back: " + " and ".join(f'"{start(text)}"' for _, text in asked.parts))
 
 
 def system(chat, text: str) -> None:

@@ -7,19 +7,15 @@ from typing import Annotated
 import typer
 
 from .. import command, table_options
-from ..config import CACHE_TYPES, cache_type, options, policies
+from ..command import number, option
+from ..config import CACHE_TYPES, cache_type, options
 from ..recall.choice import QUOTA
-from .settings import number
 from .store import Store, default_folder
 
 CHAT_BUDGET = "1024"
 
 #: the option of the native table that capkv-chat has as one of its own: it seeds the sampling, too
 SHARED = "seed"
-
-
-def _option(names: str, metavar: str, text: str, default: str | bool = True):
-    return command.option(names, metavar, text, show_default=default)
 
 
 def _app() -> typer.Typer:
@@ -37,47 +33,47 @@ def _app() -> typer.Typer:
         ] = None,
         hub_name: Annotated[
             str | None,
-            _option("-hf/--hf", "OWNER/REPO:QUANT", "a model on the Hugging Face Hub; without :QUANT it is Q4_K_M or Q8_0", False),
+            option("-hf/--hf", "OWNER/REPO:QUANT", "a model on the Hugging Face Hub; without :QUANT it is Q4_K_M or Q8_0", False),
         ] = None,
-        models: Annotated[str | None, _option("--models", "FOLDER", "the folder of models", "$CAPKV_MODELS or ~/models")] = None,
+        models: Annotated[str | None, option("--models", "FOLDER", "the folder of models", "$CAPKV_MODELS or ~/models")] = None,
         list_models: Annotated[bool, typer.Option("--list", help="list the models that are here, with what to type for them")] = False,
         cache_type_k: Annotated[
-            str | None, _option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES), "f16, with a budget see --type")
+            str | None, option("--cache-type-k", "TYPE", "type of K: " + ", ".join(CACHE_TYPES), "f16, with a budget see --type")
         ] = None,
         cache_type_v: Annotated[
-            str | None, _option("--cache-type-v", "TYPE", "type of V, as --cache-type-k", "f16, with a budget see --type")
+            str | None, option("--cache-type-v", "TYPE", "type of V, as --cache-type-k", "f16, with a budget see --type")
         ] = None,
         ctx: Annotated[
-            str, _option("--ctx", "N", "length of the conversation in tokens", "no end; without a budget the trained length")
+            str, option("--ctx", "N", "length of the conversation in tokens", "no end; without a budget the trained length")
         ] = "0",
-        prompt: Annotated[list[str] | None, _option("-p/--prompt", "TEXT", "answer this and exit; may be repeated")] = None,
+        prompt: Annotated[list[str] | None, option("-p/--prompt", "TEXT", "answer this and exit; may be repeated")] = None,
         file: Annotated[
-            list[str] | None, _option("-f/--file", "FILE", "put this file into the conversation first; may be repeated")
+            list[str] | None, option("-f/--file", "FILE", "put this file into the conversation first; may be repeated")
         ] = None,
-        system: Annotated[str | None, _option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
+        system: Annotated[str | None, option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
         temp: Annotated[
-            str | None, _option("--temp", "X", "temperature, 0 = always the most likely token", "what the model asks for, else 0.8")
+            str | None, option("--temp", "X", "temperature, 0 = always the most likely token", "what the model asks for, else 0.8")
         ] = None,
-        seed: Annotated[str | None, _option("--seed", "N", "seed of the sampling and of the KV policy", "random")] = None,
-        max_tokens: Annotated[str, _option("--max-tokens", "N", "longest reply in tokens, 0 = no limit")] = "1024",
+        seed: Annotated[str | None, option("--seed", "N", "seed of the sampling and of the KV policy", "random")] = None,
+        max_tokens: Annotated[str, option("--max-tokens", "N", "longest reply in tokens, 0 = no limit")] = "1024",
         recall: Annotated[
-            str, _option("--recall", "N", "tokens of evicted text that may come back with a question, 0 = off")
+            str, option("--recall", "N", "tokens of evicted text that may come back with a question, 0 = off")
         ] = str(QUOTA),
-        threads: Annotated[str | None, _option("--threads", "N", "CPU threads", "the physical cores that the process may use")] = None,
+        threads: Annotated[str | None, option("--threads", "N", "CPU threads", "the physical cores that the process may use")] = None,
         gpu_layers: Annotated[
-            str | None, _option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all where there is a GPU")
+            str | None, option("--gpu-layers", "N", "layers on the GPU, -1 = all", "all where there is a GPU")
         ] = None,
         rpc: Annotated[
-            str | None, _option("--rpc", "SERVERS", "ggml-rpc-servers that hold layers of the model: HOST:PORT,HOST:PORT", "none")
+            str | None, option("--rpc", "SERVERS", "ggml-rpc-servers that hold layers of the model: HOST:PORT,HOST:PORT", "none")
         ] = None,
         show_thinking: Annotated[bool, typer.Option("--show-thinking", help="show a model's reasoning instead of folding it")] = False,
         verbose: Annotated[bool, typer.Option("--verbose", help="show llama.cpp's log")] = False,
         go_on: Annotated[bool, typer.Option("-c", "--continue", help="go on with the conversation that was saved last")] = False,
         name: Annotated[
-            str | None, _option("--name", "NAME", "go on with the conversation of this name, or begin it", "its first words")
+            str | None, option("--name", "NAME", "go on with the conversation of this name, or begin it", "its first words")
         ] = None,
         folder: Annotated[
-            str | None, _option("--folder", "FOLDER", "where conversations are kept", "capkv/chats in the user's data")
+            str | None, option("--folder", "FOLDER", "where conversations are kept", "capkv/chats in the user's data")
         ] = None,
         no_history: Annotated[bool, typer.Option("--no-history", help="save neither conversations nor what is typed by itself")] = False,
         json: Annotated[bool, typer.Option("--json", help="for programs: one JSON object a turn on stdout, with all figures")] = False,
@@ -93,9 +89,7 @@ def _app() -> typer.Typer:
         Exit status: 0; 2 after an error, or where a prompt or a command of a script could not be carried out; 130 after Ctrl-C.
         """
         if kv["policy"] == "help":
-            for name, what in policies().items():
-                typer.echo(f"{name:<12} {what}")
-            return 0
+            return table_options.list_policies()
         if list_models:
             return _list(models)
         if kv["budget"] is None and options()["budget"].env not in os.environ:
@@ -134,7 +128,8 @@ def _app() -> typer.Typer:
 
 def _list(folder: str | None) -> int:
     """--list: returns the exit status, 2 if there are none."""
-    from .picker import found, no_models, table
+    from ..models import found
+    from .picker import no_models, table
 
     models = found(folder)
     if not models:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from .messages import start
 from .store import Store
 
 COMMANDS = {
@@ -151,14 +152,9 @@ def _digest(llm) -> str:
     return hashlib.blake2b(np.ascontiguousarray(llm.input_ids[: llm.n_tokens], dtype="<i4"), digest_size=16).hexdigest()
 
 
-def _start(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _N_SHOWN else text[:_N_SHOWN].rstrip() + "..."
-
-
 def last_lines(talk) -> list:
     """The last turn of a conversation, a line for each side."""
-    return [f"  {message.who}: {_start(message.parts[-1][1])}" for message in talk.messages[-2:] if message.parts]
+    return [f"  {message.who}: {start(message.parts[-1][1], _N_SHOWN)}" for message in talk.messages[-2:] if message.parts]
 
 
 def command(chat, name: str, rest: str) -> list:

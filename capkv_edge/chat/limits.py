@@ -1,7 +1,7 @@
 """Commands about the budget: /budget evicts more at once, /policy says what another policy would mean."""
 
+from ..command import number
 from ..config import policies
-from .settings import number
 
 COMMANDS = {
     "/budget N": "evict at once, down to N tokens per KV head; without N, show the budget",

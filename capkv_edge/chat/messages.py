@@ -3,6 +3,12 @@
 from dataclasses import asdict, dataclass, field
 
 
+def start(text: str, n_most: int = 60) -> str:
+    """The first characters of a text, in one line."""
+    text = " ".join(text.split())
+    return text[:n_most].rstrip() + "..." if len(text) > n_most else text
+
+
 @dataclass
 class Message:
     """One message. Positions are those of the tokens."""

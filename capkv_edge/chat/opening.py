@@ -1,9 +1,7 @@
 """From what the user types to an open model: which one, where its file is, what memory it will take, how its author samples it."""
 
-import os
-
 from .. import models
-from ..config import options
+from ..config import is_auto
 from ..llama import memory
 from ..llama.llama import Llama
 from ..models import hub
@@ -27,7 +25,7 @@ def choose(model: str | None, hub_name: str | None, folder: str | None, is_termi
         return model
     if not is_terminal:
         raise ValueError(MISSING)
-    found = picker.found(folder)
+    found = models.found(folder)
     if not found:
         raise ValueError(picker.no_models(folder))
     return picker.pick(found)
@@ -48,8 +46,7 @@ def open_model(name: str, folder: str | None, keywords: dict, say) -> tuple:
     """
     path = models.resolve(name, folder, say)
     models.check_file(path)
-    given = keywords.get("kv_budget")
-    if (os.environ.get(options()["budget"].env) if given is None else given) == "auto":
+    if is_auto(keywords.get("kv_budget")):
         fit = memory.fit_budget(path, **keywords)
         for line in fit.lines():
             say(line)

@@ -1,22 +1,12 @@
 """Which models there are, as a table, and choosing one of them in a terminal."""
 
-from ..models import DEMO, header, local, resolve
+from ..models import header, local
 from ..units import size
 
 _NO_MODELS = (
     "no models in {folder} nor in the hub's cache: put GGUF files there (--models or {env} name another folder), "
     "or download one: capkv-chat hf.co/OWNER/REPO:Q4_K_M"
 )
-
-
-def found(folder=None) -> list:
-    """The models on this machine, local.Model each: the demo if it is installed, those of the folder, those of the hub's cache."""
-    try:
-        path = resolve(DEMO)
-        demo = [local.Model(DEMO, path, path.stat().st_size)]
-    except FileNotFoundError:
-        demo = []
-    return demo + local.models(folder)
 
 
 def no_models(folder=None) -> str:

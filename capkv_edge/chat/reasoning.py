@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from .marker import n_held
+
 COMMANDS = {"/thinking": "show what the model thought before its last reply"}
 
 #: (what begins reasoning, what ends it), as the chat templates of thinking models have them
@@ -52,11 +54,6 @@ def mark_pieces(marks: Marks | None, vocab) -> dict:
     return {token: vocab.text(token).encode() for token in tokens if not vocab.piece(token)}
 
 
-def _n_held(text: str, mark: str) -> int:
-    """Length of the longest end of a text that may be the beginning of the mark."""
-    return next(n for n in range(len(mark) - 1, -1, -1) if text.endswith(mark[:n]))
-
-
 class Reasoning:
     """Divides the stream of one reply. Reasoning is what stands between the marks at its beginning; later marks are text as any other."""
 
@@ -82,7 +79,7 @@ class Reasoning:
             self._state = "reasoning" if text.startswith(self._marks.begin) else "reply"
         if self._state == "reasoning":
             reasoning, found, rest = self._held.partition(self._marks.end)
-            n = 0 if found else _n_held(reasoning, self._marks.end)
+            n = 0 if found else n_held(reasoning, self._marks.end)
             reasoning, self._held = reasoning[: len(reasoning) - n], rest if found else reasoning[len(reasoning) - n :]
             self._state = "gap" if found else "reasoning"
         if self._state == "gap":  # blank lines between the reasoning and the reply

@@ -3,9 +3,9 @@
 from ..recall import Recall
 from ..recall.choice import Recalled
 from ..recall.index import NoIndexError
+from .messages import start
 
 _N_REPLY = 128  # room for a reply that is made beside what comes back
-_N_SHOWN = 60  # characters of a passage that are shown
 
 
 class TurnRecall:
@@ -130,15 +130,11 @@ def _range(passage) -> str:
     return f"{passage.begin:,} to {passage.end - 1:,}"
 
 
-def _start(passage) -> str:
-    text = " ".join(passage.text.split())
-    return f'"{text[:_N_SHOWN].rstrip()}..."' if len(text) > _N_SHOWN else f'"{text}"'
-
-
 def recalled_line(found: Recalled) -> str:
     """What came back, for the line above a reply."""
     n, ranges = len(found.passages), " and ".join(map(_range, found.passages))
-    return f"recalled {n} passage{'s' * (n > 1)} (positions {ranges}): {' '.join(map(_start, found.passages))}"
+    texts = " ".join(f'"{start(passage.text)}"' for passage in found.passages)
+    return f"recalled {n} passage{'s' * (n > 1)} (positions {ranges}): {texts}"
 
 
 def search_lines(recall: TurnRecall, query: str) -> list:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MOST = 2**31 - 1
+from ..command import MOST, number
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,6 @@ SETTINGS = {
     "recall": Setting(int, 0, 0, MOST, "tokens of evicted text that may come back with a question, 0 = off"),
 }
 _SAMPLING = ("temp", "top_k", "top_p", "min_p", "repeat_penalty")
-
-
-def number(kind: type, name: str, text: str, least: float, most: float = MOST) -> float:
-    """The number in an option's text. Raises ValueError naming option, value and range."""
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not least <= value <= most:
-        raise ValueError(f"{name} = {text}: allowed is {'a number' if kind is float else 'a whole number'}, {least} to {most}")
-    return value
 
 
 class Settings:

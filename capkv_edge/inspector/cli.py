@@ -51,9 +51,7 @@ def _app(words: list) -> typer.Typer:
     ):
         """Show what a KV cache of fixed size still holds of a text: one HTML page, which needs no network."""
         if policy == "help":
-            for name, what in policies().items():
-                typer.echo(f"{name:<12} {what}")
-            return 0
+            return table_options.list_policies()
         if model is None:
             raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-inspect --help lists the options")
         if (file is None) == (session is None):

@@ -13,7 +13,7 @@ from llama_cpp.llama import LlamaState
 
 from .. import _log, context, devices, models, rpc, threads
 from .._upstream import NO_CONTEXT, NO_MODEL, UpstreamLlama
-from ..config import CACHE_TYPES, PLAIN_TYPES, CapkvConfig, options
+from ..config import CACHE_TYPES, PLAIN_TYPES, CapkvConfig, is_auto, options
 from ..kv import KvBudget, KvCache, remarks
 from ..turns import Shared, changes_text, uses_native
 from . import saved_state
@@ -47,11 +47,6 @@ def _refuse_unknown(given: dict) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-
-
-def _is_auto(budget) -> bool:
-    """Whether kv_budget, or the environment where it is None, says "auto"."""
-    return (os.environ.get(options()["budget"].env) if budget is None else budget) == "auto"
 
 
 class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamLlama):
@@ -110,7 +105,7 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
     ):
         self._kv_given = {name: more.pop(f"kv_{name}", None) for name in options()}
         _refuse_unknown(more)
-        if _is_auto(self._kv_given["budget"]):
+        if is_auto(self._kv_given["budget"]):
             from . import memory  # it opens a Llama to measure one
 
             named = dict(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, flash_attn=flash_attn, type_k=type_k, type_v=type_v)

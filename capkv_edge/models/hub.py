@@ -110,9 +110,14 @@ def cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def _folder(repo: str) -> Path:
+    """Where the client's cache has a repository."""
+    return cache() / f"models--{repo.replace('/', '--')}"
+
+
 def snapshot(repo: str, revision: str = "main") -> Path | None:
     """The folder of the files of a repository in the client's cache; None if it has none."""
-    folder = cache() / f"models--{repo.replace('/', '--')}"
+    folder = _folder(repo)
     try:
         commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
     except OSError:
@@ -172,7 +177,7 @@ def _download(wanted: Reference, commit: str, files: list, say) -> list:
 
 def _blob(repo: str, file) -> Path | None:
     """Where the client's cache has the contents of a large file, which it names by their SHA-256; None for a small one."""
-    return cache() / f"models--{repo.replace('/', '--')}" / "blobs" / file.lfs.sha256 if file.lfs else None
+    return _folder(repo) / "blobs" / file.lfs.sha256 if file.lfs else None
 
 
 def _partial(blob: Path) -> Path:

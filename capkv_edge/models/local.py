@@ -40,7 +40,7 @@ def models(given=None) -> list:
     given: the folder; None is folder().
     """
     root = folder(given)
-    own = [_model(stem, root, files) for stem, files in names.models(_files(root)).items()]
+    own = [_model(stem if len(files) == 1 else files[0], root, files) for stem, files in names.models(_files(root)).items()]
     cached = [model for repo in _repos() for model in _of_repo(repo)]
     return sorted(own, key=lambda model: model.name) + sorted(cached, key=lambda model: model.name)
 
@@ -50,7 +50,7 @@ def _files(root: Path) -> list:
 
 
 def _model(name: str, root: Path, files: list) -> Model:
-    return Model(name if len(files) == 1 else files[0], root / files[0], sum((root / file).stat().st_size for file in files))
+    return Model(name, root / files[0], sum((root / file).stat().st_size for file in files))
 
 
 def _repos() -> list:
@@ -63,8 +63,7 @@ def _of_repo(repo: str) -> list:
     found = names.models(_files(root)) if root is not None and root.is_dir() else {}
     quants = [names.quant(stem) for stem in found]
     models = []
-    for (_, files), quant in zip(found.items(), quants):
+    for files, quant in zip(found.values(), quants):
         wanted = quant if quant and quants.count(quant) == 1 else files[0]
         models.append(_model(str(hub.Reference(repo, wanted)), root, files))
-        models[-1] = Model(str(hub.Reference(repo, wanted)), models[-1].path, models[-1].n_bytes)
     return models

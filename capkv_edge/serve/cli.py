@@ -9,18 +9,14 @@ from typing import Annotated
 import typer
 
 from .. import command
-from ..command import whole_number
-from ..config import CapkvConfig, options, policies
-from ..table_options import MORE_HELP, with_table
+from ..command import number, option
+from ..config import CapkvConfig, is_auto, options
+from ..table_options import MORE_HELP, list_policies, with_table
 from . import program
 
 BUDGET = "1024"
 PORT_MAX = 65535
 N_BATCH = 2048  # llama-server's default
-
-
-def _option(names: str, metavar: str, text: str, default: str | bool = True):
-    return command.option(names, metavar, text, show_default=default)
 
 
 def _app(rest: list) -> typer.Typer:
@@ -32,29 +28,29 @@ def _app(rest: list) -> typer.Typer:
         ] = None,
         budget: Annotated[
             str | None,
-            _option("--budget", "N", f"{options()['budget'].help}, in each slot: {options()['budget'].range}{MORE_HELP['budget']}", BUDGET),
+            option("--budget", "N", f"{options()['budget'].help}, in each slot: {options()['budget'].range}{MORE_HELP['budget']}", BUDGET),
         ] = None,
-        host: Annotated[str, _option("--host", "ADDRESS", "address to listen on; 0.0.0.0 is reachable from other machines")] = "127.0.0.1",
-        port: Annotated[str, _option("--port", "N", "port to listen on")] = "8080",
+        host: Annotated[str, option("--host", "ADDRESS", "address to listen on; 0.0.0.0 is reachable from other machines")] = "127.0.0.1",
+        port: Annotated[str, option("--port", "N", "port to listen on")] = "8080",
         api_key: Annotated[
-            str | None, _option("--api-key", "KEY", "key that each request has to have; several with commas between", "none")
+            str | None, option("--api-key", "KEY", "key that each request has to have; several with commas between", "none")
         ] = None,
         api_key_file: Annotated[
-            Path | None, _option("--api-key-file", "FILE", "file of such keys, one a line", "none")
+            Path | None, option("--api-key-file", "FILE", "file of such keys, one a line", "none")
         ] = None,
         parallel: Annotated[
-            str, _option("-np/--parallel", "N", "slots: conversations that are held at once, each with a cache of its own")
+            str, option("-np/--parallel", "N", "slots: conversations that are held at once, each with a cache of its own")
         ] = "4",
-        ctx: Annotated[str, _option("-c/--ctx", "N", "length of all slots together in tokens", "no end")] = "0",
+        ctx: Annotated[str, option("-c/--ctx", "N", "length of all slots together in tokens", "no end")] = "0",
         keep: Annotated[
-            str, _option("--keep", "N", "tokens at the start of a conversation that stay in every head", "-1, the system message")
+            str, option("--keep", "N", "tokens at the start of a conversation that stay in every head", "-1, the system message")
         ] = "-1",
         save_dir: Annotated[
-            Path | None, _option("--save-dir", "FOLDER", "folder that clients may save slots in, and restore them from", "none")
+            Path | None, option("--save-dir", "FOLDER", "folder that clients may save slots in, and restore them from", "none")
         ] = None,
-        alias: Annotated[str | None, _option("--alias", "NAME", "name of the model for clients", "its file's")] = None,
-        threads: Annotated[str | None, _option("-t/--threads", "N", "CPU threads", "llama-server's own choice")] = None,
-        gpu_layers: Annotated[str | None, _option("-ngl/--gpu-layers", "N", "layers on the GPU, -1 = all", "all that fit")] = None,
+        alias: Annotated[str | None, option("--alias", "NAME", "name of the model for clients", "its file's")] = None,
+        threads: Annotated[str | None, option("-t/--threads", "N", "CPU threads", "llama-server's own choice")] = None,
+        gpu_layers: Annotated[str | None, option("-ngl/--gpu-layers", "N", "layers on the GPU, -1 = all", "all that fit")] = None,
         page: Annotated[bool, typer.Option("--page/--no-page", help="serve the web page at /")] = True,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="print the command of llama-server and exit")] = False,
         version: Annotated[bool, command.version_option("capkv-serve")] = False,
@@ -65,31 +61,30 @@ def _app(rest: list) -> typer.Typer:
         What stands after -- goes to llama-server as it is: capkv-serve model.gguf --budget 1024 -- --jinja --cache-ram 0
         """
         if kv["policy"] == "help":
-            for name, what in policies().items():
-                typer.echo(f"{name:<12} {what}")
-            return 0
+            return list_policies()
         if model is None:
             raise ValueError("MODEL.gguf is missing: give a GGUF file, or 'demo'; capkv-serve --help lists the options")
         if budget is None and options()["budget"].env not in os.environ:
             budget = BUDGET
-        if (os.environ.get(options()["budget"].env) if budget is None else budget) == "auto":
-            budget = _fit(model, whole_number("--parallel", parallel, 1, 256), whole_number("--ctx", ctx, 0), gpu_layers, kv)
+        n_slots, n_ctx = number(int, "--parallel", parallel, 1, 256), number(int, "--ctx", ctx, 0)
+        layers = None if gpu_layers is None else number(int, "--gpu-layers", gpu_layers, -1)
+        if is_auto(budget):
+            budget = _fit(model, n_slots, n_ctx, layers, kv)
         kv = {name: value for name, value in {"budget": budget, **kv}.items() if value not in (None, False)}
         config = CapkvConfig.from_env(**{name: 1 if value is True else value for name, value in kv.items()})
 
-        words = _model_words(model)
-        n_slots = whole_number("--parallel", parallel, 1, 256)
-        words += ["--host", host, "--port", whole_number("--port", port, 1, PORT_MAX), "-np", n_slots]
-        words += ["-c", whole_number("--ctx", ctx, 0), "--keep", whole_number("--keep", keep, -1), "--metrics"]
+        path = _find(model)
+        words = ["-m", path, "--host", host, "--port", number(int, "--port", port, 1, PORT_MAX), "-np", n_slots]
+        words += ["-c", n_ctx, "--keep", number(int, "--keep", keep, -1), "--metrics"]
         for name, value in kv.items():
             words += [f"--kv-{name}"] if value is True else [f"--kv-{name}", value]
         if threads is not None:
-            words += ["-t", whole_number("--threads", threads, 1, 512)]
-        if gpu_layers is not None:
-            words += ["-ngl", whole_number("--gpu-layers", gpu_layers, -1)]
+            words += ["-t", number(int, "--threads", threads, 1, 512)]
+        if layers is not None:
+            words += ["-ngl", layers]
         if save_dir is not None:
             words += ["--slot-save-path", _folder(save_dir)]
-        words += ["--alias", alias or Path(words[1]).stem]
+        words += ["--alias", alias or path.stem]
         if api_key_file is not None:
             words += ["--api-key-file", _readable(api_key_file)]
         words += ["--path", program.page_folder()] if page and program.page_folder() else ["--no-ui"]
@@ -109,19 +104,18 @@ def _app(rest: list) -> typer.Typer:
     return app
 
 
-def _model_words(model: str) -> list:
+def _find(model: str) -> Path:
     from .. import models
 
     path = models.resolve(model, say=lambda line: print(line, file=sys.stderr))
     models.check_file(path)
-    return ["-m", path]
+    return path
 
 
-def _fit(model: str, n_slots: int, n_ctx: int, gpu_layers: str | None, kv: dict) -> int:
+def _fit(model: str, n_slots: int, n_ctx: int, layers: int | None, kv: dict) -> int:
     """The largest budget that fits the memory, for each slot; the arithmetic goes to stderr."""
     from ..llama import memory
 
-    layers = None if gpu_layers is None else whole_number("--gpu-layers", gpu_layers, -1)
     others = {f"kv_{name}": value for name, value in kv.items() if value not in (None, False)}
     fit = memory.fit_budget(model, n_sequences=n_slots, n_ctx=n_ctx or None, n_batch=N_BATCH, n_gpu_layers=layers, **others)
     for line in [*fit.lines(), fit.memory.line()]:

@@ -1,11 +1,11 @@
 """/regen, /edit, /undo and /system: inside the exact tail without reading again, further back by reading anew, which is said."""
 
 import pytest
-from fake_talk import Transcript
+from fake_talk import Transcript, run
 from scripted import count_reads, read_back, script
 
 from capkv_edge.chat.conversation import Conversation
-from capkv_edge.chat.loop import Chat, run_chat
+from capkv_edge.chat.loop import Chat
 
 LONG = ("word " * 60).strip()
 
@@ -21,13 +21,6 @@ def make_chat(make_llama, tiny_llama):
         return Chat(talk, ui)
 
     return make
-
-
-def run(chat, *inputs):
-    """Give inputs to a Chat; returns what it showed for them."""
-    chat.ui.inputs, chat.ui.shown = list(inputs), ""
-    run_chat(chat.talk, chat.ui, chat)
-    return chat.ui.shown
 
 
 def said(*turns, system="Be brief."):

@@ -7,6 +7,7 @@ import re
 import pytest
 import tiny_archs
 import tiny_models
+from commands import refusal, runner
 
 from capkv_edge import models, policies
 from capkv_edge.chat import cli
@@ -17,26 +18,13 @@ FAST = ["--threads", "1", "--temp", "0", "--max-tokens", "5", "--budget", "600",
 @pytest.fixture
 def chat(capfd):
     """Run capkv-chat: (status, stdout, stderr)."""
-
-    def run(*args):
-        status = cli.main([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
+    return runner(cli.main, capfd)
 
 
 @pytest.fixture
 def refused(chat):
     """Run capkv-chat, which must fail with one line on stderr; returns its message."""
-
-    def run(*args):
-        status, out, err = chat(*args)
-        assert (status, out, len(err.splitlines())) == (2, "", 1), err
-        assert err.startswith("capkv-chat: error: ")
-        return err.removeprefix("capkv-chat: error: ").rstrip("\n")
-
-    return run
+    return refusal(chat, "capkv-chat")
 
 
 def test_one_shot_prints_the_answer_alone(chat, tiny_llama):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tiny_models
+from commands import runner
 from hub_stand_in import Hub, serve
 from huggingface_hub import constants
 
@@ -26,12 +27,7 @@ def own_folders(monkeypatch, tmp_path):
 @pytest.fixture
 def chat(capfd):
     """Run capkv-chat: (status, stdout, stderr)."""
-
-    def run(*args):
-        status = cli.main([str(arg) for arg in args])
-        return status, *capfd.readouterr()
-
-    return run
+    return runner(cli.main, capfd)
 
 
 @pytest.mark.parametrize("name", [["hf.co/maker/Tiny-GGUF:F32"], ["-hf", "maker/Tiny-GGUF:f32"], ["--hf", "maker/Tiny-GGUF"]])

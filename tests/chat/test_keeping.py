@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fake_talk import FakeTalk, Transcript
+from fake_talk import FakeTalk, Transcript, run
 from scripted import count_reads, read_back, script
 
 from capkv_edge.chat import keeping
@@ -28,12 +28,6 @@ def make_chat(make_llama, tiny_llama, tmp_path):
         return Chat(talk, ui, keeper=Keeper(talk, Store(tmp_path / "chats"), is_automatic, name))
 
     return make
-
-
-def run(chat, *inputs):
-    chat.ui.inputs, chat.ui.shown = list(inputs), ""
-    run_chat(chat.talk, chat.ui, chat)
-    return chat.ui.shown
 
 
 def restored(state):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from fake_talk import Transcript
+from fake_talk import Transcript, run
 from scripted import script
 
 from capkv_edge.chat import kept
 from capkv_edge.chat.conversation import Conversation
-from capkv_edge.chat.loop import Chat, run_chat
+from capkv_edge.chat.loop import Chat
 
 LONG = ("Ein Wort, " * 30 + "Straße und Käse, " + "noch eins, " * 30).strip()
 
@@ -21,12 +21,6 @@ def make_chat(make_llama, tiny_llama):
         return Chat(talk, ui)
 
     return make
-
-
-def run(chat, *inputs):
-    chat.ui.inputs, chat.ui.shown = list(inputs), ""
-    run_chat(chat.talk, chat.ui, chat)
-    return chat.ui.shown
 
 
 def test_the_whole_text_is_shown_with_the_share_of_heads_that_hold_each_token(make_chat, held):

@@ -1,11 +1,11 @@
 """/budget evicts at once, /policy says what another policy would mean, /set changes what is sampled and how long it may be."""
 
 import pytest
-from fake_talk import Transcript
+from fake_talk import Transcript, run
 from scripted import script
 
 from capkv_edge.chat.conversation import Conversation
-from capkv_edge.chat.loop import Chat, run_chat
+from capkv_edge.chat.loop import Chat
 from capkv_edge.chat.settings import SETTINGS, choices
 
 
@@ -18,12 +18,6 @@ def make_chat(make_llama, tiny_llama):
         return Chat(talk, ui)
 
     return make
-
-
-def run(chat, *inputs):
-    chat.ui.inputs, chat.ui.shown = list(inputs), ""
-    run_chat(chat.talk, chat.ui, chat)
-    return chat.ui.shown
 
 
 def test_a_smaller_budget_evicts_at_once_and_once(make_chat, held):

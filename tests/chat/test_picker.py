@@ -6,6 +6,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from capkv_edge import models
 from capkv_edge.chat import opening, picker
 from capkv_edge.models import local
 
@@ -34,7 +35,7 @@ def pick(models, keys):
 
 def test_the_table_says_name_size_length_and_architecture(folder, tiny_llama, demo_model):
     n = tiny_llama.stat().st_size
-    lines = picker.table(picker.found(folder))
+    lines = picker.table(models.found(folder))
     assert [line.split() for line in lines] == [
         ["MODEL", "SIZE", "CONTEXT", "ARCHITECTURE"],
         ["demo", f"{demo_model.stat().st_size / 2**20:.1f}", "MiB", "8,192", "llama", "135M"],
@@ -62,7 +63,7 @@ def test_the_table_says_name_size_length_and_architecture(folder, tiny_llama, de
     ],
 )
 def test_keys_choose(folder, keys, name):
-    assert pick(picker.found(folder), keys) == name
+    assert pick(models.found(folder), keys) == name
 
 
 def test_without_a_terminal_a_model_must_be_named(folder):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from capkv_edge import CapkvConfig, KvStats
 from capkv_edge.chat.conversation import ContextFullError, Turn
+from capkv_edge.chat.loop import run_chat
 from capkv_edge.chat.messages import Messages
 
 
@@ -112,3 +113,10 @@ class Transcript:
     @contextmanager
     def progress(self, label):
         yield lambda done, total: None
+
+
+def run(chat, *inputs):
+    """Give inputs to a Chat whose UI is a Transcript; returns what it showed for them."""
+    chat.ui.inputs, chat.ui.shown = list(inputs), ""
+    run_chat(chat.talk, chat.ui, chat)
+    return chat.ui.shown

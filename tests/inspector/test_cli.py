@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from commands import refusal, runner
 
 from capkv_edge import policies
 from capkv_edge.inspector import cli
@@ -15,26 +16,13 @@ TEXT = "The <b>page</b> says </script><script>window.hacked = 1</script> & keeps
 def inspect(capfd, tmp_path):
     """Run capkv-inspect in a folder with a text.txt: (status, stdout, stderr)."""
     (tmp_path / "text.txt").write_text(TEXT)
-
-    def run(*args):
-        status = cli.main([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
+    return runner(cli.main, capfd)
 
 
 @pytest.fixture
 def refused(inspect):
     """Run it where it must fail with one line on stderr, before a page is written; returns the message."""
-
-    def run(*args):
-        status, out, err = inspect(*args)
-        assert (status, out, len(err.splitlines())) == (2, "", 1), err
-        assert err.startswith("capkv-inspect: error: ")
-        return err.removeprefix("capkv-inspect: error: ").rstrip("\n")
-
-    return run
+    return refusal(inspect, "capkv-inspect")
 
 
 def test_a_page_of_a_text(inspect, tiny_llama, tmp_path):

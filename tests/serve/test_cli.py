@@ -4,6 +4,7 @@ import shlex
 import sys
 
 import pytest
+from commands import runner
 
 from capkv_edge.serve import cli, program
 
@@ -11,12 +12,7 @@ from capkv_edge.serve import cli, program
 @pytest.fixture
 def run(capfd):
     """Run capkv-serve: (status, stdout, stderr)."""
-
-    def run(*args):
-        status = cli.main([str(arg) for arg in args])
-        return status, *capfd.readouterr()
-
-    return run
+    return runner(cli.main, capfd)
 
 
 @pytest.fixture
