@@ -167,5 +167,8 @@ def test_tokens_that_cut_a_character_and_texts_that_come_back_changed_are_aligne
     # a template that trims, and a character that the server could not send
     places = page.evaluate(places_of, [["<s>", "ab", " cd", "\ufffd", " ef", "</s>"], "\n ab cdé ef "])
     assert places == [[-1, -1, 1, 1, 2, 2, 2, -1, 4, 4, 4, -1]]
+    # what stands before a text is not taken for a part of it, and spaces may have a character of their own
+    late = page.evaluate(places_of, [["Be", "|", "Because", "\u2581we ", "\ufffd", " go"], "Because we é go"])
+    assert late == [[2] * 7 + [3] * 4 + [-1] + [5] * 3]
     twice = page.evaluate(places_of, [["a", " b", "|", "a", " b"], "a b", "a b"])
     assert twice == [[0, 1, 1], [3, 4, 4]]
