@@ -111,7 +111,7 @@ def test_a_selection_in_markdown_is_the_tokens_of_its_words(page, server):
 def test_a_message_is_pinned_with_its_role(page, server):
     server.replies = ["Yes."]
     send(page, "Hello there")
-    page.get_by_role("button", name="Pin: You").click()
+    page.get_by_role("button", name="Pin: You", exact=True).click()
     expect(page.locator("#pins q")).to_have_text("Hello there")
     (_, start, stop) = pin_requests(server)[0]
     assert "".join(server.slot.tokens[start:stop]) == "<|im_start|>user\nHello there<|im_end|>"
@@ -131,7 +131,7 @@ def test_nothing_is_pinned_in_a_slot_that_holds_another_text(page, server):
     server.replies = ["Yes."]
     send(page, "Hello there")
     server.slot.read(page_server.chatml([{"role": "user", "content": "Somebody else"}]))
-    page.get_by_role("button", name="Pin: You").click()
+    page.get_by_role("button", name="Pin: You", exact=True).click()
     expect(page.locator("#banner")).to_contain_text("This cannot be pinned: the slot holds another text now")
     assert pin_requests(server) == []
 

@@ -62,7 +62,7 @@ def test_all_text_has_contrast(open_page, server, scheme):
     server.replies = ["Yes, `code` and [a link](https://example.org).\n\n> quoted", "Fine.", (400, "no")]
     page_driving.send(page, page_driving.LONG)
     page_driving.send(page, " ".join(f"more{i}" for i in range(60)))
-    page.get_by_role("button", name="Pin: Model").last.click()
+    page.get_by_role("button", name="Pin: Model", exact=True).last.click()
     page_driving.expect_idle(page)
     page.get_by_label("Find words").fill("more5")
     page_driving.start_sending(page, "refused")
