@@ -39,7 +39,7 @@ def regen(chat) -> None:
     if talk.llm._sampling_seed != _NO_SEED:
         talk.llm.set_seed((talk.llm._sampling_seed + 1) % _NO_SEED)  # or the reply would be the same
     if talk.settings.temp == 0:
-        chat.ui.info("temp is 0, so only evictions can make this reply another one; /set temp 0.8 does")
+        chat.ui.info("temp is 0, so the reply will most likely be the same; /set temp 0.8 lets it differ")
     with chat.ui.progress("reading") as update:
         talk.ask_again(update)
     chat.reply(asked.parts[-1][1])

@@ -168,6 +168,8 @@ def _run(
     try:
         talk = Conversation(llm, **(sampling | talk_options))
         is_automatic = not kept["no_history"] and (is_terminal or name is not None)
+        if is_automatic:
+            store.sweep()
         ui = _ui(talk, store, is_terminal, prompts, no_history=kept["no_history"], **shown)
         chat = Chat(talk, ui, not is_terminal, Keeper(talk, store, is_automatic, name), shows_thinking)
         for line in cost_lines(talk):
