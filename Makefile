@@ -77,8 +77,9 @@ wheel: .venv/ready            ## build the wheel for Linux in build/wheels/dist,
 	$(BIN)/python scripts/dev/requirements.py release | xargs $(BIN)/python -m pip install -q
 	$(BIN)/python scripts/dev/wheel.py build
 
-lint: .venv/ready            ## check the style, the patches and the limits on file size
+lint: .venv/installed            ## check the style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake examples scripts tests
+	$(BIN)/mypy
 	$(BIN)/python scripts/dev/lint.py
 
 clean:            ## remove .venv and build

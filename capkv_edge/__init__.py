@@ -6,8 +6,14 @@ opened when one of the names in __all__ is first used.
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from . import _lib
+
+if TYPE_CHECKING:  # at run time these are imported when they are first used
+    from .config import CapkvConfig, policies
+    from .kv import KvStats
+    from .llama.llama import Llama
 
 try:
     __version__ = version("capkv-edge")
@@ -21,12 +27,12 @@ _HOMES = {"Llama": ".llama.llama", "CapkvConfig": ".config", "policies": ".confi
 __all__ = ["CapkvConfig", "KvStats", "Llama", "__version__", "policies"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         _lib.load()
         return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

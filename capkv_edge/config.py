@@ -1,8 +1,10 @@
 """The options of a KV budget. Names, defaults, ranges and help come from the table in the native library, as do the errors."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from ._lib import last_error, load
 
@@ -30,7 +32,7 @@ class Option:
         """Whether command lines take it without a value; True and False are 1 and 0."""
         return self.kind is bool
 
-    def value(self, text: str):
+    def value(self, text: str) -> Any:
         """What the native library's text stands for: a number where it is one; 0 or 1 for a switch."""
         try:
             return (int if self.is_switch else self.kind)(text)
@@ -38,12 +40,12 @@ class Option:
             return text
 
 
-def _text(chars) -> str:
-    return load()[0].string(chars).decode("utf-8")
+def _text(chars: Any) -> str:
+    return str(load()[0].string(chars).decode("utf-8"))
 
 
 @cache
-def options() -> dict:
+def options() -> dict[str, Option]:
     """{name: Option} in the order of the table."""
     _, lib = load()
     kinds = {
@@ -62,25 +64,25 @@ def options() -> dict:
     return found
 
 
-def policies() -> dict:
+def policies() -> dict[str, str]:
     """{name: one line of help} of the eviction policies."""
     _, lib = load()
     rows = [lib.capkv_get_policy(i) for i in range(lib.capkv_n_policies())]
     return {_text(row.name): _text(row.help) for row in rows}
 
 
-def _option_text(name: str, value) -> str:
+def _option_text(name: str, value: Any) -> str:
     return str(int(value)) if options()[name].is_switch and isinstance(value, bool) else str(value)
 
 
-def _set(params, name: str, value: str) -> None:
+def _set(params: Any, name: str, value: str) -> None:
     if "\0" in value:
         raise ValueError(f"kv_{name} = {value!r}: allowed is {options()[name].range}")
     if not load()[1].capkv_params_set(params, name.encode(), value.encode("utf-8", "replace")):
         raise ValueError(last_error())
 
 
-def _get(params, option: Option):
+def _get(params: Any, option: Option) -> Any:
     ffi, lib = load()
     text = ffi.new("char[]", lib.capkv_params_get(params, option.name.encode(), ffi.NULL, 0) + 1)
     lib.capkv_params_get(params, option.name.encode(), text, len(text))
@@ -99,7 +101,7 @@ def type_name(number: int) -> str:
     return next((name for name, value in CACHE_TYPES.items() if value == number), str(number))
 
 
-def is_auto(budget) -> bool:
+def is_auto(budget: object) -> bool:
     """Whether a budget, or the environment's where it is None, is "auto": the largest that fits the memory."""
     return (os.environ.get(options()["budget"].env) if budget is None else budget) == "auto"
 
@@ -115,7 +117,7 @@ class CapkvConfig:
         ValueError: a value out of range, or options that clash; names the option, the value and what is allowed.
     """
 
-    def __init__(self, **given):
+    def __init__(self, **given: Any) -> None:
         ffi, lib = load()
         unknown = [name for name in given if name not in options()]
         if unknown:
@@ -128,13 +130,17 @@ class CapkvConfig:
             raise ValueError(last_error())
         self._hold(params, given)
 
-    def _hold(self, params, given) -> None:
+    _params: Any
+    _given: tuple[str, ...]
+    _values: dict[str, Any]
+
+    def _hold(self, params: Any, given: Iterable[str]) -> None:
         object.__setattr__(self, "_params", params)
         object.__setattr__(self, "_given", tuple(given))
         object.__setattr__(self, "_values", {name: _get(params, option) for name, option in options().items()})
 
     @classmethod
-    def from_env(cls, **given) -> "CapkvConfig":
+    def from_env(cls, **given: Any) -> "CapkvConfig":
         """As the constructor, with LLAMA_ARG_KV_BUDGET and so on for the options that are not given."""
         for name, option in options().items():
             if given.get(name) is None and os.environ.get(option.env) is not None:
@@ -146,46 +152,46 @@ class CapkvConfig:
         return cls(**given)
 
     @classmethod
-    def from_params(cls, params) -> "CapkvConfig":
+    def from_params(cls, params: Any) -> "CapkvConfig":
         """From a native `struct capkv_params *` in which all is resolved."""
         config = cls.__new__(cls)
         config._hold(load()[0].new("struct capkv_params *", params[0]), options())
         return config
 
     @property
-    def params(self):
+    def params(self) -> Any:
         """The native `struct capkv_params *`; not to be written to."""
         return self._params
 
     @property
     def on(self) -> bool:
         """Whether there is a budget at all."""
-        return self.budget != 0
+        return bool(self.budget != 0)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """{name: value} of all options, numbers as numbers."""
         return dict(self._values)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in options():
             return self._values[name]
         raise AttributeError(f"CapkvConfig has no option {name!r}")
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"CapkvConfig is immutable: cannot set {name!r}")
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, CapkvConfig) and self.as_dict() == other.as_dict()
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(tuple(self.as_dict().items()))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, ({name: self._values[name] for name in self._given},)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "CapkvConfig(" + ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items()) + ")"
 
 
-def _rebuild(values: dict) -> CapkvConfig:
+def _rebuild(values: dict[str, Any]) -> CapkvConfig:
     return CapkvConfig(**values)

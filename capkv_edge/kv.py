@@ -1,12 +1,21 @@
 """What a cache with a KV budget holds and costs, and evicting from it on demand: capkv.h in Python values."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ._lib import last_error, load
 from .config import CapkvConfig
-from .turns import uses_native
+from .turns import Shared, uses_native
+
+if TYPE_CHECKING:
+    from ._upstream import UpstreamLlama as _Upstream
+else:
+    _Upstream = object
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,8 @@ class KvStats:
     bytes_work: int  #: work memory of an eviction
     bytes_full: int  #: K and V of a full cache for the context; without an end, for the trained length or the tokens so far
     capacity: float  #: share of the capacity that the last eviction retained, over all layers; 1 = nothing was evicted
-    capacity_layers: tuple = ()  #: the same for each layer that the budget governs
-    config: CapkvConfig = None  #: the options in force, all resolved
+    capacity_layers: tuple[float, ...] = ()  #: the same for each layer that the budget governs
+    config: CapkvConfig = None  # type: ignore[assignment]  #: the options in force, all resolved; KvCache.stats() sets them
 
     @property
     def bytes_total(self) -> int:
@@ -54,7 +63,7 @@ class KvCache:
         config: the options in force where they are known already; None asks the context for them.
     """
 
-    def __init__(self, address, config: CapkvConfig | None = None):
+    def __init__(self, address: Any, config: CapkvConfig | None = None):
         self.ctx = load()[0].cast("struct llama_context *", address)
         #: the options in force, all resolved; None without a budget
         self.config = config or self._config()
@@ -67,12 +76,12 @@ class KvCache:
     @property
     def is_endless(self) -> bool:
         """Whether the context has no end: it has a budget, and no length was asked for."""
-        return load()[1].capkv_is_endless(self.ctx)
+        return bool(load()[1].capkv_is_endless(self.ctx))
 
     @property
     def can_pass_trained(self) -> bool:
         """Whether a text may be longer than the model was trained for, as far as the context goes; False without a budget."""
-        return load()[1].capkv_can_pass_trained(self.ctx)
+        return bool(load()[1].capkv_can_pass_trained(self.ctx))
 
     def stats(self, seq_id: int = 0) -> KvStats:
         """Figures of one sequence, or with -1 their sums over all sequences (capacity_layers is empty then).
@@ -88,10 +97,11 @@ class KvCache:
         shares = ffi.new("float[]", max(n_layers, 1))
         lib.capkv_get_capacity(self.ctx, seq_id, shares, n_layers)
         values = {f.name: getattr(raw, f.name) for f in fields(KvStats) if hasattr(raw, f.name)}
+        assert self.config is not None  # without a budget there are no figures
         return KvStats(**values, capacity_layers=tuple(shares[0:n_layers]), config=self.config)
 
     @property
-    def layers(self) -> list:
+    def layers(self) -> list[int]:
         """Indices of the layers that the budget governs, ascending."""
         ffi, lib = load()
         n = lib.capkv_get_layers(self.ctx, ffi.NULL, 0)
@@ -100,14 +110,14 @@ class KvCache:
 
     def n_heads(self, layer: int) -> int:
         """Number of KV heads of a layer."""
-        return load()[1].capkv_n_head_kv(self.ctx, layer)
+        return int(load()[1].capkv_n_head_kv(self.ctx, layer))
 
     @property
-    def heads(self) -> list:
+    def heads(self) -> list[tuple[int, int]]:
         """(layer, head) of every KV head that the budget governs, ascending."""
         return [(layer, head) for layer in self.layers for head in range(self.n_heads(layer))]
 
-    def positions(self, layer: int, head: int, seq_id: int = 0, rope: bool = False) -> np.ndarray:
+    def positions(self, layer: int, head: int, seq_id: int = 0, rope: bool = False) -> npt.NDArray[Any]:
         """Positions of the tokens that one KV head holds, or those that their keys are rotated to: int32 [n], ascending.
 
         Raises:
@@ -122,7 +132,7 @@ class KvCache:
         get(self.ctx, seq_id, layer, head, ffi.cast("int32_t *", out.ctypes.data), n)
         return out
 
-    def kept(self, seq_id: int = 0) -> np.ndarray:
+    def kept(self, seq_id: int = 0) -> npt.NDArray[Any]:
         """For each position of a sequence the share of the governed KV heads that still hold it: float32 [last position + 1], 0 to 1.
 
         From `pos_tail` of stats() on, and at pinned positions, it is 1.
@@ -133,7 +143,7 @@ class KvCache:
             counts[one] += 1  # once for each head, also where an image has many entries at one position
         return counts / np.float32(max(len(held), 1))
 
-    def scores(self, seq_id: int = 0) -> np.ndarray:
+    def scores(self, seq_id: int = 0) -> npt.NDArray[Any]:
         """The score that the policy gives to each entry now: float32 [n_heads, n], in the order of `heads` and of positions().
 
         The higher, the sooner an entry stays; sinks, recent window and pinned entries have one, too, though they stay whatever it is.
@@ -158,7 +168,7 @@ class KvCache:
         n = load()[1].capkv_compress(self.ctx, seq_id, n_budget)
         if n < 0:
             raise ValueError(last_error())
-        return n
+        return int(n)
 
     def pin(self, start: int, stop: int, seq_id: int = 0) -> None:
         """Let no KV head drop the tokens at positions [start, stop), which may lie ahead of the text.
@@ -177,7 +187,7 @@ class KvCache:
         if not load()[1].capkv_unpin(self.ctx, seq_id, p0, p1):
             raise ValueError(last_error())
 
-    def pins(self, seq_id: int = 0) -> list:
+    def pins(self, seq_id: int = 0) -> list[tuple[int, int]]:
         """(start, stop) of each range of pinned positions, ascending. Raises ValueError if there is no such sequence."""
         ffi, lib = load()
         n = lib.capkv_get_pins(self.ctx, seq_id, ffi.NULL, 0)
@@ -188,19 +198,24 @@ class KvCache:
         return list(zip(ends[::2], ends[1::2]))
 
 
-def _is_count(value) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _position(name: str, value) -> int:
+def _position(name: str, value: Any) -> int:
     if not _is_count(value) or not 0 <= value < 2**31:
         raise ValueError(f"{name} = {value}: allowed is a position, 0 or above and below 2^31")
     return int(value)
 
 
-class KvBudget:
+class KvBudget(Shared, _Upstream):
     """Llama's methods about its cache, which any thread may call while another one generates. Mixed into Llama; needs its `ctx`,
     `n_tokens`, `kv_config` (None without a budget), `_drop_unread()`, and what turns.Shared has."""
+
+    kv_config: CapkvConfig | None  #: the options in force, all resolved; None without a budget
+
+    def _drop_unread(self) -> None:
+        raise NotImplementedError  # Reading has it
 
     @property
     def _kv(self) -> KvCache:
@@ -227,7 +242,7 @@ class KvBudget:
 
     @property
     @uses_native
-    def kv_layers(self) -> list:
+    def kv_layers(self) -> list[int]:
         """Indices of the layers that the budget governs. Raises RuntimeError without a budget."""
         return self._kv.layers
 
@@ -237,7 +252,7 @@ class KvBudget:
         return self._kv.n_heads(layer)
 
     @uses_native
-    def kv_positions(self, layer: int, head: int) -> np.ndarray:
+    def kv_positions(self, layer: int, head: int) -> npt.NDArray[Any]:
         """Positions of the tokens that one KV head holds: int32 [n], ascending.
 
         Raises:
@@ -247,7 +262,7 @@ class KvBudget:
         return self._kv.positions(layer, head)
 
     @uses_native
-    def kv_kept(self) -> np.ndarray:
+    def kv_kept(self) -> npt.NDArray[Any]:
         """For each token of the text the share of KV heads, of all layers that the budget governs, that still hold it.
 
         float32 [n_tokens], 0 (gone) to 1 (all hold it). Raises RuntimeError without a budget.
@@ -255,7 +270,7 @@ class KvBudget:
         return self._kv.kept()[: self.n_tokens]
 
     @uses_native
-    def compress(self, budget=None) -> int:
+    def compress(self, budget: int | None = None) -> int:
         """Evict now, down to `budget` tokens per KV head (None: the context's own); returns how many tokens each head dropped.
 
         Raises:
@@ -296,12 +311,12 @@ class KvBudget:
 
     @property
     @uses_native
-    def pins(self) -> list:
+    def pins(self) -> list[tuple[int, int]]:
         """(start, stop) of each range of pinned positions, ascending. Raises RuntimeError without a budget."""
         return self._kv.pins()
 
 
-def remarks(llm) -> list:
+def remarks(llm: Any) -> list[str]:
     """What may surprise the user of a Llama that was just opened, one line each."""
     if llm.kv_config is None:
         return ["flash attention is on, since V is quantized"] if llm.flash_attn_by_itself else []

@@ -1,8 +1,10 @@
 """A model's tokens, asked for through llama.cpp's C API."""
 
 import ctypes
+from typing import Any
 
 import llama_cpp
+
 
 class Vocab:
     """The vocabulary of a loaded model.
@@ -11,7 +13,7 @@ class Vocab:
         model: `llama_model *`, as llama_cpp has it. It must stay loaded for as long as this object is used.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         bos, eos = llama_cpp.llama_vocab_bos(self._vocab), llama_cpp.llama_vocab_eos(self._vocab)
         self.bos = None if bos == -1 else bos  #: the token that begins a sequence
@@ -30,7 +32,7 @@ class Vocab:
         """A token as the vocabulary writes it, special tokens too; "" for None."""
         return "" if token is None else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8")
 
-    def tokens(self, text: bytes, special: bool) -> list:
+    def tokens(self, text: bytes, special: bool) -> list[int]:
         """Token ids of a UTF-8 text, without `bos`. special: the text of a control token becomes that token.
 
         llama_cpp's own method takes twice as long for texts above the trained length, since it guesses their number of tokens.

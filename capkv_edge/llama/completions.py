@@ -1,8 +1,12 @@
 """Completions with log probabilities and a budget: only the logits of the last tokens are kept, so they are collected on the way."""
 
+from __future__ import annotations
+
 import codecs
 import inspect
 from collections import deque
+from collections.abc import Generator
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -10,6 +14,7 @@ import numpy as np
 from ..turns import changes_text, uses_native
 from ..vocab import Vocab
 from . import logits
+from .parts import Parts
 
 _COMPLETION = inspect.signature(llama_cpp.Llama.create_completion)
 
@@ -21,12 +26,12 @@ class Tally:
     the text of the completion.
     """
 
-    def __init__(self, llm, n_top: int, n_chars: int):
+    def __init__(self, llm: Any, n_top: int, n_chars: int):
         self.llm, self._n_top = llm, n_top
         self.n_prompt = self.n_tokens = 0  #: tokens of the prompt, and tokens generated
         self._n_chars = n_chars  # characters before the next token
         self._n_before = 0 if n_chars else 1  # chunks without a token: upstream begins an empty prompt with a BOS token
-        self._pending = []  # (token, bytes, log probabilities float32 [n_vocab]) that no chunk has covered yet
+        self._pending: list[tuple[int, bytes, Any]] = []  # (token, bytes, log probabilities [n_vocab]) in no chunk yet
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def add(self, token: int) -> None:
@@ -38,7 +43,7 @@ class Tally:
         self._pending.append((token, llm.detokenize([token]), llm.logits_to_logprobs(row)))
         self.n_tokens += 1
 
-    def cover(self, text: str) -> tuple:
+    def cover(self, text: str) -> tuple[str, dict[str, Any] | None]:
         """The text and the `logprobs` of the tokens in one chunk of upstream's stream.
 
         Args:
@@ -57,8 +62,8 @@ class Tally:
         ends = (n for n in range(len(piece), -1, -1) if piece[:n].decode("utf-8", "ignore") == text)
         return self._take([piece[: next(ends, len(piece))]])
 
-    def _take(self, pieces: list) -> tuple:
-        found = dict(tokens=[], text_offset=[], token_logprobs=[], top_logprobs=[])
+    def _take(self, pieces: list[bytes]) -> tuple[str, dict[str, Any]]:
+        found: dict[str, list[Any]] = dict(tokens=[], text_offset=[], token_logprobs=[], top_logprobs=[])
         for piece in pieces:
             token, _, logprobs = self._pending.pop(0)
             text = self._decoder.decode(piece)
@@ -72,7 +77,7 @@ class Tally:
         return "".join(found["tokens"]), found
 
 
-def with_logprobs(stream, tally: Tally):
+def with_logprobs(stream: Any, tally: Tally) -> Generator[dict[str, Any], None, None]:
     """The chunks of upstream's stream with the log probabilities of their tokens, and with all characters."""
     tally.llm._tally = tally  # generate() adds the tokens to it
     try:
@@ -87,7 +92,7 @@ def with_logprobs(stream, tally: Tally):
             tally.llm._tally = None
 
 
-def merge(chunks: list, tally: Tally) -> dict:
+def merge(chunks: list[dict[str, Any]], tally: Tally) -> dict[str, Any]:
     """The completion that the chunks of with_logprobs() make up."""
     parts = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"] is not None]
     logprobs = {
@@ -109,15 +114,15 @@ def merge(chunks: list, tally: Tally) -> dict:
     }
 
 
-class Completions:
+class Completions(Parts):
     """Mixed into Llama; needs its `_kept_logits`, `_tally`, `_all_scores`, `_need_logits()`, and turns.Shared."""
 
-    def _logit_rows(self):
+    def _logit_rows(self) -> Any:
         return None if self._all_scores else logits.LogitRows(self, self._kept_logits)
 
     @property
     @uses_native
-    def eval_logits(self):
+    def eval_logits(self) -> deque[list[float]]:
         """Logits as upstream's: a deque of rows [n_vocab]. With logits_all=True they are of the last tokens (with a budget, of 64
         of them), else of the newest token. Empty after reset(). Raises RuntimeError where sample() would."""
         if self._all_scores or not self.n_tokens:
@@ -127,7 +132,7 @@ class Completions:
         return deque(kept[i].tolist() for i in sorted(kept))
 
     @changes_text
-    def create_completion(self, prompt, *args, **kwargs):
+    def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:
         """As upstream's; with a budget, `logprobs` needs logits_all=True and excludes `echo`.
 
         With `logprobs`, a character that is split over tokens counts to the token that completes it. In a context without an end,
@@ -146,7 +151,7 @@ class Completions:
             given["max_tokens"] = llama_cpp.llama_model_n_ctx_train(self.model)
         is_stream = given.get("stream")
         if self._all_scores or given.get("logprobs") is None:
-            found = super().create_completion(**given)
+            found: Any = super().create_completion(**given)
             return self._steps(found) if is_stream else found
         if given.get("echo"):
             raise ValueError(

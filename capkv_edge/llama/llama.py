@@ -1,10 +1,14 @@
 """`Llama`: llama_cpp's class in front of a KV cache of fixed size."""
 
+from __future__ import annotations
+
 import ctypes
 import difflib
 import inspect
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
@@ -14,14 +18,19 @@ from llama_cpp.llama import LlamaState
 from .. import _log, context, devices, models, rpc, threads
 from .._upstream import NO_CONTEXT, NO_MODEL, UpstreamLlama
 from ..config import CACHE_TYPES, PLAIN_TYPES, CapkvConfig, is_auto, options
-from ..kv import KvBudget, KvCache, remarks
-from ..turns import Shared, changes_text, uses_native
+from ..kv import KvCache, remarks
+from ..turns import changes_text, uses_native
 from . import saved_state
 from .completions import Completions
 from .drafts import ShortDrafts
 from .reading import Reading
 from .session import Sessions
 from .streams import Streams
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from .keywords import Keywords
 
 _UPSTREAM = inspect.signature(llama_cpp.Llama.__init__).parameters
 
@@ -41,7 +50,7 @@ def _keywords_help() -> str:
     return "Open a model. Beside the keywords of llama_cpp.Llama:\n\n" + "\n".join(lines)
 
 
-def _refuse_unknown(given: dict) -> None:
+def _refuse_unknown(given: dict[str, Any]) -> None:
     known = list(inspect.signature(Llama).parameters)
     for name in given:
         if name not in known:
@@ -49,7 +58,7 @@ def _refuse_unknown(given: dict) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamLlama):
+class Llama(Completions, Streams, Sessions, Reading, UpstreamLlama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:
@@ -88,27 +97,28 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
 
     def __init__(
         self,
-        model_path,
+        model_path: str | os.PathLike[str],
         *,
-        n_ctx=None,
-        n_gpu_layers=None,
-        n_threads=None,
-        n_threads_batch=None,
-        flash_attn=None,
-        type_k=None,
-        type_v=None,
-        lora_path=None,
-        logits_all=False,
-        embedding=False,
-        rpc_servers=None,
-        **more,
-    ):
+        n_ctx: int | None = None,
+        n_gpu_layers: int | None = None,
+        n_threads: int | None = None,
+        n_threads_batch: int | None = None,
+        flash_attn: bool | None = None,
+        type_k: int | None = None,
+        type_v: int | None = None,
+        lora_path: str | os.PathLike[str] | None = None,
+        logits_all: bool = False,
+        embedding: bool = False,
+        rpc_servers: str | Sequence[str] | None = None,
+        **keywords: Unpack[Keywords],
+    ) -> None:
+        more: dict[str, Any] = {**keywords}
         self._kv_given = {name: more.pop(f"kv_{name}", None) for name in options()}
         _refuse_unknown(more)
         if is_auto(self._kv_given["budget"]):
             from . import memory  # it opens a Llama to measure one
 
-            named = dict(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, flash_attn=flash_attn, type_k=type_k, type_v=type_v)
+            named: dict[str, Any] = dict(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers, flash_attn=flash_attn, type_k=type_k, type_v=type_v)
             named["rpc_servers"] = rpc_servers
             others = {f"kv_{name}": value for name, value in self._kv_given.items()}
             self._kv_given["budget"] = memory.fit_budget(model_path, **named, **others, **more).budget
@@ -127,7 +137,6 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
             n_ctx = 0 if wanted.on else _UPSTREAM["n_ctx"].default
         self._no_n_ctx = wanted.on and n_ctx == 0
 
-        #: how often generate() read a whole prompt again, since it differs from what was read where tokens have been evicted
         self.n_rereads = 0
         self.kv_config = None
         self.flash_attn_by_itself = flash_attn is None and needs_flash
@@ -168,7 +177,7 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
             for remark in (f"the cache is on {self.cache_device}", *remarks(self)):
                 print(f"Llama: {remark}", file=sys.stderr)
 
-    def _open(self, wanted: CapkvConfig, **upstream) -> None:
+    def _open(self, wanted: CapkvConfig, **upstream: Any) -> None:
         try:
             with context.next_budget(wanted):
                 super().__init__(**upstream)
@@ -198,19 +207,19 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
         return devices.describe(self._buffers)
 
     @property
-    def model_params(self):
+    def model_params(self) -> Any:
         """As upstream's, with the devices of the RPC servers."""
         return self._model_params
 
     @model_params.setter
-    def model_params(self, params) -> None:
+    def model_params(self, params: Any) -> None:
         params.no_alloc = self._no_alloc
         if self._devices:
             params.devices = ctypes.addressof(self._devices)
         self._model_params = params
 
     @property
-    def context_params(self):
+    def context_params(self) -> Any:
         """As upstream's. Where flash attention was not asked for it is "auto", which upstream has no option for: llama.cpp then
         looks whether the device supports it. And n_ctx stays 0 with a budget, where upstream sets it to the trained length."""
         if self._no_n_ctx:
@@ -220,16 +229,16 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
         return self._context_params
 
     @context_params.setter
-    def context_params(self, params) -> None:
+    def context_params(self, params: Any) -> None:
         self._context_params = params
 
     @property
-    def draft_model(self):
+    def draft_model(self) -> Any:
         """The draft model; its drafts are cut to n_batch - 1 tokens."""
         return self._drafts
 
     @draft_model.setter
-    def draft_model(self, model) -> None:
+    def draft_model(self, model: Any) -> None:
         self._drafts = None if model is None else ShortDrafts(getattr(model, "model", model), lambda: self.n_batch - 1)
 
     # --- upstream's methods that threads share ---
@@ -242,10 +251,10 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
     embed, create_embedding = changes_text(UpstreamLlama.embed), changes_text(UpstreamLlama.create_embedding)
     create_chat_completion = changes_text(UpstreamLlama.create_chat_completion)
 
-    def __enter__(self) -> "Llama":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # --- state ---
@@ -265,13 +274,13 @@ class Llama(Completions, Streams, KvBudget, Sessions, Reading, Shared, UpstreamL
         self._n_changes += 1
         return super().load_state(state) if self._all_scores else saved_state.load(self, state)
 
-    def __getstate__(self) -> dict:
-        state = super().__getstate__()
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         state |= dict(draft_model=self._drafts and self._drafts.model, logits_all=self._wants_logits, rpc_servers=self._rpc_servers)
         if self.flash_attn_by_itself:
             state["flash_attn"] = None
         return {**state, **{f"kv_{name}": value for name, value in self._kv_given.items()}}
 
 
-Llama.__init__.__signature__ = _signature()
+Llama.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
 Llama.__init__.__doc__ = _keywords_help()

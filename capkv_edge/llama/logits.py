@@ -1,14 +1,18 @@
 """Rows of logits of the last tokens, in place of upstream's array of n_ctx x n_vocab."""
 
+from __future__ import annotations
+
 import ctypes
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llama_cpp import llama_cpp as native
 
 N_KEPT = 64  # rows of logits that are kept with logits_all=True
 
 
-def row_of(llm, i: int) -> np.ndarray:
+def row_of(llm: Any, i: int) -> npt.NDArray[np.single]:
     """A view of one row of the last decode: float32 [n_vocab]. i is its index in the batch, -1 is the last.
 
     Raises:
@@ -27,10 +31,10 @@ class LogitRows:
     Index 0 gives the newest row too, since that is how upstream asks for it when it calls a stopping criterion.
     """
 
-    def __init__(self, llm, kept: dict):
+    def __init__(self, llm: Any, kept: dict[int, npt.NDArray[np.single]]):
         self._llm, self._kept = llm, kept
 
-    def __getitem__(self, key) -> np.ndarray:
+    def __getitem__(self, key: Any) -> npt.NDArray[np.single]:
         """The row of token i, as `rows[i]` or `rows[i, :]`. Raises IndexError when it is no longer kept."""
         index = key[0] if isinstance(key, tuple) else key
         n_tokens = self._llm.n_tokens
@@ -44,11 +48,11 @@ class LogitRows:
         )
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return (self._llm.n_tokens, self._llm.n_vocab())
 
 
-def keep(llm, kept: dict, n_batch: int) -> None:
+def keep(llm: Any, kept: dict[int, npt.NDArray[np.single]], n_batch: int) -> None:
     """Copy the rows of a batch that was just decoded into `kept` {token index: float32 [n_vocab]}, and drop the oldest."""
     first = max(0, n_batch - N_KEPT) if llm.draft_model is not None else n_batch - 1
     for i in range(first, n_batch):

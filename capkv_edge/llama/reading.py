@@ -4,8 +4,12 @@ Upstream assumes in several places that a token's index, its position and its ce
 Here the index is the position, the native library alone knows the cells, and nothing but the token ids grows with the text.
 """
 
+from __future__ import annotations
+
 import inspect
 import sys
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -14,15 +18,16 @@ from llama_cpp import llama_cpp as native
 from .. import _lib, _log
 from ..turns import changes_text
 from . import logits
+from .parts import Parts
 
 _GENERATE = inspect.signature(llama_cpp.Llama.generate)
 
 
-class Reading:
+class Reading(Parts):
     """Mixed into Llama; needs its `_all_scores`, `_kept_logits`, `_tally` and `kv_config`, KvBudget's kv_stats(), and turns.Shared."""
 
     #: ranges that the next eval() pins
-    _pins_to_keep = ()
+    _pins_to_keep: Sequence[tuple[int, int]] = ()
 
     def _drop_unread(self) -> None:
         # the native sequence is longer than n_tokens after a reply that was cut short, and when n_tokens was set back
@@ -44,7 +49,7 @@ class Reading:
     def reset(self) -> None:
         """Forget all that was read, and what was pinned. The cache is emptied at once."""
         self._n_changes += 1
-        super().reset()
+        super().reset()  # type: ignore[no-untyped-call]
         self._kept_logits.clear()
         if native.llama_get_memory(self.ctx):
             self._remove_from(0)
@@ -75,7 +80,7 @@ class Reading:
         self._has_logits = False
 
     @changes_text
-    def eval(self, tokens) -> None:
+    def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens. With a budget any number of them can be read, whatever n_ctx is.
 
         Raises:
@@ -118,16 +123,16 @@ class Reading:
             self.input_ids = grown
 
     @changes_text
-    def sample(self, *args, **kwargs) -> int:
+    def sample(self, *args: Any, **kwargs: Any) -> int:
         """As upstream's. Raises RuntimeError while there are no logits: nothing was read since reset() or load_state()."""
         self._need_logits()
-        return super().sample(*args, **kwargs)
+        return int(super().sample(*args, **kwargs))
 
     def _need_logits(self) -> None:
         if not self._has_logits:
             raise RuntimeError("there are no logits: eval() a token first")
 
-    def generate(self, tokens, *args, **kwargs):
+    def generate(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
         """As upstream's. A prompt that differs from what was read where tokens have been evicted is read anew; n_rereads counts it.
         What was pinned of the tokens that both share stays pinned.
 
@@ -136,7 +141,7 @@ class Reading:
         """
         return self._steps(self._generated(list(tokens), *args, **kwargs))
 
-    def _generated(self, tokens: list, *args, **kwargs):
+    def _generated(self, tokens: list[int], *args: Any, **kwargs: Any) -> Generator[int, Any, None]:
         self._n_changes += 1
         if self.kv_config is not None and _GENERATE.bind(self, tokens, *args, **kwargs).arguments.get("reset", True):
             self._reset_if_evicted(tokens)
@@ -144,7 +149,7 @@ class Reading:
         tally, self._tally = self._tally, None
         if tally is not None:
             tally.n_prompt = len(tokens)
-        sent = None
+        sent: Any = None
         while True:
             try:
                 token = generated.send(sent)
@@ -160,7 +165,7 @@ class Reading:
                     "`with llm.lock:` around a stream keeps other threads out until it is done"
                 )
 
-    def _reset_if_evicted(self, tokens: list) -> None:
+    def _reset_if_evicted(self, tokens: list[int]) -> None:
         n = min(self.n_tokens, len(tokens))
         differ = np.flatnonzero(self.input_ids[:n] != np.asarray(tokens[:n], dtype=np.intc))
         n_same = int(differ[0]) if len(differ) else n

@@ -1,6 +1,10 @@
 """Saving and loading the state of a Llama, without the n_ctx tokens and n_batch x n_vocab scores that upstream copies."""
 
+from __future__ import annotations
+
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as native
@@ -9,7 +13,7 @@ from llama_cpp.llama import LlamaState
 from .. import _lib, _log
 
 
-def take(llm) -> memoryview:
+def take(llm: Any) -> memoryview:
     """The native state of a Llama.
 
     Raises:
@@ -25,7 +29,7 @@ def take(llm) -> memoryview:
     return memoryview(buffer)[:n]
 
 
-def put(llm, data, tokens, seed: int) -> None:
+def put(llm: Any, data: Any, tokens: Sequence[int] | Any, seed: int) -> None:
     """Load a native state into a Llama.
 
     Args:
@@ -55,7 +59,7 @@ def put(llm, data, tokens, seed: int) -> None:
     llm._kept_logits.clear()
 
 
-def save(llm) -> LlamaState:
+def save(llm: Any) -> LlamaState:
     """The state of a Llama: token ids [n_tokens], the native state, the seed. Raises as take()."""
     data = take(llm)
     return LlamaState(
@@ -68,7 +72,7 @@ def save(llm) -> LlamaState:
     )
 
 
-def load(llm, state: LlamaState) -> None:
+def load(llm: Any, state: LlamaState) -> None:
     """Load a saved state into a Llama.
 
     Raises:

@@ -7,11 +7,15 @@ the native library.
     BLAKE2b-256 of all of that; little-endian
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +23,7 @@ from .. import atomic, models
 from ..config import type_name
 from ..turns import changes_text
 from . import saved_state
+from .parts import Parts
 
 MAGIC = b"\x93CAPKV\r\n"
 VERSION = 1
@@ -36,11 +41,11 @@ _SAME_CONTEXT = (
 )
 
 
-class Sessions:
+class Sessions(Parts):
     """Mixed into Llama; needs what saved_state.take() and saved_state.put() need, `model_path` and `kv_config`."""
 
     @changes_text
-    def save_session(self, path) -> None:
+    def save_session(self, path: str | os.PathLike[str]) -> None:
         """Write all that is needed to go on from here to a file, atomically, with mode 0600.
 
         A save that fails leaves nothing behind, and leaves an older session at that path as it was.
@@ -54,14 +59,14 @@ class Sessions:
         header = {**_describe(self), "n_tokens": int(self.n_tokens), "n_state": len(state), "seed": int(self._sampling_seed)}
         text = json.dumps(header).encode()
         tokens = np.ascontiguousarray(self.input_ids[: self.n_tokens], dtype="<i4")
-        parts = (_START.pack(MAGIC, VERSION, len(text)) + text, memoryview(tokens).cast("B"), state)
+        parts = (_START.pack(MAGIC, VERSION, len(text)) + text, memoryview(tokens.data).cast("B"), state)
         try:
             atomic.write(path, _with_digest(parts))
         except OSError as err:
             raise OSError(err.errno, err.strerror, path) from None
 
     @changes_text
-    def load_session(self, path) -> None:
+    def load_session(self, path: str | os.PathLike[str]) -> None:
         """Go on from a file that save_session() wrote with the same model.
 
         The policy, sink, seed, cache types and RoPE options must be the same; the budget and n_ctx may differ.
@@ -84,7 +89,7 @@ class Sessions:
 # --- the header: which model and options a session belongs to ---
 
 
-def read_header(path) -> dict:
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a session says of its model, options and size, once the whole file was verified.
 
     Raises:
@@ -98,13 +103,13 @@ def read_header(path) -> dict:
         raise ValueError(f"cannot read the session {path}: {err}") from None
 
 
-def keywords(header: dict) -> dict:
+def keywords(header: dict[str, Any]) -> dict[str, Any]:
     """Keywords of Llama() for a context that the session of this header fits into."""
     options = {} if header["kv"] is None else {f"kv_{name}": value for name, value in header["kv"].items()}
     return {**options, **header["context"]}
 
 
-def _describe(llm) -> dict:
+def _describe(llm: Any) -> dict[str, Any]:
     if getattr(llm, "_fingerprint", None) is None:
         adapter = [models.fingerprint(llm.lora_path), llm.lora_scale] if llm.lora_path else []
         llm._fingerprint = [models.fingerprint(llm.model_path), *adapter]
@@ -118,7 +123,7 @@ def _describe(llm) -> dict:
     }
 
 
-def _check(theirs: dict, ours: dict, llm) -> None:
+def _check(theirs: dict[str, Any], ours: dict[str, Any], llm: Any) -> None:
     if theirs["model"] != ours["model"]:
         raise ValueError(f"it is of another model ({theirs['name']}, here it is {ours['name']})")
     if (theirs["kv"] is None) != (ours["kv"] is None):
@@ -135,7 +140,7 @@ def _check(theirs: dict, ours: dict, llm) -> None:
         raise ValueError(f"it needs {theirs['n_used']} cells, here there are {n_cells}")
 
 
-def _check_types(their: list, our: list) -> None:
+def _check_types(their: list[int], our: list[int]) -> None:
     if their != our:
         (k, v), (here_k, here_v) = map(type_name, their), map(type_name, our)
         raise ValueError(
@@ -165,11 +170,12 @@ def _read(path: str) -> bytearray:
     return data
 
 
-def _parse(data: bytearray) -> tuple:
+def _parse(data: bytearray) -> tuple[dict[str, Any], Any, memoryview]:
     """Header, token ids and native state, after the checksum was verified."""
     n_header = _START.unpack_from(data)[2]
     at = _START.size + n_header
-    header, n_all = None, None
+    header: Any = None
+    n_all: Any = None
     if n_header <= _MAX_HEADER:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             header = json.loads(bytes(data[_START.size : at]))
@@ -183,7 +189,7 @@ def _parse(data: bytearray) -> tuple:
     return header, np.frombuffer(data, "<i4", n_tokens, at), view[at + 4 * n_tokens : -_N_DIGEST]
 
 
-def _with_digest(parts: tuple):
+def _with_digest(parts: tuple[Any, ...]) -> Iterator[Any]:
     digest = hashlib.blake2b(digest_size=_N_DIGEST)
     for part in parts:
         digest.update(part)

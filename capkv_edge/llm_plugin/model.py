@@ -48,7 +48,7 @@ class CapkvModel(llm.Model):
     def execute(self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None) -> Iterator[str]:
         """The reply in pieces; how much of the conversation the cache still holds is in the response's JSON."""
         try:
-            llama = self._open(prompt.options.budget or BUDGET)
+            llama = self._open(_options(prompt).budget or BUDGET)
             messages = _messages(prompt, conversation)
             if conversation is None or conversation is not self._talk:
                 self._talk = conversation
@@ -70,12 +70,16 @@ class CapkvModel(llm.Model):
         return self._llama
 
 
+def _options(prompt: llm.Prompt) -> Any:
+    return prompt.options  # of the class that the model declares
+
+
 def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
 def _messages(prompt: llm.Prompt, conversation: llm.Conversation | None) -> list[dict[str, str]]:
-    earlier = conversation.responses if conversation is not None else []
+    earlier: list[Any] = list(conversation.responses) if conversation is not None else []
     first = next((response.prompt.system for response in earlier if response.prompt.system), prompt.system)
     found = [_message("system", first)] if first else []
     for response in earlier:
@@ -95,7 +99,7 @@ def _begin(llama: Llama, messages: list[dict[str, str]]) -> None:
 
 
 def _sampling(prompt: llm.Prompt) -> dict[str, Any]:
-    given = prompt.options
+    given = _options(prompt)
     schema = {"response_format": {"type": "json_object", "schema": prompt.schema}} if prompt.schema else {}
     found = dict(temperature=given.temperature, top_p=given.top_p, max_tokens=given.max_tokens, seed=given.seed)
     return schema | {"temperature": 0.8} | {name: value for name, value in found.items() if value is not None}
@@ -103,7 +107,8 @@ def _sampling(prompt: llm.Prompt) -> dict[str, Any]:
 
 def _reply(llama: Llama, messages: list[dict[str, str]], sampling: dict[str, Any], response: llm.Response) -> Iterator[str]:
     n_prompt, end = None, None
-    for chunk in llama.create_chat_completion(messages, stream=True, **sampling):
+    chunks: Any = llama.create_chat_completion(messages, stream=True, **sampling)  # type: ignore[arg-type]
+    for chunk in chunks:
         choice = chunk["choices"][0]
         if n_prompt is None:
             n_prompt = llama.n_tokens  # the first piece is there: the prompt was read, and nothing else
