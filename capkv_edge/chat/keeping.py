@@ -36,10 +36,12 @@ class Keeper:
         self.name = name and store.check_name(name)  #: None while it has none
         self._is_given = name is not None  # the user has chosen the name
         self._is_slow = self._is_stale = False  # saving a session takes long; the session on disk is older than the text
+        self._saved = None  # when this chat has loaded or saved the conversation last, as Entry.saved
+        self.note = ""  #: what the user has to know of the last save, "" for nothing
 
     def begin_anew(self) -> None:
         """Another conversation begins, without a name."""
-        self.name, self._is_given, self._is_slow, self._is_stale = None, False, False, False
+        self.name, self._is_given, self._is_slow, self._is_stale, self._saved = None, False, False, False, None
 
     def changed(self) -> None:
         """Something was said, taken back or pinned: save it, where that is done without being asked. Raises OSError."""
@@ -70,21 +72,32 @@ class Keeper:
                 self.store.rename(before, name)
             self.name, self._is_given = name, True
         self._save()
-        return [f"saved as {self.name}, in {self.store.folder}"]
+        return [f"note: {self.note}"] * bool(self.note) + [f"saved as {self.name}, in {self.store.folder}"]
 
     def _save(self, with_session: bool = True) -> None:
-        talk = self._talk
+        talk, self.note = self._talk, ""
         if not talk.messages:
             return
         if self.name is None:
             first = talk.messages[0].parts
             self.name = self.store.free_name(first[-1][1] if first else "")
+        elif self._is_changed():
+            before, self.name = self.name, self.store.free_name(self.name)
+            self.note = f"another program has saved {before} since, and it stays so; this conversation is kept as {self.name} now"
+            with_session = True
         record = {"model": os.path.basename(talk.llm.model_path), "digest": _digest(talk.llm), **talk.state()}
         began = time.perf_counter()
-        self.store.save(self.name, record, talk.llm.save_session if with_session else None)
+        self._saved = self.store.save(self.name, record, talk.llm.save_session if with_session else None)
         if with_session:
             self._is_slow = time.perf_counter() - began > SLOW
         self._is_stale = not with_session
+
+    def _is_changed(self) -> bool:
+        """Whether another program has saved a conversation under this name since it was loaded or saved here."""
+        try:
+            return self.store.has(self.name) and self.store.read(self.name).saved != self._saved
+        except ValueError:
+            return False  # damaged: saving it anew loses nothing
 
     def load(self, name: str, progress=None) -> list:
         """Go on with a conversation that was kept; returns the lines to show. The one before is saved first, where that is automatic.
@@ -103,7 +116,7 @@ class Keeper:
         self.begin_anew()
         if reason:
             n = self._talk.read_text(entry.record, progress)
-        self.name, self._is_given = name, True
+        self.name, self._is_given, self._saved = name, True, entry.saved
         shown = f"its text was read again, {n:,} tokens: {reason}" if reason else f"{n:,} tokens, none was read again"
         return [f"this is {name}: {shown}", *last_lines(self._talk)]
 

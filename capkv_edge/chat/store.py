@@ -99,8 +99,8 @@ class Store:
             raise ValueError(f"{self._text(entry.name)} is damaged: its session is {name!r}")
         return name and self.folder / name
 
-    def save(self, name: str, record: dict, write_session=None) -> None:
-        """Save a conversation; one of the same name is replaced.
+    def save(self, name: str, record: dict, write_session=None) -> float:
+        """Save a conversation; one of the same name is replaced. Returns when, as Entry.saved.
 
         Args:
             record: values for JSON.
@@ -126,6 +126,7 @@ class Store:
             raise
         if before is not None and session != before:
             before.unlink(missing_ok=True)
+        return record["saved"]
 
     def rename(self, name: str, new: str) -> None:
         """Raises OSError where it cannot be."""

@@ -79,6 +79,24 @@ def test_it_is_saved_after_every_turn_file_and_command(make_chat, tmp_path):
         assert other.talk.llm.pins == chat.talk.llm.pins and read_back(other.talk.llm) == read_back(chat.talk.llm)
 
 
+def test_two_chats_with_one_conversation_lose_nothing(make_chat):
+    one = make_chat("first", "second", "third")
+    run(one, "hello")
+    two = make_chat("other", "more")
+    run(two, "/load hello", "and here?")
+    said = one.keeper.store.read("hello").record
+    shown = run(one, "two", "three")
+    note = "(note: another program has saved hello since, and it stays so; this conversation is kept as hello-2 now)"
+    assert shown.count("note:") == 1 and note in shown
+    assert one.keeper.store.read("hello").record == said and one.keeper.name == "hello-2"
+    assert one.keeper.store.read("hello-2").record["n_tokens"] == one.talk.n_tokens
+    run(two, "and now?")
+    assert two.keeper.name == "hello" and one.keeper.store.read("hello").record["n_tokens"] == two.talk.n_tokens
+    last = make_chat()
+    for name, talk in (("hello", two.talk), ("hello-2", one.talk)):
+        assert "none was read again" in run(last, f"/load {name}") and read_back(last.talk.llm) == read_back(talk.llm)
+
+
 def test_nothing_is_saved_without_being_asked(make_chat):
     chat = make_chat("first", is_automatic=False)
     run(chat, "one")
