@@ -68,12 +68,14 @@ def _app(rest: list) -> typer.Typer:
             budget = BUDGET
         n_slots, n_ctx = number(int, "--parallel", parallel, 1, 256), number(int, "--ctx", ctx, 0)
         layers = None if gpu_layers is None else number(int, "--gpu-layers", gpu_layers, -1)
+        path = None
         if is_auto(budget):
-            budget = _fit(model, n_slots, n_ctx, layers, kv)
+            path = _find(model)
+            budget = _fit(path, n_slots, n_ctx, layers, kv)
         kv = {name: value for name, value in {"budget": budget, **kv}.items() if value not in (None, False)}
         config = CapkvConfig.from_env(**{name: 1 if value is True else value for name, value in kv.items()})
 
-        path = _find(model)
+        path = path or _find(model)  # last, since it may download
         words = ["-m", path, "--host", host, "--port", number(int, "--port", port, 1, PORT_MAX), "-np", n_slots]
         words += ["-c", n_ctx, "--keep", number(int, "--keep", keep, -1), "--metrics"]
         for name, value in kv.items():
@@ -112,12 +114,12 @@ def _find(model: str) -> Path:
     return path
 
 
-def _fit(model: str, n_slots: int, n_ctx: int, layers: int | None, kv: dict) -> int:
+def _fit(path: Path, n_slots: int, n_ctx: int, layers: int | None, kv: dict) -> int:
     """The largest budget that fits the memory, for each slot; the arithmetic goes to stderr."""
     from ..llama import memory
 
     others = {f"kv_{name}": value for name, value in kv.items() if value not in (None, False)}
-    fit = memory.fit_budget(model, n_sequences=n_slots, n_ctx=n_ctx or None, n_batch=N_BATCH, n_gpu_layers=layers, **others)
+    fit = memory.fit_budget(str(path), n_sequences=n_slots, n_ctx=n_ctx or None, n_batch=N_BATCH, n_gpu_layers=layers, **others)
     for line in [*fit.lines(), fit.memory.line()]:
         print(f"capkv-serve: {line}", file=sys.stderr)
     return fit.budget
