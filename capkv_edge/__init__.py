@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # at run time these are imported when they are first used
 try:
     __version__ = version("capkv-edge")
 except PackageNotFoundError:  # a checkout that was not installed
-    __version__ = "0+unknown"
+    __version__ = _lib.build_stamp()["version"] or "0+unknown"
 
 _lib.claim()
 

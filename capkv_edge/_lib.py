@@ -3,6 +3,7 @@
 Knows nothing of models or contexts: a context is passed to capkv.h as the address that llama_cpp holds.
 """
 
+import json
 import os
 import sys
 from functools import cache
@@ -66,6 +67,17 @@ def lib_dir() -> Path:
     """The folder of the libraries: $CAPKV_LIB_PATH where it is set. Else the first that can be used of these: `lib` in this
     package, `lib` in the installed package, `build/wheel/lib` and `build/dev/lib` in the checkout that holds this package."""
     return _find()[0]
+
+
+def build_stamp() -> dict:
+    """What the build wrote beside the libraries: {commit, version, date}, texts or None; all None where it wrote nothing.
+
+    The commit has "-dirty" at its end where a source differed from it, and is None for sources outside a checkout."""
+    try:
+        found = json.loads((lib_dir() / "capkv-build.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    return {name: found.get(name) for name in ("commit", "version", "date")}
 
 
 def claim() -> None:

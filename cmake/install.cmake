@@ -12,5 +12,6 @@ install(TARGETS ${wheel_libraries}
     LIBRARY DESTINATION capkv_edge/lib COMPONENT capkv
     RUNTIME DESTINATION capkv_edge/lib COMPONENT capkv
     ARCHIVE DESTINATION capkv_edge/lib COMPONENT capkv)
+install(FILES ${CMAKE_BINARY_DIR}/lib/capkv-build.json DESTINATION capkv_edge/lib COMPONENT capkv)
 install(FILES ${CMAKE_SOURCE_DIR}/native/include/capkv.h DESTINATION capkv_edge/include COMPONENT capkv)
 install(FILES ${CAPKV_LLAMA_DIR}/LICENSE RENAME LICENSE.llama.cpp DESTINATION capkv_edge/lib COMPONENT capkv)

@@ -37,6 +37,12 @@ add_subdirectory(${CAPKV_LLAMA_DIR} ${CMAKE_BINARY_DIR}/build-llama EXCLUDE_FROM
 
 add_custom_target(capkv ALL DEPENDS llama)
 
+# at each build, since a commit or an edit configures nothing anew
+add_custom_target(capkv-build-stamp ALL
+    COMMAND ${Python_EXECUTABLE} ${CMAKE_SOURCE_DIR}/cmake/build_stamp.py ${CMAKE_BINARY_DIR}/lib/capkv-build.json
+    BYPRODUCTS ${CMAKE_BINARY_DIR}/lib/capkv-build.json)
+add_dependencies(capkv capkv-build-stamp)
+
 if(NOT CAPKV_UPSTREAM)
     file(GLOB native_sources CONFIGURE_DEPENDS
         ${CMAKE_SOURCE_DIR}/native/*.cpp ${CMAKE_SOURCE_DIR}/native/policies/*.cpp ${CMAKE_SOURCE_DIR}/native/kernels/*.cpp)
