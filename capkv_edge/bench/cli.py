@@ -39,7 +39,7 @@ def _measure(kind: str, given, make_work) -> int:
     """Measure with a progress bar, then print and draw. make_work(store, progress) gives the rows."""
     from .run.rows import Store
 
-    store = Store(given.rows)
+    store = Store(given.rows, given.keep_old)
     with terminal.bar(kind) as progress:
         done = terminal.collect(make_work(store, progress), store, given.rows)
     terminal.finish(store.rows(kind), given.output, given.plot, _command_line())
@@ -55,7 +55,7 @@ def _measure_quality(kind: str, given, model: str, run, make_plan) -> int:
 
 
 @app.command()
-@o.shared(*o.MEASURED)
+@o.shared(*o.MEASURED, "seeds")
 def fidelity(
     given,
     model: o.Model,
@@ -69,7 +69,7 @@ def fidelity(
     from .tasks import corpora
 
     terminal.check(given.output, given.plot)
-    contexts, setups = sorted(o.numbers("--ctx", ctx, least=256)), o.setups_of(given)
+    contexts, setups = sorted(o.numbers("--ctx", ctx, least=256)), o.seeded_setups_of(given)
 
     def make_plan(engine):
         documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
@@ -79,7 +79,7 @@ def fidelity(
 
 
 @app.command()
-@o.shared(*o.MEASURED)
+@o.shared(*o.MEASURED, "seeds")
 def retrieval(
     given,
     model: o.Model,
@@ -115,7 +115,7 @@ def retrieval(
     terminal.check(given.output, given.plot)
     plan = retrieval.Plan(
         tasks=[name for part in o.split(task) for name in groups.get(part, (part,))],
-        setups=o.setups_of(given, retrieval=True),
+        setups=o.seeded_setups_of(given, retrieval=True),
         lengths=o.numbers("--length", length, least=256),
         n_turns=turns,
         modes=o.split(mode),
@@ -130,7 +130,7 @@ def retrieval(
 
 
 @app.command()
-@o.shared(*o.MEASURED)
+@o.shared(*o.MEASURED, "seeds")
 def longbench(
     given,
     model: o.Model,
@@ -145,7 +145,7 @@ def longbench(
 
     terminal.check(given.output, given.plot)
     datasets = longbench.load(folder, o.split(dataset) or None)
-    plan = longbench.Plan(datasets, o.setups_of(given), ctx, tuple(o.split(mode)), items, given.seed)
+    plan = longbench.Plan(datasets, o.seeded_setups_of(given), ctx, tuple(o.split(mode)), items, given.seed)
     return _measure_quality("longbench", given, model, longbench.run, lambda engine: plan)
 
 
@@ -185,7 +185,7 @@ def speed(
 
 
 @app.command()
-@o.shared("policy", "rows", *o.MACHINE, "seed", policy="capkv,expected,snapkv,streaming")
+@o.shared("policy", *o.KEPT, *o.MACHINE, "seed", policy="capkv,expected,snapkv,streaming")
 def tune(
     given,
     model: o.Model,
@@ -227,19 +227,22 @@ def report(
     rows: Annotated[list[Path], typer.Argument(metavar="ROWS.jsonl", help="files that --rows wrote", show_default=False)],
 ):
     """Tables, plots and a page out of rows that were measured before."""
-    from .run.rows import Store
+    from .run.rows import Store, newest
 
     terminal.check(given.output, given.plot)
     for path in rows:
         if not path.exists():
             raise FileNotFoundError(f"no such file of rows: {path}")
-    found = [row for path in rows for row in Store(path).rows()]
+    read = [row for path in rows for row in Store(path).rows()]
+    found = newest(read)
+    if n := len(read) - len(found):
+        print(f"capkv-bench: {n} rows are left out, since a later file has the same measurements", file=sys.stderr)
     terminal.finish(found, given.output, given.plot, _command_line())
     return 0
 
 
 @app.command()
-@o.shared(*o.MACHINE)
+@o.shared(*o.MACHINE, "keep_old")
 def results(
     given,
     model: o.Model,
@@ -257,7 +260,7 @@ def results(
     def make_engine():
         return _engine(model, given.threads, given.gpu_layers)
 
-    done = full_run.run(make_engine, folder, size, o.split(only), limit)
+    done = full_run.run(make_engine, folder, size, o.split(only), limit, given.keep_old)
     rows = full_run.rows_of(folder)
     terminal.finish(rows, "md", folder, _command_line())
     if document is not None:

@@ -11,6 +11,9 @@ from .run.setups import Setup
 from .tasks import corpora
 
 
+SEEDS = (2, 3)  #: of the sample of queries, beside 1, which all setups have
+
+
 @dataclass(frozen=True)
 class Reading:
     """One reading of the documents: the setups, as the commands' options name them, and the contexts that are scored."""
@@ -19,10 +22,12 @@ class Reading:
     policies: str
     budgets: str
     more: str = ""  #: further setups
+    sampled: str = ""  #: setups that are measured with the seeds in SEEDS too, to show what the sample does
 
     @property
     def setups(self) -> list:
-        return options.setups(self.policies, self.budgets, "f16", self.more)
+        more = [one for text in options.split(self.sampled, ";") for one in Setup.parse(text).with_seeds(SEEDS)]
+        return [*options.setups(self.policies, self.budgets, "f16", self.more), *more]
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,12 @@ SIZES = {
         corpora=("essays", "python-docs"),
         n_docs=8,
         readings=(  # the longest first: what it keeps of the full cache serves the others
-            Reading((2048, 4096, 8192), "all", "512", "capkv@1024;capkv@2048;snapkv@2048;streaming@2048"),
+            Reading((2048, 4096, 8192), "all", "512", "capkv@1024;capkv@2048;snapkv@2048;streaming@2048", "capkv@512;capkv@1024"),
             Reading((2048, 4096), "all", "2048", "capkv@256"),
             Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
         ),
         tasks={"niah_single_2": ((2048, 4096), 10)},
-        task_setups=Reading((), "all", "256,1024", "q4_0"),
+        task_setups=Reading((), "all", "256,1024", "q4_0", "capkv@1024"),
         n_items=50,
         depths=(0, 4096),
         rounds=3,
@@ -135,7 +140,9 @@ def rows_of(folder: Path) -> list:
     return Store(folder / "rows.jsonl").rows()
 
 
-def run(make_engine, folder: Path, size: str = "full", only=(), limit: float | None = None) -> bool:
+def run(
+    make_engine, folder: Path, size: str = "full", only=(), limit: float | None = None, keeps_old: bool = False
+) -> bool:
     """Measure what the folder's rows.jsonl does not have yet; False when it was interrupted.
 
     Args:
@@ -143,6 +150,7 @@ def run(make_engine, folder: Path, size: str = "full", only=(), limit: float | N
         size: one of SIZES.
         only: names in PARTS; empty is all of them.
         limit: seconds after which nothing more is measured.
+        keeps_old: as Store's.
 
     Raises:
         ValueError: no such size or part.
@@ -153,7 +161,7 @@ def run(make_engine, folder: Path, size: str = "full", only=(), limit: float | N
             raise ValueError(f"--{name} = {value}: allowed is {', '.join(allowed)}")
     terminal.check("md", folder)
     folder.mkdir(parents=True, exist_ok=True)
-    store, end = Store(folder / "rows.jsonl"), time.monotonic() + (limit or float("inf"))
+    store, end = Store(folder / "rows.jsonl", keeps_old), time.monotonic() + (limit or float("inf"))
     with make_engine() as engine:
         terminal.say_device(engine.cache_device, engine.n_threads)
         for name, part in PARTS.items():

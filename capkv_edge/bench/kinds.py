@@ -114,12 +114,12 @@ FIDELITY = Kind(
     "95 % bootstrap interval over documents. The best policy of each column is bold.\n"
     "A verdict is on paired differences: it is a win or a loss where their interval does not contain zero. Where two "
     "policies are truly equal, about one comparison in twenty shows as a win or a loss by chance.",
-    key=("model_hash", "corpus", "doc", "doc_hash", "n_ctx", "score_from", "stride", "setup", "n_batch"),
+    key=("model_hash", "corpus", "doc", "doc_hash", "n_ctx", "score_from", "stride", "setup", "n_batch", "kv_seed"),
     unit="doc",
     units="documents",
     group=("corpus", "n_ctx"),
     group_more=("stride",),
-    pair=("doc_hash", "seed"),
+    pair=("doc_hash",),
     figures=(
         Figure("kl_mean", "KLD", -1, "KL divergence from the full cache, nats: mean", "mean KL divergence"),
         Figure("kl_median", "median", -1, "the same: median over the tokens of a document"),
@@ -156,7 +156,7 @@ RETRIEVAL = Kind(
     "blind: the eviction came before the question was known; aware: after the question was read.",
     key=(
         *("model_hash", "task", "haystack", "length", "mode", "share", "depths", "n_turns", "wording"),
-        *("seed", "text", "setup", "n_batch"),
+        *("seed", "text", "setup", "n_batch", "kv_seed"),
     ),
     unit="text",
     units="texts",
@@ -199,7 +199,7 @@ LONGBENCH = Kind(
     title="Long documents",
     about="Mean over items and its 95 % interval.",
     introduction="Score in % with its 95 % bootstrap interval over items. The best policy at each budget is bold.",
-    key=("model_hash", "dataset", "item", "prompts", "mode", "n_ctx", "setup", "n_batch"),
+    key=("model_hash", "dataset", "item", "prompts", "mode", "n_ctx", "setup", "n_batch", "kv_seed"),
     unit="item",
     units="items",
     group=("dataset", "metric", "mode"),

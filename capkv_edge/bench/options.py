@@ -13,6 +13,7 @@ from ..config import CACHE_TYPES, policies
 from .report.output import FORMATS
 from .run.setups import SHIFT, Setup
 
+_MOST_SEED = 2**32 - 1
 
 Model = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)]
 Docs = Annotated[int, option("--docs", "N", "documents of each text", min=1)]
@@ -38,6 +39,10 @@ SHARED = {
         Annotated[Path | None, option("--rows", "FILE", "keep rows in it as JSON lines; do not measure again what it has")],
         None,
     ),
+    "keep_old": (
+        Annotated[bool, option("--keep-old", "", "count rows of another build, machine or number of threads as measured")],
+        False,
+    ),
     "output": (Annotated[str, option("-o/--output", "FORMAT", "format to print: " + ", ".join(FORMATS))], "md"),
     "plot": (Annotated[Path | None, option("--plot", "FOLDER", "write PNGs and a page there")], None),
     "threads": (
@@ -53,13 +58,26 @@ SHARED = {
         ],
         None,
     ),
-    "seed": (Annotated[int, option("--seed", "N", "seed of texts and tasks", min=0, max=2**32 - 1)], 1),
+    "seed": (Annotated[int, option("--seed", "N", "seed of texts, tasks and the policy's sample", min=0, max=_MOST_SEED)], 1),
+    "seeds": (
+        Annotated[
+            str,
+            option(
+                "--seeds",
+                "N,..",
+                "seeds of the policy's sample: each is measured, and a document's figures are means over them",
+                show_default="that of --seed",
+            ),
+        ],
+        "",
+    ),
 }
 COMPARED = ("policy", "budget", "type", "setup")
+KEPT = ("rows", "keep_old")
 SHOWN = ("output", "plot")
 MACHINE = ("threads", "gpu_layers")
 #: of a command that measures setups
-MEASURED = (*COMPARED, "rows", *SHOWN, *MACHINE, "seed")
+MEASURED = (*COMPARED, *KEPT, *SHOWN, *MACHINE, "seed")
 
 
 def shared(*names: str, **defaults):
@@ -148,3 +166,9 @@ def setups_of(given: SimpleNamespace, retrieval: bool = False) -> list:
             if has_it and not retrieval:
                 raise ValueError(f"setup = {one.name}: retrieval alone measures {word}")
     return found
+
+
+def seeded_setups_of(given: SimpleNamespace, retrieval: bool = False) -> list:
+    """setups_of(), each once for each seed of its policy's sample: --seeds, or else --seed. Raises ValueError as setups_of()."""
+    seeds = numbers("--seeds", given.seeds, most=_MOST_SEED) if given.seeds else [given.seed]
+    return [one for setup in setups_of(given, retrieval) for one in setup.with_seeds(seeds)]

@@ -36,8 +36,8 @@ def _option(param) -> list:
     if param.param_type_name == "argument":
         return [f"`{param.metavar}`", param.help, "needed"]
     default = param.show_default if isinstance(param.show_default, str) else param.default
-    value = "needed" if param.required else "none" if default in (None, "") else default
-    return [f"`{', '.join(param.opts)} {param.metavar}`", param.help, value]
+    value = "needed" if param.required else "none" if default in (None, "") else "off" if default is False else default
+    return [f"`{', '.join(param.opts)} {param.metavar}".strip() + "`", param.help, value]
 
 
 def _is_shared(param) -> bool:

@@ -9,7 +9,6 @@ A table stands between `<!-- table: NAME, written by scripts/dev/docs_tables.py 
 import contextlib
 import importlib
 import io
-import json
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ from statistics import mean
 from unittest import mock
 
 from capkv_edge.bench.report.summary import summaries
+from capkv_edge.bench.run.rows import Store
 from capkv_edge.config import options, policies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def policy_table() -> str:
 
 def read_rows() -> list[dict]:
     """The rows that the table of figures is made of: what is asked of a text was measured with all policies, the rest for this table."""
-    all_policies, figures = ([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in (ROWS, FIGURES))
+    all_policies, figures = (Store(path).rows() for path in (ROWS, FIGURES))
     return [row for row in all_policies if row["kind"] == "retrieval"] + figures
 
 
@@ -81,11 +81,11 @@ def figure_table(rows: list | None = None) -> str:
         return f"{100 * fidelity[setup].figures['same_top'].mean:.1f} %" if setup in fidelity else ""
 
     def speed(setup: str) -> str:
-        parts = []
-        for n_prompt, n_gen in ((512, 0), (0, 64)):
-            test = dict(kind="speed", n_prompt=n_prompt, n_gen=n_gen, n_depth=DEPTH)
-            found = [row for row in rows if row["setup"].split(",")[0] == setup and all(row.get(k) == v for k, v in test.items())]
-            parts += [f"{mean(row['avg_ts'] for row in found):.0f}"] if found else []
+        parts, tests = [], [row for row in rows if row["kind"] == "speed" and row["n_depth"] == DEPTH]
+        for size in ("n_prompt", "n_gen"):
+            found = [row for row in tests if row["setup"].split(",")[0] == setup and row[size]]
+            longest = max((row[size] for row in found), default=None)
+            parts += [f"{mean(row['avg_ts'] for row in found if row[size] == longest):.0f}"] if found else []
         return ", ".join(parts)
 
     def score(setup: str) -> str:

@@ -34,6 +34,13 @@ def test_full_caches_have_the_names_of_their_types(name):
     assert Setup.parse(name).name == name and not Setup.parse(name).on
 
 
+@pytest.mark.parametrize("name", ["full,threads=1", "full,batch=32", "q8_0,threads=2,batch=64"])
+def test_a_full_cache_may_be_read_otherwise_and_its_name_says_how(name):
+    setup = Setup.parse(name)
+    assert Setup.parse(setup.name) == setup and setup.name == name and setup != Setup() and setup.policy is None
+    assert (setup.n_threads, setup.n_batch) == {"f": (1, 512), "q": (2, 64)}[name[0]] or (setup.n_threads, setup.n_batch) == (None, 32)
+
+
 @given(budget=st.integers(8, 100_000))
 def test_the_cells_are_a_multiple_of_what_llama_cpp_pads_to_and_hold_the_budget_and_a_batch(budget):
     setup = Setup("capkv", budget)
@@ -55,6 +62,9 @@ def test_equal_bytes_are_never_more(n_ctx, kind, other):
         ("fill", "allowed is full"),
         ("full@12", "no policy 'full'"),
         ("q8_0:q4_0", "allowed is full"),
+        ("full,threads=0", "'threads=0' is not what a full cache may have: threads=N of 1 to 512 or batch=N of 1 to 512"),
+        ("full,novelty=0", "'novelty=0' is not what a full cache may have"),
+        ("capkv@512,threads=1", "not OPTION=VALUE"),
         ("capkv@", "not a number of tokens"),
         ("capkv@0", "not a number of tokens"),
         ("capkv@-5", "not a number of tokens"),

@@ -147,8 +147,8 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bas
                 progress(n, total, f"{document.name}: {setup.name}")
                 tokens, memory = measure(engine, plan, document, setup, base)
                 for row in rows:
-                    row = {**row, **divergence.figures(tokens[row["n_ctx"]]), **_memory(engine, setup, memory, row["n_ctx"])}
-                    row |= common
+                    figures = divergence.figures(tokens[row["n_ctx"]])
+                    row = {**common, **row, **figures, **_memory(engine, setup, memory, row["n_ctx"])}
                     store.add(row)
                     yield row
                 n += 1

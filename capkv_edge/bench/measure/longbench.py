@@ -256,7 +256,8 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
                 answer, memory = shared or _answer(engine, dataset.task, setup, prompt, mode, plan.n_ctx)
                 shared = None if setup.on else (answer, memory)
                 row |= dict(answer=answer, score=_score(dataset.task, item, answer))
-                row |= dict(n_prompt=len(prompt.tokens), n_cut=prompt.n_cut, **memory, **common)
+                row |= dict(n_prompt=len(prompt.tokens), n_cut=prompt.n_cut, **memory)
+                row = {**common, **row}
                 store.add(row)
                 yield row
     progress(total, total, "")

@@ -333,7 +333,7 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
                         row = None
                         if job in todo:
                             reading = reading or stack.enter_context(job.read(max(job.setup.recall for job in todo)))
-                            row = {**job.ask(reading), **common}
+                            row = {**common, **job.ask(reading)}
                             store.add(row)
                         done += 1
                         yield one, key_of(job.row), row

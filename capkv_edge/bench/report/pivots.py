@@ -3,7 +3,7 @@
 from ..kinds import Figure, text_of
 from .output import markdown
 from .summary import DEFAULT, Summary, series_of
-from .tables import NOTHING, Table, interval, percent
+from .tables import NOTHING, Table, interval, percent, seeds_text
 
 
 def pivots(found: list[Summary]) -> list[str]:
@@ -65,6 +65,7 @@ def _by_budget(found: list[Summary]) -> list[str]:
             for i, figure in enumerate(judged):
                 out += [_heading(figure)] if i else []
                 out.append(_budget_table(at, budgets, figure))
+            out += _seeds(members)
             shares = [f"{_shares([row[b] for row in at.values() if b in row])} at {b}" for b in budgets]
             out.append(f"Bytes held, of the full f16 cache: {', '.join(shares)}.\n")
         whole = [one for one in members if one.policy is None and one.type_k != "f16"]
@@ -81,6 +82,13 @@ def _budget_table(at: dict, budgets: list, figure: Figure) -> str:
         columns.append(_bold_best([_text(one, figure) for one in column], column, figure))
     head = [("policy", False), *((f"budget {budget}", True) for budget in budgets)]
     return markdown(Table("", head, list(zip(*columns))))
+
+
+def _seeds(members: list[Summary]) -> list[str]:
+    """A line that says how much means move with the seed of the sample; nothing where there is one seed."""
+    found = [f"`{one.setup}` {seeds_text(one)}" for one in members if one.seeds[1] is not None]
+    what = f"Standard deviation of the mean {members[0].kind.judged[0].label} over the seeds of the sample (number of seeds)"
+    return [f"{what}: {', '.join(found)}.\n"] if found else []
 
 
 def _shares(members: list[Summary]) -> str:
@@ -107,6 +115,7 @@ def _by_field(found: list[Summary]) -> list[str]:
             if known:
                 out += [_heading(figure)] if i else []
                 out.append(_field_table(known, figure))
+        out += _seeds(members)
     return out
 
 

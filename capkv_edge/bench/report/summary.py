@@ -13,6 +13,7 @@ import numpy as np
 
 from ..intervals import MIN_UNITS, Interval, intervals
 from ..kinds import KINDS, Kind, text_of
+from .seeds import spread
 
 DEFAULT = "capkv"  #: the series that the others are compared with
 EQUAL_BYTES = 0.05  #: caches whose sizes differ by at most this share are compared as caches of equal bytes
@@ -35,6 +36,7 @@ class Summary:
     n_items: int
     values: dict = field(repr=False)
     figures: dict = field(repr=False)  #: name of a figure -> Interval
+    seeds: tuple = (1, None)  #: as seeds.spread() gives it
 
     @property
     def n(self) -> int:
@@ -112,8 +114,8 @@ def group_of(row: dict) -> tuple:
 
 
 def build_of(row: dict) -> str:
-    """What a row was measured with: rows of one unit with different builds are averaged, of the same build the later one counts."""
-    names = ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device")
+    """What a row was measured with, and its seed: rows of one unit that differ in it are averaged, of others the later one counts."""
+    names = ("commit", "lib", "build", "pin", "n_batch", "n_threads", "device", "seed", "kv_seed")
     return json.dumps([row.get(name) for name in names], sort_keys=True)
 
 
@@ -168,6 +170,7 @@ def summaries(rows: list[dict], kind: str) -> list[Summary]:
                 n_items=sum(len(row.get("items") or ()) for row in members),
                 values=values,
                 figures=dict(zip((one.name for one in spec.figures), intervals(_by_unit(values, values)))),
+                seeds=spread(members, spec),
             )
         )
     return sorted(out, key=_order)

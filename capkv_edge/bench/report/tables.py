@@ -107,7 +107,14 @@ def _summary_columns(kind: Kind, found: list[Summary]) -> list[_Column]:
         _Column(f"{kind.unit}s", lambda one: str(one.n)),
         *asked,
         *_figure_columns(kind, found),
+        *([_Column("sd over seeds", seeds_text)] if any(one.seeds[1] is not None for one in found) else []),
     ]
+
+
+def seeds_text(one: Summary) -> str:
+    """Standard deviation of the mean of the first figure over the seeds of the sample, as in 0.0012 (3)."""
+    n, deviation = one.seeds
+    return NOTHING if deviation is None else f"{plain(deviation * one.kind.judged[0].scale, 2)} ({n})"
 
 
 def _against(comparison: Comparison) -> str:

@@ -116,7 +116,7 @@ class Engine:
                 n_batch=n_batch,
                 n_ubatch=min(n_batch, 512),
                 n_seq_max=1,
-                n_threads=self.n_threads,
+                n_threads=setup.n_threads or self.n_threads,
                 type_k=kind,
                 type_v=kind,
                 flash_attn_type=llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,

@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-import subprocess
+import re
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -12,18 +12,11 @@ import llama_cpp
 from ... import __version__, _lib, devices
 from ..._upstream import library_path
 
-_PACKAGE = Path(__file__).resolve().parents[2]
+#: the libraries that compute: not llama-server's, which a package may have or not
+_LIBRARIES = re.compile(r"(lib)?(llama|ggml[\w.-]*)\.(so|dylib|dll)")
 
-
-@cache
-def commit() -> str | None:
-    """The commit of the checkout that this package is in, with "-dirty" if files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True)
-    except OSError:  # git is not installed
-        return None
-    return found.stdout.strip() or None
+#: fields on which figures depend beside the measurement itself: a row that differs in one was measured with something else
+ORIGIN = ("lib", "backends", "device", "n_threads", "n_gpu_layers")
 
 
 @cache
@@ -31,12 +24,14 @@ def _build() -> tuple:
     """(digest of the libraries, what llama.cpp says of its build)."""
     lib = library_path()
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(lib.parent.glob("lib*")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(lib.parent.iterdir()):
+        if _LIBRARIES.fullmatch(path.name):
+            digest.update(path.name.encode() + path.read_bytes())
     info = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     return digest.hexdigest(), " ".join(info.split())
 
 
+@cache
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -56,27 +51,43 @@ def _devices() -> tuple:
     return tuple(ffi.string(lib.capkv_get_device(i)).decode() for i in range(lib.capkv_n_devices()))
 
 
+def origin_fields(engine) -> dict:
+    """The fields in ORIGIN."""
+    return dict(
+        lib=_build()[0],
+        backends=list(_devices()),
+        device=machine(engine),
+        n_threads=engine.n_threads,
+        n_gpu_layers=engine.n_gpu_layers,
+    )
+
+
 def engine_fields(engine) -> dict:
     """The fields that all rows measured with an engine share."""
-    lib, build = _build()
+    stamp = _lib.build_stamp()
     return dict(
         model=engine.path.name,
         model_type=engine.type,
         model_hash=engine.hash,
-        n_threads=engine.n_threads,
-        n_gpu_layers=engine.n_gpu_layers,
-        device=machine(engine),
-        backends=list(_devices()),
+        **origin_fields(engine),
         pin=f"llama_cpp_python {llama_cpp.__version__}",
         version=__version__,
-        commit=commit(),
-        lib=lib,
-        build=build,
+        commit=stamp["commit"],
+        built=stamp["date"],
+        build=_build()[1],
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
 
 def setup_fields(engine, setup, n_ctx: int) -> dict:
-    """The fields of a row that say what was measured: the setup, with its budget in tokens for a context of n_ctx, and the model."""
+    """The fields of a row that say what was measured, and with what: model, setup (its budget in tokens for a context of n_ctx),
+    and those in ORIGIN."""
     resolved = setup.for_context(n_ctx, engine.bytes_per_token)
-    return dict(setup.fields, budget=resolved.budget or None, n_batch=resolved.n_batch, model_hash=engine.hash)
+    return {
+        **setup.fields,
+        "budget": resolved.budget or None,
+        "n_batch": resolved.n_batch,
+        "model_hash": engine.hash,
+        **origin_fields(engine),
+        "n_threads": setup.n_threads or engine.n_threads,
+    }

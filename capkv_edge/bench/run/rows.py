@@ -4,23 +4,34 @@ import json
 from pathlib import Path
 
 from ..kinds import KINDS
+from .provenance import ORIGIN
+from .setups import SEEDED
+
+
+def _values(row: dict, names) -> tuple:
+    return tuple(json.dumps(row.get(name), sort_keys=True) for name in names)
 
 
 def key_of(row: dict) -> tuple:
     """What tells the measurement of a row from all others: the fields in `key` of its kind."""
-    return (row["kind"], *(json.dumps(row.get(name), sort_keys=True) for name in KINDS[row["kind"]].key))
+    if "kv_seed" not in row and row.get("policy") in SEEDED:  # rows that were written before the field: the default drew the sample
+        row = {**row, "kv_seed": int((row.get("options") or {}).get("seed", 1))}
+    return (row["kind"], *_values(row, KINDS[row["kind"]].key))
 
 
 class Store:
     """Rows in a file, or in memory alone where path is None.
 
+    Args:
+        keeps_old: count a measurement as done that was made with another build or on another machine.
+
     Raises:
         ValueError: a line of the file is not a row of a known kind; names the line.
     """
 
-    def __init__(self, path=None):
-        self.path = None if path is None else Path(path)
-        self._rows, self._keys = [], set()
+    def __init__(self, path=None, keeps_old: bool = False):
+        self.path, self.keeps_old = None if path is None else Path(path), keeps_old
+        self._rows, self._origins = [], {}  # rows; by the key of a measurement: what its newest row was made with
         if self.path is not None and self.path.exists():
             self._load()
 
@@ -39,12 +50,15 @@ class Store:
                 raise ValueError(f"{self.path}, line {i + 1}: not a row of capkv-bench") from None
 
     def _take(self, row: dict) -> None:
-        self._keys.add(key_of(row))
+        self._origins[key_of(row)] = _values(row, ORIGIN)
         self._rows.append(row)
 
     def done(self, row: dict) -> bool:
-        """Whether a row of the same measurement is there; `row` needs only the fields of its key."""
-        return key_of(row) in self._keys
+        """Whether the newest row of the same measurement was made with the same libraries, devices and threads.
+
+        row: needs only the fields of its key and those in provenance.ORIGIN."""
+        found = self._origins.get(key_of(row))
+        return found is not None and (self.keeps_old or found == _values(row, ORIGIN))
 
     def add(self, row: dict) -> None:
         """Append a row; it is in the file when this returns."""
@@ -55,5 +69,11 @@ class Store:
                 file.write(line + "\n")
 
     def rows(self, kind: str | None = None) -> list:
-        """All rows, or those of a kind, in the order of the file."""
-        return [row for row in self._rows if kind in (None, row["kind"])]
+        """The newest row of each measurement, of all kinds or one, in the order of the file."""
+        return newest([row for row in self._rows if kind in (None, row["kind"])])
+
+
+def newest(rows: list) -> list:
+    """Of rows of the same measurement the last one: what was measured with a former build counts until it is measured anew."""
+    last = {key_of(row): i for i, row in enumerate(rows)}
+    return [rows[i] for i in sorted(last.values())]

@@ -8,10 +8,18 @@ from ...recall.choice import QUOTA
 
 SHIFT = "shift"
 
+#: policies that a seed changes: they look at a sample of queries, or draw what they keep
+SEEDED = ("capkv", "h2o", "random")
+
+#: how a full cache may be read otherwise than `full` is: the difference is rounding alone, the floor under all figures
+READINGS = {"threads": (1, 512), "batch": (1, 512)}
+
 #: the forms of short names, and what each stands for
 NAMES = {
     "full": "the full cache in f16: always measured, the base of every comparison",
     "q8_0": "the full cache with K and V stored in that type",
+    "full,batch=256": "the full cache, read in batches of 256 tokens in place of 512 (or `threads=1`: by so many threads): what differs "
+    "from `full` is rounding, the floor under all figures of `fidelity`",
     "capkv@512": "a policy with a budget of 512 tokens, in f16",
     "capkv@512:q8_0": "the same with K and V in q8_0, which is what every other command does by itself",
     "capkv@=q4_0": "a policy with a budget in bytes: those of a full cache in that type",
@@ -41,6 +49,7 @@ class Setup:
     options: tuple = ()  #: (name, text of the value) of policy options, as given
     pin: bool = False  #: the system prompt is pinned
     recall: int = 0  #: tokens of the text that may come back with a question
+    seed: int = 1  #: of the policy's sample, unless it is among the options; no part of the name
 
     @classmethod
     def parse(cls, text: str) -> "Setup":
@@ -59,9 +68,9 @@ class Setup:
         head, _, kind = head.partition(":")
         policy, at, budget = head.partition("@")
         if not at:
-            if policy not in ("full", *CACHE_TYPES) or kind or pairs:
+            if policy not in ("full", *CACHE_TYPES) or kind:
                 raise ValueError(f"setup = {text}: allowed is full, a cache type ({', '.join(CACHE_TYPES)}) or POLICY@BUDGET")
-            return cls(type="f16" if policy == "full" else policy)
+            return cls(type="f16" if policy == "full" else policy, options=tuple(_reading(text, pair) for pair in pairs))
         if policy != SHIFT and policy not in policies():
             raise ValueError(f"setup = {text}: there is no policy {policy!r}; allowed are {', '.join(policies())}, {SHIFT}")
         kind = kind or "f16"
@@ -89,9 +98,10 @@ class Setup:
         """The short name, which parse() reads."""
         more = "+pin" * self.pin + "+recall" * bool(self.recall)
         if self.policy is None:
-            return ("full" if self.type == "f16" else self.type) + more
-        kind = "" if self.type == "f16" else ":" + self.type
-        return f"{self.policy}@{self.budget}{kind}" + "".join(f",{name}={value}" for name, value in self.options) + more
+            head = "full" if self.type == "f16" else self.type
+        else:
+            head = f"{self.policy}@{self.budget}" + ("" if self.type == "f16" else ":" + self.type)
+        return head + "".join(f",{name}={value}" for name, value in self.options) + more
 
     @property
     def on(self) -> bool:
@@ -105,7 +115,7 @@ class Setup:
 
         It is kept small, so that what tokens attend to is little more than the budget."""
         if self.policy is None:
-            return N_BATCH_MAX
+            return int(dict(self.options).get("batch", N_BATCH_MAX))
         n_cells = self.budget + max(N_BATCH_MIN, self.budget // 4)
         n_cells = -(-n_cells // N_PAD) * N_PAD
         return int(dict(self.options).get("headroom", min(N_BATCH_MAX, n_cells - self.budget)))
@@ -116,15 +126,32 @@ class Setup:
         return self.budget + self.n_batch if self.policy else 0
 
     @property
+    def n_threads(self) -> int | None:
+        """CPU threads where the name has them; None: those of the engine."""
+        found = dict(self.options).get("threads") if self.policy is None else None
+        return None if found is None else int(found)
+
+    @property
+    def kv_seed(self) -> int | None:
+        """The seed that the policy's sample is drawn with; None for a setup that draws nothing."""
+        return int(dict(self.options).get("seed", self.seed)) if self.policy in SEEDED else None
+
+    def with_seeds(self, seeds) -> list["Setup"]:
+        """The setup once for each seed of the policy's sample; itself where it draws nothing or its name has the seed."""
+        if self.policy not in SEEDED or "seed" in dict(self.options):
+            return [self]
+        return [dataclasses.replace(self, seed=seed) for seed in seeds]
+
+    @property
     def fields(self) -> dict:
         """The fields of a row that say which setup it is of."""
-        kinds = dict(type_k=self.type, type_v=self.type)
+        kinds = dict(type_k=self.type, type_v=self.type, kv_seed=self.kv_seed)
         more = {**({"pinned": True} if self.pin else {}), **({"recall": self.recall} if self.recall else {})}
         return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options), **more)
 
     def config(self) -> CapkvConfig:
         """The policy's options. Raises ValueError where they clash."""
-        given = {"headroom": self.n_batch, "type": self.type, **dict(self.options)}
+        given = {"headroom": self.n_batch, "type": self.type, "seed": self.seed, **dict(self.options)}
         return CapkvConfig(policy=self.policy, budget=self.budget, **given)
 
     def for_context(self, n_ctx: int, bytes_per_token) -> "Setup":
@@ -144,3 +171,13 @@ class Setup:
         if n_cells == 0:
             raise ValueError(f"setup = {self.name}: {n_ctx} tokens in {self.budget[1:]} take less than {N_PAD} cells")
         return dataclasses.replace(self, budget=budget)
+
+
+def _reading(text: str, pair: str) -> tuple:
+    """(name, text of the value) of an option of a full cache. Raises ValueError that says what is allowed."""
+    name, _, value = pair.partition("=")
+    low, high = READINGS.get(name, (1, 0))
+    if not value.isdecimal() or not low <= int(value) <= high:
+        allowed = " or ".join(f"{name}=N of {low} to {high}" for name, (low, high) in READINGS.items())
+        raise ValueError(f"setup = {text}: {pair!r} is not what a full cache may have: {allowed}")
+    return name, str(int(value))
