@@ -54,10 +54,10 @@ results: .venv/installed            ## measure what docs/results.md shows: hours
 
 figures: .venv/installed            ## measure what the table of figures in README.md shows: an hour and a half on a laptop
 	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
-	$(BIN)/capkv-bench speed demo -d 4096 -p 512 -n 64 -r 3 --policy capkv --budget 512,1024 --type q8_0 \
-		--setup "q8_0;streaming@1024:q8_0;shift@1024" --rows docs/results/readme.jsonl
+	$(BIN)/capkv-bench speed demo -d 4096 --policy capkv --budget 512,1024 --type q8_0 \
+		--setup "q8_0;streaming@1024:q8_0;shift@1024" --rows docs/results/readme.jsonl $(RESULTS)
 	$(BIN)/capkv-bench fidelity demo --text essays --ctx 8192 --docs 4 --policy capkv --budget 512,1024,2048 --type q8_0 \
-		--setup "q8_0;q4_0;streaming@1024:q8_0;shift@1024" -t 1 --rows docs/results/readme.jsonl
+		--setup "q8_0;q4_0;streaming@1024:q8_0;shift@1024" -t 1 --rows docs/results/readme.jsonl $(RESULTS)
 	$(BIN)/python scripts/dev/docs_tables.py
 
 check-off: .venv/installed            ## show that without a budget every bit is as in the unpatched llama.cpp

@@ -156,8 +156,11 @@ def speed(
     model: o.Model,
     depth: Annotated[str, o.option("-d/--depth", "N,..", "tokens read before the test")] = "0,4096",
     n_prompt: Annotated[int, o.option("-p/--n-prompt", "N", "tokens to read, 0: none", min=0)] = 512,
-    n_gen: Annotated[int, o.option("-n/--n-gen", "N", "tokens to decode, 0: none", min=0)] = 128,
-    repeat: Annotated[int, o.option("-r/--repetitions", "N", "rounds; each measures all setups once", min=1)] = 3,
+    n_gen: Annotated[
+        int | None,
+        o.option("-n/--n-gen", "N", "tokens to decode, 0: none", min=0, show_default="the largest headroom, at least 128"),
+    ] = None,
+    repeat: Annotated[int, o.option("-r/--repetitions", "N", "rounds; each measures all setups once", min=1)] = 5,
     batch: Annotated[int, o.option("-b/--batch", "N", "tokens read at once", min=1)] = 512,
     text: Annotated[str, o.option("--text", "T", "python-docs, random (tokens) or a file")] = "python-docs",
     limit: Annotated[

@@ -66,7 +66,7 @@ SIZES = {
         task_setups=Reading((), "all", "256,1024", "q4_0", "capkv@1024"),
         n_items=50,
         depths=(0, 4096),
-        rounds=3,
+        rounds=5,
         speed_setups="full;q8_0;shift@1024;streaming@1024;capkv@1024;capkv@512",
     ),
     "short": Size(
@@ -118,7 +118,7 @@ def _retrieval(engine, size: Size, store, progress):
 
 def _speed(engine, size: Size, store, progress):
     setups = [Setup.parse(text) for text in options.split(size.speed_setups, ";")]
-    n = dict(n_prompt=512, n_gen=64) if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
+    n = {} if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
     machine = dict(n_threads=engine.n_threads, n_gpu_layers=engine.n_gpu_layers)
     plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, n_batch=512, **machine)
     return speed.run(engine.path, plan, store, progress)

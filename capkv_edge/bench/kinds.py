@@ -38,11 +38,12 @@ class Column:
 
     label: str
     field: str
-    form: str = "text"  #: how the value is written: text, MiB, percent, number or rate
+    form: str = "text"  #: how the value is written: text, MiB, percent, number, rate or interval
     right: bool = True
     differs: bool = False  #: shown only where the rows differ in it
     missing: str = "-"  #: instead of None
     needs: str = ""  #: a field that has to be above 0, else the value is missing
+    optional: bool = False  #: shown only where a row has it
 
 
 @dataclass(frozen=True)
@@ -214,11 +215,15 @@ LONGBENCH = Kind(
 SPEED = Kind(
     name="speed",
     title="Speed",
-    about="KV MiB: all that the cache holds. evict %: share of the test's time that evictions took. ms/evict: time of one "
-    "eviction; score, select, compact: of that, to score the entries, to choose those that stay, to move them. t/s: tokens "
-    "per second, mean ± standard deviation over the rounds.",
-    introduction="Tokens per second at a depth, which is the number of tokens read before; mean ± standard deviation.",
-    key=("model_hash", "setup", "test", "n_threads", "n_gpu_layers", "n_batch", "n_ubatch", "round"),
+    about="cells: budget and headroom of a policy. KV MiB: all that the cache holds. evict %: share of the test's time that "
+    "evictions took. ms/evict: time of one eviction; score, select, compact: of that, to score the entries, to choose those that "
+    "stay, to move them. t/s: tokens per second, mean ± standard deviation over the rounds, with the time of an eviction spread "
+    "over the tokens that come between two. × full: how many times as fast as the full cache in the same round, with a 95 % "
+    "interval over the rounds.",
+    introduction="Tokens per second at a depth, which is the number of tokens read before; mean ± standard deviation over the "
+    "rounds, with the time of an eviction spread over the tokens that come between two. A setup is compared with the full cache of "
+    "the same round, with a 95 % interval over the rounds. At depth 0 nothing was evicted, so the ratio there is the control.",
+    key=("model_hash", "setup", "test", "device", "n_threads", "n_gpu_layers", "n_batch", "n_ubatch", "round"),
     columns=(
         Column("model", "model_type", right=False),
         Column("backend", "backends", right=False),
@@ -229,6 +234,7 @@ SPEED = Kind(
         Column("type_v", "type_v", differs=True),
         Column("policy", "policy", right=False, missing="full"),
         Column("budget", "budget"),
+        Column("cells", "n_cells"),
         Column("KV MiB", "bytes_total", "MiB"),
         Column("evict %", "evict_share", "percent"),
         Column("ms/evict", "evict_ms", "number", needs="n_evictions"),
@@ -237,6 +243,7 @@ SPEED = Kind(
         Column("compact", "compact_ms", "number", needs="n_evictions"),
         Column("test", "test"),
         Column("t/s", "avg_ts", "rate"),
+        Column("× full", "ratio", "interval", optional=True),
     ),
     plots=(Drawing("speed", "rates", "Speed against depth", "tokens per second"),),
 )

@@ -51,7 +51,30 @@ def test_every_setup_depth_and_test_has_a_row(measured):
     tests = ["pp96", "tg40", "pp96 @ d740", "tg40 @ d740"]
     assert sorted((row["setup"], row["test"]) for row in rows) == sorted((s.name, test) for s in SETUPS for test in tests)
     assert seen[-1] == (8, 8, "") and [args[0] for args in seen] == list(range(9))
-    assert [row["setup"] for row in rows[::2]] == [s.name for s in SETUPS] * 2, "the setups take turns at each depth"
+    turns = [[row["setup"] for row in rows[i : i + 8 : 2]] for i in (0, 8)]
+    assert [sorted(names) for names in turns] == [sorted(s.name for s in SETUPS)] * 2, "the setups take turns at each depth"
+    assert turns == [[one.name for one in plan().turns(1, depth)] for depth in (0, 740)]
+
+
+def test_the_order_of_the_turns_is_drawn_for_each_round_and_depth_and_can_be_repeated():
+    orders = [[one.name for one in plan(seed=seed).turns(i, depth)] for seed in (1, 2) for i in range(1, 13) for depth in (0, 740)]
+    assert len(set(map(tuple, orders))) > 12 and {order[0] for order in orders} == {one.name for one in SETUPS}
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    assert [one.name for one in plan(seed=2).turns(1, 0)] == orders[24]
+
+
+def test_as_many_tokens_are_decoded_as_come_between_two_evictions_unless_their_number_is_given():
+    names = [Setup.parse(name) for name in ("full", "capkv@1000", "capkv@64,headroom=300")]
+    assert (Plan(names, [0]).n_gen, Plan(names[:2], [0]).n_gen, Plan(names[:1], [0]).n_gen) == (300, 280, 128)
+    assert Plan(names, [0], n_batch=512).n_gen == 512 and Plan(names, [0], n_gen=64).n_gen == 64 and Plan(names, [0]).rounds == 5
+    assert Plan([Setup.parse("capkv@=q4_0")], [0]).n_gen == 512
+
+
+def test_a_full_cache_that_is_read_otherwise_says_how(tiny_llama):
+    setups = [Setup.parse(name) for name in ("full", "full,threads=2", "full,batch=32")]
+    rows = run(tiny_llama, plan(setups, (0,), n_gen=0), Store())
+    found = {row["setup"]: (row["n_threads"], row["n_batch"]) for row in rows}
+    assert found == {"full": (1, 512), "full,threads=2": (2, 512), "full,batch=32": (1, 32)}
 
 
 def test_rows_have_the_sizes_and_settings_of_their_case(measured):

@@ -3,11 +3,13 @@
 evicted what it would have evicted by then.
 
 A case is a setup at a depth. Each is measured in a process of its own. At a depth all setups take their turn before the next
-depth, and all of that is repeated in rounds, so that other load on the machine slows all setups alike. Flash attention is on.
+depth, in an order that is drawn anew, and all of that is repeated in rounds: so other load on the machine, and what heats up or
+was read before, comes to all setups alike, and a setup is compared with the full cache of the same round. Flash attention is on.
 """
 
 import json
 import os
+import random
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -15,11 +17,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ... import crashes, models
-from ..run.setups import Setup
+from ..run.provenance import ORIGIN
+from ..run.setups import N_BATCH_MAX, Setup
 from ..run.stream import STEPS, TIMES
 from .speed_worker import DOCS
 
 _ROOT = Path(__file__).resolve().parents[3]  # the worker runs there, so that it imports this package and no other
+N_GEN_MIN = 128  #: tokens that a test decodes at least, unless their number is given
 _GRACE_S = 120  # for loading, beyond the time limit of a case
 
 
@@ -39,18 +43,25 @@ class Plan:
     setups: list  #: of Setup
     depths: list
     n_prompt: int = 512  #: 0: not measured
-    n_gen: int = 128  #: 0: not measured
-    rounds: int = 3
+    n_gen: int | None = None  #: 0: not measured; None: the largest headroom, so that each test has its share of evictions
+    rounds: int = 5
     n_batch: int | None = None  #: None: each setup's own; else headrooms grow to it, and the names say so
     n_threads: int | None = None
     n_gpu_layers: int | None = None  #: as Engine's
     text: str = DOCS  #: "python-docs", "random" (tokens), or a text file
     limit_s: float | None = None  #: seconds for each case, without loading
-    seed: int = 1  #: of random tokens
+    seed: int = 1  #: of random tokens, and of the order in which the setups take their turns
 
     def __post_init__(self):
         self.setups = list(dict.fromkeys(with_batch(setup, self.n_batch) for setup in self.setups))
         self.depths = sorted(set(self.depths))
+        if self.n_gen is None:
+            rooms = [N_BATCH_MAX if isinstance(one.budget, str) else one.n_batch for one in self.setups if one.policy]
+            self.n_gen = max([N_GEN_MIN, *rooms])
+
+    def turns(self, i_round: int, depth: int) -> list:
+        """The setups in the order of a round at a depth."""
+        return random.Random(f"{self.seed} {i_round} {depth}").sample(self.setups, len(self.setups))
 
     @property
     def sizes(self) -> dict:
@@ -140,7 +151,7 @@ class _Cases:
         self.common, self.known, self.cache_device = found["common"], found["cases"], found["cache_device"]
         self.too_deep = {}
         for row in store.rows("speed"):
-            same = all(row.get(name) == self.common[name] for name in ("model_hash", "n_threads", "n_gpu_layers"))
+            same = all(row.get(name) == self.common[name] for name in ("model_hash", *(() if store.keeps_old else ORIGIN)))
             if same and row.get("over_limit") and plan.limit_s and row["limit_s"] >= plan.limit_s:
                 self._note(row["setup"], row["n_depth"])
 
@@ -151,9 +162,10 @@ class _Cases:
         """{test: row}, the rows without figures."""
         known = self.known[f"{setup.name} {depth}"]
         n_ctx = depth + max(self.plan.sizes.values())
-        common = dict(setup.fields, kind="speed", budget=known.get("budget"), round=i_round, flash_attn=True, n_ctx=n_ctx)
-        common |= dict(n_batch=known.get("n_batch"), n_ubatch=known.get("n_ubatch"), n_depth=depth, seed=self.plan.seed)
-        common |= dict(text=self.plan.text, limit_s=self.plan.limit_s, **self.common)
+        common = dict(self.common, **setup.fields, kind="speed", round=i_round, flash_attn=True, n_ctx=n_ctx)
+        common |= {name: known.get(name) for name in ("budget", "n_batch", "n_ubatch")}
+        common |= dict(n_depth=depth, seed=self.plan.seed, text=self.plan.text, limit_s=self.plan.limit_s)
+        common["n_threads"] = setup.n_threads or common["n_threads"]
         out = {}
         for test, n in self.plan.sizes.items():
             sizes = dict(n_prompt=n if test == "pp" else 0, n_gen=n if test == "tg" else 0)
@@ -211,7 +223,7 @@ def run(
     total, done = plan.rounds * len(plan.depths) * len(plan.setups), 0
     for i_round in range(1, plan.rounds + 1):
         for depth in plan.depths:
-            for setup in plan.setups:
+            for setup in plan.turns(i_round, depth):
                 progress(done, total, f"round {i_round} of {plan.rounds}, depth {depth}: {setup.name}")
                 done += 1
                 rows = cases.rows(setup, depth, i_round)

@@ -150,8 +150,8 @@ def describe(engine, job: dict) -> dict:
                 cases[f"{name} {depth}"] = dict(error=str(err))
                 continue
             n_batch = job["n_batch"] or resolved.n_batch
-            if resolved.policy:
-                n_batch = min(n_batch, resolved.n_batch)  # the headroom
+            if resolved.policy or resolved.options:
+                n_batch = min(n_batch, resolved.n_batch)  # no more than the headroom, nor than the name says
             cases[f"{name} {depth}"] = dict(n_batch=n_batch, n_ubatch=min(n_batch, 512), budget=resolved.budget or None)
     return dict(common=engine_fields(engine), cases=cases, cache_device=engine.cache_device)
 

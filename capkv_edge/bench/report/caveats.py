@@ -4,6 +4,7 @@ from collections import Counter
 from math import isfinite
 
 from ..kinds import KINDS, Kind, text_of
+from .rounds import controls, tests
 from .summary import build_of, group_of, number
 
 #: what all rows of a kind should have in common
@@ -20,7 +21,7 @@ def find_caveats(rows: list[dict]) -> list[str]:
         members = [row for row in rows if row.get("kind") == name]
         out += _mixed(members, name)
         kind = KINDS.get(name)
-        out += _averaged(members, kind) if kind and kind.unit else _failed(members, name)
+        out += _averaged(members, kind) if kind and kind.unit else _failed(members, name) + _unequal_controls(members, name)
     return out
 
 
@@ -86,3 +87,16 @@ def _failed(members: list, kind: str) -> list[str]:
         if row.get("error"):
             why.setdefault(str(row["error"]), []).append(f"{row['setup']} {row.get('test')}")
     return [f"{kind}: {_few(found)}: {error}" for error, found in why.items()]
+
+
+def _unequal_controls(members: list, kind: str) -> list[str]:
+    """Setups that are faster or slower than the full cache although they have evicted nothing."""
+    out = []
+    for row in controls(tests(members, kind)) if kind in KINDS else ():
+        ratio = row["ratio"]
+        if ratio.known and not ratio.lo <= 1 <= ratio.hi:
+            out.append(
+                f"{kind}: {row['setup']} {row.get('test')} is {ratio.mean:.2f} [{ratio.lo:.2f}, {ratio.hi:.2f}] times as fast as full, "
+                "although nothing was evicted: its ratios at other depths have this difference too"
+            )
+    return out

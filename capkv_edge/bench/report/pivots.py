@@ -161,15 +161,28 @@ def rate_pivots(rows: list[dict]) -> list[str]:
     many = len({place[1:] for _, _, place, _ in tests}) > 1
     for what, _, (n, n_threads, device, model, _), found in tests:
         setups, depths = list(dict.fromkeys(setup for setup, _ in found)), sorted({depth for _, depth in found})
-        lines = []
+        lines, cells = [], {setup: row["n_cells"] for (setup, _), row in found.items() if row.get("policy") and row.get("n_cells")}
         for setup in setups:
             at = [found.get((setup, depth)) for depth in depths]
             texts = [f"{row['avg_ts']:.1f} ± {row.get('stddev_ts') or 0:.1f}" if row else NOTHING for row in at]
-            lines.append([f"`{setup}`", *texts])
+            lines.append([f"`{setup}`", *([f"{cells[setup]:,}" if setup in cells else NOTHING] if cells else []), *texts])
         where = f"; {model}, {n_threads} threads, {device}" if many else ""
-        head = [("setup", False), *((f"depth {depth}", True) for depth in depths)]
+        columns = [(f"depth {depth}", True) for depth in depths]
+        head = [("setup", False), *([("cells", True)] if cells else []), *columns]
         out += [f"{what.capitalize()}, {n} tokens{where}:\n", markdown(Table("", head, lines))]
+        ratios = [
+            [f"`{setup}`", *(_ratio_text(found.get((setup, depth))) for depth in depths)]
+            for setup in setups
+            if any(found.get((setup, depth), {}).get("ratio") for depth in depths)
+        ]
+        if ratios:
+            head = [head[0], *columns]
+            out += [f"{what.capitalize()}, times as fast as the full cache{where}:\n", markdown(Table("", head, ratios))]
     return out
+
+
+def _ratio_text(row: dict | None) -> str:
+    return interval(row["ratio"], decimals=2) if row and row.get("ratio") else NOTHING
 
 
 def rate_sentences(rows: list[dict], default: str = DEFAULT) -> list[str]:
@@ -180,9 +193,10 @@ def rate_sentences(rows: list[dict], default: str = DEFAULT) -> list[str]:
             depths = [depth for name, depth in found if name == setup and ("full", depth) in found]
             if depths:
                 depth = max(depths)
-                ratio = found[setup, depth]["avg_ts"] / found["full", depth]["avg_ts"]
-                parts.setdefault((setup, depth), []).append(f"{verb} {ratio:.2f}")
+                own, full = found[setup, depth], found["full", depth]
+                ratio = _ratio_text(own) if own.get("ratio") else f"{own['avg_ts'] / full['avg_ts']:.2f}"
+                parts.setdefault((setup, depth, own.get("n_cells")), []).append(f"{verb} {ratio}")
     return [
-        f"After {depth} tokens `{setup}` {' and '.join(said)} times as fast as the full cache."
-        for (setup, depth), said in parts.items()
+        f"After {depth} tokens `{setup}`{f' in {cells:,} cells' if cells else ''} {' and '.join(said)} times as fast as the full cache."
+        for (setup, depth, cells), said in parts.items()
     ]

@@ -156,6 +156,7 @@ _FORMS = {
     "percent": lambda row, name: _scaled(row, name, 100),
     "number": lambda row, name: _scaled(row, name, 1),
     "rate": _rate,
+    "interval": lambda row, name: interval(row[name], decimals=2) if row.get(name) else NOTHING,
 }
 
 
@@ -168,6 +169,7 @@ def _test_columns(kind: Kind, rows: list[dict]) -> list[_Column]:
         return _FORMS[column.form](row, column.field)
 
     shown = [c for c in kind.columns if not c.differs or len({text_of(row.get(c.field)) for row in rows}) > 1]
+    shown = [c for c in shown if not c.optional or any(row.get(c.field) is not None for row in rows)]
     return [_Column(c.label, lambda row, c=c: value(c, row), c.right) for c in shown]
 
 
