@@ -195,19 +195,19 @@ def tune(
     text: Annotated[str, o.option("--text", "FILE", "text like yours: python-docs, essays, a file or a folder")],
     max_kl: Annotated[float, o.option("--max-kl", "X", "largest mean KL divergence from the full cache, in nats")] = 0.05,
     type: Annotated[str, o.option("--type", "T", "type of the cache")] = "f16",
-    ctx: Annotated[int, o.option("--ctx", "N", "tokens of a document", min=512)] = 4096,
-    docs: o.Docs = 8,
+    ctx: Annotated[int, o.option("--ctx", "N", "tokens of a document", min=1024)] = 4096,
+    docs: Annotated[int, o.option("--docs", "N", "documents: one half chooses, the other confirms", min=2)] = 10,
     stride: o.Stride = 4,
 ):
-    """The smallest budget that keeps the loss under a limit on your own text."""
+    """The smallest budget that keeps the loss under a limit on your own text, confirmed on a part of it held out."""
     from .measure import tune
     from .run.rows import Store
-    from .run.setups import Setup
+    from .run.setups import N_PAD, Setup
     from .tasks import corpora
 
     names = o.policy_names(given.policy)
-    Setup.parse(f"{names[0]}@{tune.LEAST}:{type}")
-    store, found = Store(given.rows), []
+    Setup.parse(f"{names[0]}@{N_PAD}:{type}")  # before the model is loaded
+    store, found = Store(given.rows, given.keep_old), []
     with _engine(model, given.threads, given.gpu_layers) as engine:
         documents = corpora.documents(engine, text, docs, ctx)
         plan = tune.Plan(documents, names, ctx, max_kl, type, stride, given.seed)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capkv_edge.bench.measure import divergence, fidelity, tune
+from capkv_edge.bench.measure import divergence, fidelity
 from capkv_edge.bench.tasks import corpora
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
@@ -96,6 +96,8 @@ def test_a_row_has_what_is_needed_to_repeat_it(engine):
     assert row["options"] == {"novelty": "0"} and row["model_hash"] == engine.hash and row["pin"].startswith("llama_cpp_python")
     for name in (
         "commit",
+        "built",
+        "kv_seed",
         "lib",
         "build",
         "device",
@@ -108,6 +110,14 @@ def test_a_row_has_what_is_needed_to_repeat_it(engine):
         "version",
     ):
         assert name in row
+
+
+def test_the_rounding_floor_is_a_row_that_says_how_it_was_read(engine):
+    full, small, other = fidelity.run(engine, plan_of(engine, ["full,threads=2", "full,batch=32", "q4_0"], 1, (512,)), Store())
+    assert (full["setup"], full["n_threads"], full["n_batch"]) == ("full,threads=2", 2, 512) and engine.n_threads == 1
+    assert (small["setup"], small["n_threads"], small["n_batch"]) == ("full,batch=32", 1, 32)
+    assert small["options"] == {"batch": "32"} and small["policy"] is None and small["bytes_total"] == small["bytes_full"]
+    assert 0 < small["kl_mean"] < other["kl_mean"] / 10
 
 
 def test_a_file_without_rows_is_refused(tmp_path):
@@ -147,54 +157,3 @@ def test_missing_texts_and_files_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="no text in it"):
         corpora.load(str(tmp_path / "folder"))
-
-
-# --- tune ---
-
-
-def tuned(monkeypatch, loss, max_kl=0.05):
-    """tune.run over losses that a function of the budget gives."""
-    plan = tune.Plan([None] * 6, ["capkv"], 4096, max_kl)
-
-    def fake(engine, plan, setup, store, bases, say):
-        return tune.intervals(np.full((6, 1), loss(setup.budget)))[0], setup.budget / 4096
-
-    monkeypatch.setattr(tune, "_loss", fake)
-    return plan, next(tune.run(None, plan, Store()))
-
-
-@given(limit=st.integers(0, 4096))
-def test_bisection_finds_the_smallest_budget_that_keeps_the_limit(limit):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        plan, found = tuned(monkeypatch, lambda budget: 0.05 if budget >= limit else 0.06)
-    good = [budget for budget in plan.budgets if budget >= limit]
-    assert found.budget == (good[0] if good else None)
-    assert len(found.tried) <= len(plan.budgets).bit_length() + 1
-
-
-def test_tuning_says_what_to_type(monkeypatch):
-    plan, found = tuned(monkeypatch, lambda budget: 10 / budget)
-    assert found.budget == 224
-    command = "capkv-chat 'my model.gguf' --budget 224 --cache-type-k f16 --cache-type-v f16"
-    assert tune.report([found], plan, "my model.gguf")[-1] == command
-    plan, found = tuned(monkeypatch, lambda budget: 1)
-    assert tune.report([found], plan, "m.gguf")[-1].startswith("No budget up to")
-
-
-def test_tuning_measures_and_keeps_its_rows(engine):
-    plan = tune.Plan(corpora.documents(engine, "python-docs", 2, 1024), ["capkv", "streaming"], 1024, 1e9)
-    store = Store()
-    found = list(tune.run(engine, plan, store))
-    assert [one.budget for one in found] == [tune.LEAST, tune.LEAST]
-    n = len(store.rows())
-    assert n == sum(2 * len(one.tried) for one in found)
-    list(tune.run(engine, plan, store))
-    assert len(store.rows()) == n
-
-
-def test_limits_and_contexts_out_of_range_are_refused(engine):
-    documents = corpora.documents(engine, "python-docs", 1, 512)
-    with pytest.raises(ValueError, match="max-kl = 0"):
-        tune.Plan(documents, ["capkv"], 512, 0)
-    with pytest.raises(ValueError, match="ctx = 300"):
-        tune.Plan(documents, ["capkv"], 300, 0.1)

@@ -25,6 +25,7 @@ class Plan:
     contexts: list = field(default_factory=lambda: [2048])
     stride: int = 1
     seed: int = 1
+    score_from: int = 0  #: no token before it is scored: for setups of different size that are to be scored on the same tokens
 
     @property
     def n_ctx(self) -> int:
@@ -33,7 +34,7 @@ class Plan:
 
     def window(self, setup: Setup, n_ctx: int) -> tuple:
         """(first, end) of the scored tokens of a context; empty where no token of its last half comes after the first eviction."""
-        first = max(n_ctx // 2, setup.n_cells)
+        first = max(n_ctx // 2, setup.n_cells, self.score_from)
         first += -first % self.stride
         return first, max(first, n_ctx - 1)
 
@@ -95,7 +96,8 @@ def measure(engine, plan: Plan, document: Document, setup: Setup, base: Base) ->
     return out, memory
 
 
-def _row(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> dict:
+def row_of(engine, plan: Plan, document: Document, setup: Setup, n_ctx: int) -> dict:
+    """The row of a measurement without its figures: what was measured, and with what."""
     resolved = setup.for_context(plan.n_ctx, engine.bytes_per_token)
     return dict(
         kind="fidelity",
@@ -130,7 +132,7 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None, bas
         todo = []
         for setup in setups:
             contexts = [plan.n_ctx] if isinstance(setup.budget, str) else plan.contexts  # bytes of a full cache of the whole text
-            rows = [_row(engine, plan, document, setup, n_ctx) for n_ctx in contexts]
+            rows = [row_of(engine, plan, document, setup, n_ctx) for n_ctx in contexts]
             rows = [row for row in rows if row["score_from"] < row["n_ctx"] - 1 and not store.done(row)]
             todo += [(setup, rows)] if rows else []
         n += 1 + len(setups) - len(todo)
