@@ -84,8 +84,8 @@ def retrieval(
     given,
     model: o.Model,
     task: Annotated[
-        str, o.option("--task", "T,..", "tasks; 'help' lists them, ruler and dialogues are groups")
-    ] = "niah_multikey_1",
+        str, o.option("--task", "T,..", "tasks; 'help' lists them; ruler, needles and dialogues are groups")
+    ] = "needles",
     length: Annotated[str, o.option("--length", "N,..", "tokens of the texts, question and answer included")] = "4096",
     turns: Annotated[int, o.option("--turns", "N", "turns of the dialogues", min=1)] = 20,
     depths: Annotated[
@@ -96,36 +96,50 @@ def retrieval(
         o.option("--haystack", "H", "noise, essays, python-docs, a file or a folder", show_default="each task's own"),
     ] = None,
     mode: o.Mode = "blind",
-    n_texts: Annotated[int, o.option("--texts", "N", "texts of each task and length", min=1)] = 10,
+    squad: Annotated[str | None, o.option("--squad", "FILE", "SQuAD's dev-v2.0.json, for qa_1")] = None,
+    hotpotqa: Annotated[str | None, o.option("--hotpotqa", "FILE", "HotpotQA's hotpot_dev_distractor_v1.json, for qa_2")] = None,
+    n_texts: Annotated[int, o.option("--texts", "N", "texts of each task and length", min=1)] = 20,
     share: Annotated[
-        int, o.option("--share", "N", "questions about one text, each asked alone from the same cache", min=1)
-    ] = 5,
+        int | None,
+        o.option(
+            "--share",
+            "N",
+            "questions about one text, each asked alone from the same cache",
+            min=1,
+            show_default="each task's own",
+        ),
+    ] = None,
     min_base: Annotated[
         float, o.option("--min-base", "X", "leave out tasks in which the full cache scores less", min=0, max=1)
     ] = 0.1,
 ):
-    """RULER's tasks, facts told many turns ago, rules given at the start."""
+    """RULER's tasks, needles, facts told many turns ago, rules given at the start."""
     from .measure import retrieval
-    from .tasks.registry import DIALOGUES, RULER
+    from .tasks import registry
 
-    groups = {"ruler": RULER, "dialogues": DIALOGUES}
     if task == "help":
-        typer.echo("\n".join(f"{name}: {', '.join(tasks)}" for name, tasks in groups.items()))
+        typer.echo("\n".join(f"{name}: {', '.join(tasks)}" for name, tasks in registry.GROUPS.items()))
         return 0
     terminal.check(given.output, given.plot)
+    files = {form: path for form, path in (("squad", squad), ("hotpotqa", hotpotqa)) if path}
+    tasks, without = registry.expand(o.split(task), files)
+    for name in without:
+        print(f"capkv-bench: {name} is left out: it needs {registry.find(name).haystack} FILE", file=sys.stderr)
     plan = retrieval.Plan(
-        tasks=[name for part in o.split(task) for name in groups.get(part, (part,))],
+        tasks=tasks,
         setups=o.seeded_setups_of(given, retrieval=True),
         lengths=o.numbers("--length", length, least=256),
         n_turns=turns,
         modes=o.split(mode),
         n_texts=n_texts,
         haystack=haystack,
+        files=files,
         share=share,
         depths=tuple(o.numbers("--depths", depths, float, 0, 1)) if depths else (),
         seed=given.seed,
         min_base=min_base,
     )
+    print(f"capkv-bench: {plan.cost}", file=sys.stderr, flush=True)
     return _measure_quality("retrieval", given, model, retrieval.run, lambda engine: plan)
 
 

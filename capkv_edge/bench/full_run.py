@@ -37,9 +37,9 @@ class Size:
     corpora: tuple
     n_docs: int  #: of each corpus
     readings: tuple
-    tasks: dict  #: {task: (lengths, questions about one text)}
+    tasks: dict  #: {task: (lengths, setups beside task_setups)}
     task_setups: Reading
-    n_items: int  #: questions of each task and length, over all texts
+    n_texts: int  #: of each task and length
     depths: tuple  #: at which the speed is measured
     rounds: int
     speed_setups: str
@@ -62,9 +62,13 @@ SIZES = {
             Reading((2048, 4096), "all", "2048", "capkv@256"),
             Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
         ),
-        tasks={"niah_single_2": ((2048, 4096), 10)},
-        task_setups=Reading((), "all", "256,1024", "q4_0", "capkv@1024"),
-        n_items=50,
+        tasks={  # ten needles do not fit into a budget of 256
+            "needles_1": ((2048,), "capkv@256+oracle;capkv@1024+oracle"),
+            "needles_3": ((2048,), "capkv@256+oracle;capkv@1024+oracle"),
+            "needles_10": ((2048,), "capkv@1024+oracle"),
+        },
+        task_setups=Reading((), "capkv,expected,snapkv,streaming,random,shift", "256,1024", "q4_0", "capkv@1024"),
+        n_texts=50,
         depths=(0, 4096),
         rounds=5,
         speed_setups="full;q8_0;shift@1024;streaming@1024;capkv@1024;capkv@512",
@@ -73,9 +77,9 @@ SIZES = {
         corpora=("python-docs",),
         n_docs=1,
         readings=(Reading((1536,), "capkv", "128,512", "q8_0"),),
-        tasks={"niah_single_1": ((512,), 2)},
+        tasks={"niah_single_1": ((512,), "")},
         task_setups=Reading((), "capkv", "128"),
-        n_items=2,
+        n_texts=2,
         depths=(0, 512),
         rounds=1,
         speed_setups="full;capkv@256",
@@ -102,14 +106,14 @@ def _fidelity(engine, size: Size, store, progress):
 
 
 def _retrieval(engine, size: Size, store, progress):
-    for task, (lengths, share) in size.tasks.items():
+    for task, (lengths, more) in size.tasks.items():
         plan = retrieval.Plan(
             tasks=[task],
-            setups=size.task_setups.setups,
+            setups=[*size.task_setups.setups, *map(Setup.parse, options.split(more, ";"))],
             lengths=list(lengths),
             n_turns=size.n_turns,
-            n_texts=-(-size.n_items // share),
-            share=share,
+            n_texts=size.n_texts,
+            share=None,
             seed=size.seed,
             min_base=0.1,
         )

@@ -152,7 +152,8 @@ RETRIEVAL = Kind(
     name="retrieval",
     title="Retrieval",
     about="Mean over texts and its 95 % interval. blind: the eviction came before the question was known; aware: after it "
-    "was read. NLL: negative log likelihood of the expected answer, nats per token, where there is one answer; less is better.",
+    "was read. NLL: negative log likelihood of the expected answer, nats per token; less is better. guess: the same for who knows the "
+    "form of the answer alone.",
     introduction="Score in % with its 95 % bootstrap interval over texts. The best policy at each budget is bold.\n"
     "blind: the eviction came before the question was known; aware: after the question was read.",
     key=(
@@ -178,10 +179,18 @@ RETRIEVAL = Kind(
             "nll",
             "NLL",
             -1,
-            "negative log likelihood of the expected answer, nats per token, where there is one answer",
+            "negative log likelihood of the expected answer, nats per token; without what stands between several strings",
             called="nats per token of the expected answer",
             heading="The expected answer, nats per token",
             optional=True,
+        ),
+        Figure(
+            "guess",
+            "guess",
+            -1,
+            "NLL of who knows the form of the answer alone: logarithm of how many values it could have, by its tokens",
+            optional=True,
+            decimals=2,
         ),
     ),
     lengths=("length", "n_turns"),

@@ -159,10 +159,10 @@ def setups(policy: str, budget: str, type: str, setup: str) -> list:
 
 
 def setups_of(given: SimpleNamespace, retrieval: bool = False) -> list:
-    """setups() of a command's shared options. Raises ValueError for one with recall or a pin where the command measures no retrieval."""
+    """setups() of a command's shared options. Raises ValueError for recall, a pin or an oracle where it measures no retrieval."""
     found = setups(*(getattr(given, name) for name in COMPARED))
     for one in found:
-        for word, has_it in (("recall", one.recall), ("pins", one.pin)):
+        for word, has_it in (("recall", one.recall), ("pins", one.pin), ("an oracle", one.oracle)):
             if has_it and not retrieval:
                 raise ValueError(f"setup = {one.name}: retrieval alone measures {word}")
     return found

@@ -64,10 +64,11 @@ def _figures(kind: str) -> str:
 
 
 def _tasks() -> str:
-    lines = [
-        [f"`{task.name}`", task.what, task.haystack + ("" if task.own else " (or `--haystack`)"), task.max_share or "any number"]
-        for task in TASKS.values()
-    ]
+    lines = []
+    for task in TASKS.values():
+        around = f"the file of `{task.haystack}`" if task.form else task.haystack + ("" if task.own else " (or `--haystack`)")
+        asked = f"{task.share}" + (f", at most {task.max_share}" if task.max_share > task.share else "")
+        lines.append([f"`{task.name}`", task.what, around, asked])
     return _table("task, what is asked, text around it, questions about one text >", lines)
 
 

@@ -40,7 +40,7 @@ def test_all_parts_are_measured_and_rows_say_how(found):
         assert row["model_hash"] and row["pin"] and row["lib"] and row["build"] and row["setup"]
     for row in found:
         if row["kind"] == "retrieval":
-            assert len(row["items"]) == 2 and all(0 <= item["score"] <= 1 for item in row["items"])
+            assert len(row["items"]) == 1 and all(0 <= item["score"] <= 1 for item in row["items"])
         if row["kind"] == "speed":
             assert row["avg_ts"] > 0 and row["error"] is None
 
@@ -92,6 +92,7 @@ def test_the_same_command_gives_the_same_figures(tiny_llama, tmp_path):
         (["fidelity", "demo", "--docks", "2"], "--docks"),
         (["retrieval", "demo", "--task", "niah"], "task = niah: allowed are"),
         (["retrieval", "demo", "--mode", "seen"], "mode = seen: allowed are"),
+        (["retrieval", "demo", "--task", "qa_2"], "task = qa_2: it reads the data set's file: --hotpotqa FILE"),
         (["longbench", "demo", "nowhere"], "data = nowhere: not a folder"),
         (["speed", "demo", "-p", "0", "-n", "0"], "one of them has to be above 0"),
         (["tune", "demo", "--text", "python-docs", "--max-kl", "0"], "max-kl = 0"),
@@ -109,6 +110,14 @@ def test_an_error_is_one_line(capsys, command, says):
 def test_tasks_are_listed(capsys):
     assert main(["retrieval", "demo", "--task", "help"]) == 0
     assert "niah_multikey_3" in capsys.readouterr().out
+
+
+def test_a_group_leaves_out_tasks_whose_files_are_not_given(capsys):
+    assert main(["retrieval", "demo", "--task", "ruler", "--mode", "seen"]) == 2
+    err = capsys.readouterr().err
+    assert "qa_1 is left out: it needs --squad FILE" in err and "qa_2 is left out: it needs --hotpotqa FILE" in err
+    assert main(["retrieval", "demo", "--task", "qa_1,ruler"]) == 2
+    assert "task = qa_1: it reads the data set's file: --squad FILE" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_shows_what_it_has(tiny_llama, tmp_path, monkeypatch, capsys):

@@ -37,14 +37,23 @@ def test_a_text_is_split_behind_its_sentences():
     )
 
 
-@given(st.floats(0, 1, exclude_max=True), st.integers(0, 700))
+@given(st.integers(0, 49), st.integers(0, 700))
 def test_a_cut_is_the_text_from_the_start_on_with_no_more_tokens_than_asked(start, n):
     words = [f"word{i} and so on it goes. " for i in range(50)]
     pieces = Haystack("x", tuple(words)).cut(start, n, count)
     whole = "".join(words) * 4
-    assert whole.find(joined(pieces)) in (0, whole.find(words[int(start * 50)]))
+    assert whole.find(joined(pieces)) in (0, whole.find(words[start]))
     assert n - 1 <= sum(k for _, k in pieces) <= n
     assert all(k == count(piece) for piece, k in pieces)
+
+
+@given(st.integers(1, 500))
+def test_stretches_do_not_overlap_and_each_has_its_tokens(n):
+    pieces = Haystack("x", tuple(f"word{i} and so on. " for i in range(100)))
+    starts = pieces.stretches(n, count)
+    assert starts[0] == 0 and len(starts) == max(1, 100 // -(-n // 5))
+    for at, end in zip(starts, [*starts[1:], 100]):
+        assert n > 500 or sum(map(count, pieces.pieces[at:end])) >= n
 
 
 def test_a_cut_of_whole_pieces_ends_with_one():
@@ -71,7 +80,7 @@ def test_needles_at_one_place_keep_their_order_and_the_white_space_of_the_text()
 
 
 def test_noise_has_no_end():
-    assert joined(load("noise").cut(0.5, 10 * count(NOISE), count)) == 10 * NOISE
+    assert joined(load("noise").cut(0, 10 * count(NOISE), count)) == 10 * NOISE
 
 
 def test_a_file_and_a_folder_are_haystacks(tmp_path):

@@ -17,7 +17,8 @@ def rows_of(setup, scores, task="niah_single_2", length=4096, budget=512, device
 def test_each_task_has_as_many_texts_as_its_questions_need():
     args = SimpleNamespace(setup=["full"], length=[4096, 32768], questions=100, share=10, task=["vt", "recall", "niah_single_1"])
     plans = [(plan.tasks, plan.n_texts, plan.conditions[0].length) for plan in answers.plans(args)]
-    assert plans == [(["vt", "niah_single_1"], 10, 4096), (["recall"], 13, 81), (["vt", "niah_single_1"], 10, 32768), (["recall"], 13, 655)]
+    ruler = ["vt", "niah_single_1"]
+    assert plans == [(["recall"], 13, 81), (ruler, 100, 4096), (["recall"], 13, 655), (ruler, 100, 32768)]
 
 
 def test_setups_are_compared_on_the_texts_that_all_have_read():

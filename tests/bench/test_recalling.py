@@ -12,7 +12,7 @@ FULL, PLAIN, MORE = Setup(), Setup.parse("streaming@128"), Setup.parse("streamin
 MARK = "[Recalled from earlier"
 
 
-def rows_of(engine, setups, task="niah_single_2", **options):
+def rows_of(engine, setups, task="needles_3", **options):
     options = {"lengths": [1500], "n_texts": 1, "share": 3, "haystack": "python-docs", **options}
     return list(retrieval.run(engine, retrieval.Plan([task], setups, **options), Store()))
 
@@ -39,7 +39,7 @@ def test_setups_that_differ_in_recall_share_one_reading():
     engine = FakeEngine(solve)
     plain, more = rows_of(engine, [PLAIN, MORE])
     (stream,) = engine.streams
-    assert not stream.is_open and sum(read.startswith("<|start|>user\nSome magic") for read in stream.log) == 1
+    assert not stream.is_open and sum(read.startswith("<|start|>user\nSome magic numbers") for read in stream.log) == 1
     assert (plain["setup"], more["setup"]) == ("streaming@128", "streaming@128+recall")
     assert [item["question"] for item in plain["items"]] == [item["question"] for item in more["items"]]
     assert not {"recall", "bytes_recall"} & plain.keys() and "recalled" not in plain["items"][0]

@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
+import qa_files
 from fake_engine import BOS, FakeEngine, solve
 
 from capkv_edge.bench.measure import divergence, retrieval
 from capkv_edge.bench.measure.retrieval import Plan, Reader, run
+from capkv_edge.bench.run.engine import Engine
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
 from capkv_edge.bench.tasks import registry
@@ -16,12 +18,25 @@ from capkv_edge.bench.tasks.questions import Item, Text
 FULL, SMALL = Setup(), Setup.parse("streaming@128")
 
 
+@pytest.fixture
+def files(tmp_path):
+    return dict(squad=qa_files.squad(tmp_path / "squad.json"), hotpotqa=qa_files.hotpotqa(tmp_path / "hotpotqa.json"))
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """An engine with a real tokenizer."""
+    with Engine("demo", n_threads=1) as engine:
+        yield engine
+
+
 def plan(names=("niah_single_1",), setups=(FULL, SMALL), **options):
     return Plan(list(names), list(setups), **{"lengths": [800], "n_texts": 2, **options})
 
 
-def test_a_perfect_model_scores_1_in_every_task_and_a_mute_one_0():
-    every = plan(registry.TASKS, [FULL], n_texts=3, share=3, haystack="python-docs", lengths=[1000], modes=["blind", "aware"])
+def test_a_perfect_model_scores_1_in_every_task_and_a_mute_one_0(files):
+    options = dict(share=3, haystack="python-docs", lengths=[1500], modes=["blind", "aware"], files=files)
+    every = plan(registry.TASKS, [FULL], n_texts=3, **options)
     for reply, score in ((solve, 1), (lambda text: "", 0)):
         rows = list(run(FakeEngine(reply), every, Store()))
         assert len(rows) == 2 * 3 * len(registry.TASKS)
@@ -29,12 +44,12 @@ def test_a_perfect_model_scores_1_in_every_task_and_a_mute_one_0():
         assert {item["score"] for row in rows for item in row["items"]} == {score}
 
 
-def test_texts_with_question_and_answer_fill_their_context_and_no_more():
+def test_texts_with_question_and_answer_fill_their_context_and_no_more(files):
     def talkative(text):
         return "so " * 500
 
     engine = FakeEngine(talkative)
-    rows = list(run(engine, plan(registry.RULER, [SMALL], share=2, haystack="python-docs", lengths=[1000, 1500]), Store()))
+    rows = list(run(engine, plan(registry.RULER, [SMALL], haystack="python-docs", lengths=[1500, 2000], files=files), Store()))
     assert all(not stream.is_open for stream in engine.streams)
     for row, stream in zip(rows, engine.streams, strict=True):
         assert row["n_tokens"] == stream.n_most <= stream.n_ctx == row["n_ctx"] == row["length"]
@@ -48,7 +63,7 @@ def test_the_question_is_read_after_the_eviction_when_blind_and_before_it_when_a
     log, question = engine.streams[0].log, row["items"][0]["question"]
     before, after = (" ".join(part) for part in (log[: log.index("compress")], log[log.index("compress") :]))
     key = re.search(r"\w+-\w+", question)[0]
-    assert before.count(f"magic number for {key} is") == 1
+    assert before.count(f"One of the special magic numbers for {key} is") == 1
     assert (question in before, question in after) == (mode == "aware", mode == "blind")
     assert "<|end|>" in after and "<|end|>" not in before and row["mode"] == mode
     if mode == "blind":
@@ -57,7 +72,7 @@ def test_the_question_is_read_after_the_eviction_when_blind_and_before_it_when_a
 
 def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
     engine = FakeEngine(solve)
-    (row,) = run(engine, plan(setups=[SMALL], n_texts=1, share=3), Store())
+    (row,) = run(engine, plan(["needles_3"], [SMALL], n_texts=1, share=None), Store())
     (stream,) = engine.streams
     assert row["share"] == len(row["items"]) == 3 and stream.log.count("back") == 5  # before a question, before an answer's loss
     assert sum("Some magic numbers" in read for read in stream.log) == 1  # the text was read once
@@ -66,15 +81,34 @@ def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
 
 
 def test_tasks_and_modes_of_one_question_have_one():
-    conditions = plan(["vt", "cwe", "recall"], share=20, modes=["blind", "aware"]).conditions
+    conditions = plan(["vt", "niah_multikey_1", "cwe", "recall"], share=20, modes=["blind", "aware"]).conditions
     assert [(one.task, one.mode, one.share) for one in conditions] == [
-        ("vt", "blind", 20),
+        ("vt", "blind", 1),
         ("vt", "aware", 1),
+        ("niah_multikey_1", "blind", 4),
+        ("niah_multikey_1", "aware", 1),
         ("cwe", "blind", 1),
         ("cwe", "aware", 1),
         ("recall", "blind", 8),
         ("recall", "aware", 1),
     ]
+    own = plan(["niah_multikey_1", "needles_10", "recall"], share=None).conditions
+    assert [one.share for one in own] == [1, 10, 5]
+
+
+def test_the_cost_is_told_in_readings_and_tokens():
+    cost = plan(["needles_1", "needles_3", "recall"], lengths=[800, 1000], n_texts=3).cost
+    assert cost == "30 readings (3 texts by 2 setups): 21,600 tokens to read at most, 6 dialogues of 20 turns"
+
+
+def test_texts_have_stretches_of_the_haystack_of_their_own(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"This is sentence number {i}. " for i in range(1000)))
+    rows = list(run(FakeEngine(solve), plan([*registry.NEEDLES], [FULL], n_texts=8, haystack=str(path), share=None), Store()))
+    for name in registry.NEEDLES:
+        starts = sorted(row["haystack_at"] for row in rows if row["task"] == name)
+        assert len(starts) == 8 and all(b - a > 800 for a, b in zip(starts, starts[1:]))  # 800 tokens have more characters
+    assert len({row["haystack_at"] for row in rows}) == 8  # tasks share them, so that they differ in the needles alone
 
 
 def test_rows_in_the_file_are_not_measured_again(tmp_path):
@@ -92,16 +126,17 @@ def test_rows_in_the_file_are_not_measured_again(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [dict(seed=5), dict(share=2), dict(depths=(0.5,)), dict(lengths=[900]), dict(modes=["aware"]), dict(setups=[FULL])],
+    [dict(seed=5), dict(share=1), dict(depths=(0.5,)), dict(lengths=[900]), dict(modes=["aware"]), dict(setups=[FULL])],
 )
 def test_another_option_is_another_measurement(change):
     store, engine = Store(), FakeEngine(solve)
-    list(run(engine, plan(setups=[SMALL], n_texts=1), store))
-    assert len(list(run(engine, plan(**{"setups": [SMALL], "n_texts": 1, **change}), store))) == 1
+    same = dict(names=["needles_3"], setups=[SMALL], n_texts=1, share=3, haystack="noise")
+    list(run(engine, plan(**same), store))
+    assert len(list(run(engine, plan(**{**same, **change}), store))) == 1
 
 
 def test_all_setups_come_to_the_first_texts_before_any_comes_to_the_next():
-    rows = list(run(FakeEngine(solve), plan(["niah_single_1", "vt"], n_texts=2), Store()))
+    rows = list(run(FakeEngine(solve), plan(["niah_single_1", "vt"], n_texts=2, lengths=[1500]), Store()))
     assert [(row["text"], row["task"], row["setup"]) for row in rows] == [
         (text, task, setup) for text in (0, 1) for task in ("niah_single_1", "vt") for setup in ("full", "streaming@128")
     ]
@@ -115,7 +150,7 @@ def test_where_the_full_cache_fails_nothing_else_is_tried():
         return solve(text) if "magic" in text else "no idea"
 
     store, engine, seen = Store(), FakeEngine(only_needles), []
-    picky = plan(["vt", "niah_single_1"], [SMALL], min_base=0.5)
+    picky = plan(["vt", "niah_single_1"], [SMALL], min_base=0.5, lengths=[1500])
     out = list(run(engine, picky, store, lambda done, total, label: seen.append((done, total))))
     kinds = [(row["kind"], row["task"], row.get("setup")) for row in out]
     assert kinds[:5] == [
@@ -124,7 +159,7 @@ def test_where_the_full_cache_fails_nothing_else_is_tried():
     ]
     assert kinds[5:] == [("retrieval", "niah_single_1", "streaming@128")] * 2
     assert out[4] == dict(
-        kind="skipped", task="vt", haystack="noise", length=800, mode="blind", share=1, score=0.0, min_base=0.5
+        kind="skipped", task="vt", haystack="noise", length=1500, mode="blind", share=1, score=0.0, min_base=0.5
     )
     assert seen[-1] == (8, 8) and [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(store.rows()) == 6
@@ -161,7 +196,8 @@ def test_a_row_says_what_was_measured():
     assert {name: row[name] for name in expected} == expected
     (item,) = row["items"]
     assert item["answer"] == item["expected"][0] and item["score"] == 1 and item["depth"] == 0.25
-    assert item["question"].startswith("What is the magic number for ")
+    assert item["question"].startswith("What is the special magic number for ")
+    assert item["guess"] > 0 and row["haystack_at"] > 0 and row["wording"] == registry.find("niah_single_2").wording
 
 
 def test_a_file_as_haystack_is_named_by_its_text_without_its_folder(tmp_path):
@@ -214,12 +250,73 @@ def test_the_loss_of_the_expected_answer_is_that_of_its_tokens_one_by_one(engine
     assert found == pytest.approx(np.mean(losses), rel=1e-3) and np.std(losses) > 0
 
 
-def test_answers_of_one_string_have_a_loss_and_others_none():
-    names = ("niah_single_1", "niah_multivalue", "recall", "instruction")
-    for row in run(FakeEngine(solve), plan(names, [FULL], share=2, haystack="python-docs", lengths=[1200]), Store()):
-        known = row["task"] in ("niah_single_1", "recall")
+def test_answers_have_a_loss_unless_others_are_as_right(files):
+    names = (*registry.RULER, "needles_3", "recall", "instruction")
+    options = dict(share=2, haystack="python-docs", lengths=[1500], files=files)
+    for row in run(FakeEngine(solve), plan(names, [FULL], **options), Store()):
         for found in (row, *row["items"]):
-            assert found["nll"] == (pytest.approx(np.log(FakeEngine.n_vocab)) if known else None)
+            assert found["nll"] == (None if row["task"] == "instruction" else pytest.approx(np.log(FakeEngine.n_vocab)))
+            assert (found["guess"] is None) == (row["task"] in ("instruction", "cwe", "qa_1", "qa_2"))
+
+
+def test_of_an_answer_of_several_strings_what_stands_between_does_not_count(engine):
+    item = Item("?", ("12", "34"), 8, "they are:")
+    assert item.reference == ((" 12", True), (",", False), (" 34", True))
+    listed = Item("?", ("a", "b"), 8, "are:", marks=(" 1.", " 2."))
+    assert listed.reference == ((" 1.", False), (" a", True), (" 2.", False), (" b", True))
+    assert Item("?", ("A", "B"), 8, "are: ", marks=("", "")).reference == (("A", True), (" B", True))
+    opening, tokens = engine.tokenize("they are:"), engine.tokenize(" 12") + engine.tokenize(",") + engine.tokenize(" 34")
+    n = len(engine.tokenize(" 12"))
+    losses = []
+    for counts in (None, [True] * n + [False] + [True] * (len(tokens) - n - 1), [False] * n + [True] + [False] * (len(tokens) - n - 1)):
+        with engine.open(FULL, 256) as stream:
+            losses.append(retrieval.nll_of(stream, opening, tokens, counts))
+    every, values, comma = losses
+    assert every == pytest.approx((values * (len(tokens) - 1) + comma) / len(tokens), rel=1e-5) and values != pytest.approx(comma)
+
+
+def test_a_guess_is_computed_from_the_tokens_of_the_answer():
+    (row,) = run(FakeEngine(solve), plan(["niah_multivalue"], [FULL], n_texts=1, haystack="noise"), Store())
+    n_tokens = 2  # of " 1234567" where words and blanks are tokens
+    assert row["guess"] == pytest.approx(np.log(9e6) / n_tokens)
+
+
+# --- an oracle ---
+
+
+def test_the_evidence_of_a_text_is_found_in_its_tokens(demo, files):
+    reader = Reader(demo)
+    options = dict(files=files, lengths=[1024], haystack="python-docs", share=3)
+    for one in plan([name for name in registry.TASKS if registry.find(name).has_evidence], [FULL], **options).conditions:
+        text = retrieval.make_text(reader, plan(["needles_3"]), one, 0)
+        spans, tokens = reader.evidence(text), reader.prefix(text)
+        assert spans and len(spans) == len(text.evidence)
+        for passage, (start, stop) in zip(text.evidence, spans):
+            assert passage in demo.detokenize(tokens[start:stop])
+            assert passage not in demo.detokenize(tokens[start + 1 : stop]) and passage not in demo.detokenize(tokens[start : stop - 1])
+
+
+@pytest.mark.parametrize("name, holds", [("streaming@180", False), ("streaming@180+oracle", True)])
+def test_an_oracle_holds_the_needles_to_the_last_question(demo, name, holds):
+    reader, how = Reader(demo), plan(["needles_3"], depths=(0.2, 0.4, 0.6), haystack="noise", lengths=[700], share=3)
+    text = retrieval.make_text(reader, how, how.conditions[0], 0)
+    with demo.open(Setup.parse(name), 700) as stream:
+        reading = retrieval.Reading(stream, reader, text, "blind")
+        assert len(reading.ask()) == 3 and stream.memory()["n_evictions"] > 1
+        kv = stream._kv
+        for start, stop in reader.evidence(text):
+            assert all(np.isin(range(start, stop), kv.positions(*head)).all() for head in kv.heads) == holds
+
+
+def test_an_oracle_without_room_for_the_needles_names_the_setup(demo):
+    (one,) = (how := plan(["needles_10"], [Setup.parse("capkv@128+oracle")], lengths=[1024], haystack="noise", share=1)).conditions
+    with demo.open(how.setups[0], 1024) as stream, pytest.raises(ValueError, match=r"setup = capkv@128\+oracle: "):
+        retrieval.Reading(stream, Reader(demo), retrieval.make_text(Reader(demo), how, one, 0), "blind")
+
+
+def test_an_oracle_is_refused_where_no_passage_has_the_answer():
+    with pytest.raises(ValueError, match=r"setup = capkv@512\+oracle: the task cwe has no passages that have its answers"):
+        plan(["vt", "cwe"], [Setup.parse("capkv@512+oracle")])
 
 
 def test_a_begin_of_sequence_that_the_template_has_is_not_doubled():
@@ -246,6 +343,7 @@ def test_a_text_cannot_end_the_turn_of_the_user():
         (dict(share=0), "share = 0: allowed is 1 or more"),
         (dict(n_turns=-1), "n_turns = -1: allowed is 1 or more"),
         (dict(min_base=2), "min_base = 2: allowed is 0 to 1"),
+        (dict(names=["qa_2"]), "task = qa_2: it reads the data set's file: --hotpotqa FILE"),
         (dict(names=["sudoku"]), "task = sudoku: allowed are niah_single_1"),
     ],
 )

@@ -21,11 +21,12 @@ BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0"
     options=st.sampled_from(["", ",novelty=0", ",novelty=2.5,sink=8"]),
     recall=st.booleans(),
     pin=st.booleans(),
+    oracle=st.booleans(),
 )
-def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options, recall, pin):
-    recall, pin = recall and policy != SHIFT, pin and policy != SHIFT
-    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}" + "+pin" * pin + "+recall" * recall)
-    assert Setup.parse(setup.name) == setup and bool(setup.recall) == recall and setup.pin == pin
+def test_a_name_is_read_back_as_the_setup_that_has_it(policy, budget, kind, options, recall, pin, oracle):
+    recall, pin, oracle = (has_it and policy != SHIFT for has_it in (recall, pin, oracle))
+    setup = Setup.parse(f"{policy}@{budget}:{kind}{options}" + "+pin" * pin + "+oracle" * oracle + "+recall" * recall)
+    assert Setup.parse(setup.name) == setup and (bool(setup.recall), setup.pin, setup.oracle) == (recall, pin, oracle)
     assert (setup.policy, setup.budget, setup.type) == (policy, budget, kind)
 
 
@@ -75,11 +76,13 @@ def test_equal_bytes_are_never_more(n_ctx, kind, other):
         ("capkv@512,novelty", "not OPTION=VALUE"),
         ("capkv@512,novelty=many", "novelty"),
         ("capvk@512", "no policy 'capvk'"),
-        ("capkv@512+memory", r"behind \+ allowed is pin, recall or pin\+recall"),
-        ("capkv@512+", r"behind \+ allowed is pin, recall or pin\+recall"),
-        ("capkv@512+recall+pin", r"behind \+ allowed is pin, recall or pin\+recall"),
+        ("capkv@512+memory", r"behind \+ allowed is pin, oracle, recall, or several of them"),
+        ("capkv@512+", r"behind \+ allowed is pin, oracle, recall, or several of them"),
+        ("capkv@512+recall+pin", r"behind \+ allowed is pin, oracle, recall, or several of them"),
         ("shift@512+pin", "with pin allowed is a policy"),
         ("q8_0+pin", "with pin allowed is a policy"),
+        ("shift@512+oracle", "with oracle allowed is a policy"),
+        ("full+oracle", "with oracle allowed is a policy"),
         ("shift@512+recall", "with recall allowed is full, a cache type or a policy"),
     ],
 )
@@ -97,6 +100,7 @@ def test_recall_is_a_part_of_a_setup_and_of_its_rows():
 def test_a_pin_is_a_part_of_a_setup_and_of_its_rows():
     plain, more = Setup.parse("capkv@512"), Setup.parse("capkv@512+pin")
     assert more.fields == {**plain.fields, "setup": "capkv@512+pin", "pinned": True} and "pinned" not in plain.fields
+    assert Setup.parse("capkv@512+oracle").fields == {**plain.fields, "setup": "capkv@512+oracle", "oracle": True}
     assert Setup.parse("capkv@512:q8_0,novelty=0+pin+recall").name == "capkv@512:q8_0,novelty=0+pin+recall"
 
 
@@ -107,6 +111,9 @@ def test_a_command_that_does_not_measure_recall_or_pins_refuses_them():
         setups_of(given)
     given.setup = "capkv@512+pin"
     with pytest.raises(ValueError, match=r"setup = capkv@512\+pin: retrieval alone measures pins"):
+        setups_of(given)
+    given.setup = "capkv@512+oracle"
+    with pytest.raises(ValueError, match=r"setup = capkv@512\+oracle: retrieval alone measures an oracle"):
         setups_of(given)
 
 

@@ -160,17 +160,17 @@ def solve(text: str) -> str:
     opening = last.rpartition("<|start|>assistant\n")[2]
     if "magic" in question:
         keys = re.findall(r"[\w-]+-[\w-]+", question)
-        return ", ".join(value for key in keys for value in re.findall(rf"for {key} is ([\w-]+)\.", prefix))
+        return ", ".join(value for key in keys for value in re.findall(rf"for {key} is:? ([\w-]+)\.", prefix))
     if "variables" in question:
-        value = re.search(r"value (\d+)", question)[1]
-        return ", ".join(_chain(prefix.partition("The text:")[2], value))
-    if "coded words" in question:
-        counts = Counter(prefix.partition("\n\n")[2].split())
-        del counts["..."]
+        return ", ".join(_chain(prefix.rpartition("Memorize and track")[2], re.search(r"value (\d+)", question)[1]))
+    if "most frequently appeared" in question:
+        counts = Counter(re.findall(r"(?<= )[a-z]{6}(?= |$)", prefix.partition("coded words. ")[2]))
         return ", ".join(word for word, _ in counts.most_common(N_FREQUENT))
-    if "words occur" in question:
-        counts = Counter(re.findall(r"\d+\. (\S+)", prefix.partition("The list:")[2]))
+    if "most common" in question:
+        counts = Counter(re.findall(r"\d+\. (\S+)", prefix.rpartition("Below is a numbered list")[2]))
         return ", ".join(word for word, _ in counts.most_common(N_COMMON))
+    if "Which river" in question:
+        return re.search(rf"river of {re.search('town number [0-9]+', question)[0]} is the (\w+)", prefix)[1]
     if opening.startswith("You told me"):
         told = opening.partition('"')[2]
         return " " + re.search(rf"{re.escape(told)} (\w+)\.", before)[1]
@@ -184,7 +184,7 @@ def solve(text: str) -> str:
 
 def _chain(text: str, value: str) -> list:
     held = []
-    for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)\.", text):
+    for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", text):
         if source == value or source in held:
             held.append(name)
     return held

@@ -7,24 +7,23 @@ asked alone, from that same state. Mode "aware": the question is read with the t
 import contextlib
 import dataclasses
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import product
+from math import log
 
 import numpy as np
 
-from ...template import around_last, fold_system, message
 from ..run.provenance import engine_fields, setup_fields
 from ..run.rows import key_of
 from ..run.setups import Setup
-from ..tasks import haystacks, registry
+from ..tasks import registry
 from ..tasks.questions import Item, Text
 from . import divergence
+from .prompts import Reader
 from .recalling import Recalling
 
 MODES = ("blind", "aware")
 
 _N_LOOK = 8  # tokens generated between two looks at an answer: one that has all that is expected is not continued
-_N_TEXTS = 16  # whose tokens are kept: all that are tried until one has the wanted length
 _N_PAD = 256  # the context of a dialogue is a multiple of it
 
 
@@ -52,26 +51,41 @@ class Plan:
     lengths: list = field(default_factory=lambda: [4096])  #: tokens of a text with question and answer
     n_turns: int = 20  #: turns of the dialogues
     modes: list = field(default_factory=lambda: ["blind"])
-    n_texts: int = 10
+    n_texts: int = 20
     haystack: str | None = None  #: instead of each task's own
-    share: int = 1  #: questions per text, at most those that a task can have; in mode "aware" it is 1
+    files: dict = field(default_factory=dict)  #: paths of files of questions, by their form (registry.Task.form)
+    share: int | None = 1  #: questions per text, at most those that a task can have, None: each task's own; in mode "aware" it is 1
     depths: tuple = ()  #: of the needles, in turn from text to text; empty: spread evenly
     seed: int = 1
     min_base: float = 0.0  #: where the full cache's mean score is below it, the other setups are not measured
 
     def __post_init__(self):
+        oracles = [setup.name for setup in self.setups if setup.oracle]
         for name in self.tasks:
-            registry.find(name)
+            task = registry.find(name)
+            if oracles and not task.has_evidence:
+                raise ValueError(f"setup = {oracles[0]}: the task {name} has no passages that have its answers")
+            if task.form and task.form not in self.files:
+                raise ValueError(f"task = {name}: it reads the data set's file: {task.haystack} FILE")
         for mode in self.modes:
             if mode not in MODES:
                 raise ValueError(f"mode = {mode}: allowed are {', '.join(MODES)}")
         for name in ("n_texts", "n_turns", "share"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} = {value}: allowed is 1 or more")
         if not 0 <= self.min_base <= 1:
             raise ValueError(f"min_base = {self.min_base}: allowed is 0 to 1")
         if self.min_base and Setup() not in self.setups:
             self.setups = [Setup(), *self.setups]
+
+    @property
+    def cost(self) -> str:
+        """How much is to be read, as a line for the user."""
+        readings = len(self.setups) * self.n_texts
+        n = sum(one.length for one in self.conditions if not registry.find(one.task).turns) * readings
+        n_talks = sum(registry.find(one.task).turns for one in self.conditions) * readings
+        parts = [f"{n:,} tokens to read at most"] * bool(n) + [f"{n_talks:,} dialogues of {self.n_turns} turns"] * bool(n_talks)
+        return f"{len(self.conditions) * readings:,} readings ({self.n_texts} texts by {len(self.setups)} setups): {', '.join(parts)}"
 
     @property
     def conditions(self) -> list:
@@ -80,59 +94,12 @@ class Plan:
         for name in self.tasks:
             task = registry.find(name)
             haystack = task.haystack if task.own or not self.haystack else self.haystack
+            haystack = str(self.files[task.form]) if task.form else haystack
             for length in [self.n_turns] if task.turns else self.lengths:
                 for mode in self.modes:
-                    share = 1 if mode == "aware" else min(self.share, task.max_share or self.share)
+                    share = 1 if mode == "aware" else task.share_of(self.share)
                     out[Condition(name, haystack, length, mode, share)] = None
         return list(out)
-
-
-# --- from texts to tokens ---
-
-
-class Reader:
-    """Puts texts into the model's chat template, and counts their tokens."""
-
-    def __init__(self, engine):
-        self.engine = engine
-        self.count = lru_cache(maxsize=None)(lambda text: len(engine.tokenize(text)))
-        self._frame = lru_cache(maxsize=8)(self._render)
-        self._tokens = lru_cache(maxsize=_N_TEXTS)(engine.tokenize)
-
-    def _render(self, turns: tuple) -> tuple:
-        messages = [message(role, text) for role, text in turns]
-        try:
-            before, after = around_last(self.engine.chat, messages)
-        except ValueError:
-            if not messages or messages[0]["role"] != "system":
-                raise
-            before, after = around_last(lambda messages: self.engine.chat(fold_system(messages)), messages)
-        tokens, bos = self.engine.tokenize(before, special=True), self.engine.bos
-        head = [bos] if bos is not None and tokens[:1] != [bos] else []
-        return head + tokens, self.engine.tokenize(after, special=True)
-
-    def prefix(self, text: Text) -> list:
-        """All that is read before the question."""
-        return self._frame(text.turns)[0] + self._tokens(text.prefix)
-
-    def n_system(self, text: Text) -> int:
-        """Length of the system prompt in tokens, with the template's text around it; 0 where the text has none."""
-        if not text.turns or text.turns[0][0] != "system":
-            return 0
-        pairs = enumerate(zip(self._frame(text.turns[:1])[0], self.prefix(text)))
-        return next((i for i, (alone, read) in pairs if alone != read), len(self._frame(text.turns[:1])[0]))
-
-    def question(self, item: Item) -> list:
-        return self.engine.tokenize(item.question)
-
-    def opening(self, text: Text, item: Item) -> list:
-        """What stands between the question and the answer."""
-        return self._frame(text.turns)[1] + self.engine.tokenize(item.answer_prefix)
-
-    def size(self, text: Text) -> int:
-        """All tokens that the text takes with its longest question and answer."""
-        asked = [len(self.question(item)) + len(self.opening(text, item)) + item.n_predict for item in text.items]
-        return len(self.prefix(text)) + max(asked)
 
 
 def make_text(reader: Reader, plan: Plan, condition: Condition, index: int) -> Text:
@@ -166,17 +133,19 @@ def answer(stream, item: Item) -> str:
     return engine.detokenize(out)
 
 
-def nll_of(stream, opening: list, expected: list) -> float:
+def nll_of(stream, opening: list, expected: list, counts=None) -> float:
     """Mean negative log probability of the expected tokens after the opening, in nats.
 
-    It tells nearly right answers from those that are far off, which a score of right or wrong does not."""
+    It tells nearly right answers from those that are far off, which a score of right or wrong does not.
+
+    counts: which of the tokens count, bool [n]; None: all."""
     first, found = stream.n_tokens + len(opening) - 1, []
 
     def use(indices, rows):
         found.append(divergence.log_softmax(rows)[np.arange(len(indices)), np.asarray(expected)[indices - first]])
 
     stream.read(opening + expected[:-1], range(first, first + len(expected)), use)
-    return -float(np.concatenate(found).mean())
+    return -float(np.concatenate(found)[slice(None) if counts is None else np.array(counts)].mean())
 
 
 class Reading:
@@ -190,6 +159,8 @@ class Reading:
         self._recalling = None
         if stream.setup.pin and (n_system := reader.n_system(text)):
             stream.pin(0, n_system)
+        for start, stop in reader.evidence(text) if stream.setup.oracle else ():
+            stream.pin(start, stop)
         stream.read(reader.prefix(text))
         if not self._is_aware:
             self._evict()
@@ -216,7 +187,10 @@ class Reading:
         return question + self.reader.engine.tokenize(found), said
 
     def ask(self, quota: int = 0) -> list:
-        """[{depth, question, expected, answer, score, nll}] of the text's questions; nll is None where more than one string is right.
+        """[{depth, question, expected, answer, score, nll, guess}] of the text's questions.
+
+        nll: of the answer that the task expects, None where others are as right. guess: the same for who knows the form of the
+        answer alone, None where there are no known choices.
 
         quota: tokens of the text that may come back with a question, in the end of the user's turn; 0 is no recall.
         """
@@ -229,12 +203,15 @@ class Reading:
             opening = ([] if self._is_aware else question) + reader.opening(self.text, item)
             self._return()
             stream.read(opening)
-            reply, nll = answer(stream, item), None
-            if item.has_one_answer:
+            reply, nll, guess = answer(stream, item), None, None
+            parts = [(token, counts) for part, counts in item.reference for token in reader.engine.tokenize(part)]
+            if parts:
                 self._return()
-                nll = nll_of(stream, opening, reader.engine.tokenize(" " + item.expected[0]))
+                tokens, counts = zip(*parts)
+                nll = nll_of(stream, opening, list(tokens), counts)
+                guess = item.n_choices and len(item.expected) * log(item.n_choices) / sum(counts)
             asked = dict(depth=item.depth, question=item.question.strip(), expected=list(item.expected))
-            out.append({**asked, "answer": reply, "score": item.score(reply), "nll": nll, **said})
+            out.append({**asked, "answer": reply, "score": item.score(reply), "nll": nll, "guess": guess, **said})
         return out
 
     @property
@@ -266,13 +243,13 @@ class _Job:
         self.row = dict(
             kind="retrieval",
             task=condition.task,
-            haystack=condition.haystack if task.own else haystacks.load(condition.haystack).name,
+            haystack=condition.haystack if task.own else registry.load(task, condition.haystack).name,
             length=condition.length,
             mode=condition.mode,
             share=condition.share,
             depths=list(plan.depths),
             n_turns=condition.length if turns else None,
-            wording=registry.WORDING,
+            wording=task.wording,
             seed=plan.seed,
             text=index,
             n_ctx=self.n_ctx,
@@ -288,11 +265,12 @@ class _Job:
     def ask(self, reading: Reading) -> dict:
         """The row of the answers."""
         items, means = reading.ask(self.setup.recall), {}
-        for name in ("score", "nll"):
+        for name in ("score", "nll", "guess"):
             found = [item[name] for item in items]
             means[name] = None if None in found else sum(found) / len(found)
         memory = {**reading.memory, **({"bytes_recall": reading.bytes_recall} if self.setup.recall else {})}
-        return {**self.row, **memory, "n_tokens": self.reader.size(reading.text), **means, "items": items}
+        text = dict(n_tokens=self.reader.size(reading.text), haystack_at=reading.text.haystack_at)
+        return {**self.row, **memory, **text, **means, "items": items}
 
 
 def _groups(setups: list, mode: str) -> list:

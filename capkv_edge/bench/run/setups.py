@@ -29,8 +29,13 @@ NAMES = {
     "capkv@512+recall": "the same, and passages of the text that most heads no longer hold come back with the question (in `retrieval` "
     "alone)",
     "capkv@512+pin": "a policy that never evicts the system prompt (in `retrieval` alone); +pin+recall is both",
+    "capkv@512+oracle": "a policy that never evicts the passages that have the answers (in `retrieval` alone): what any choice of tokens "
+    "could reach at this budget; the order is +pin+oracle+recall",
     "full+recall": "the full cache, and passages of the text come back with the question although nothing is evicted",
 }
+
+#: what may stand behind + in a name, in this order
+MORE = ("pin", "oracle", "recall")
 
 #: llama.cpp pads a cache to a multiple of N_PAD cells; cells beyond the budget are the headroom, which takes the next batch
 N_PAD, N_BATCH_MIN, N_BATCH_MAX = 256, 32, 512
@@ -48,6 +53,7 @@ class Setup:
     type: str = "f16"  #: of K and V
     options: tuple = ()  #: (name, text of the value) of policy options, as given
     pin: bool = False  #: the system prompt is pinned
+    oracle: bool = False  #: the passages that have the answers are pinned
     recall: int = 0  #: tokens of the text that may come back with a question
     seed: int = 1  #: of the policy's sample, unless it is among the options; no part of the name
 
@@ -55,15 +61,16 @@ class Setup:
     def parse(cls, text: str) -> "Setup":
         """The setup of a short name. Raises ValueError that says which part of it is wrong and what is allowed."""
         whole, *more = text.split("+")
-        if more not in ([], ["pin"], ["recall"], ["pin", "recall"]):
-            raise ValueError(f"setup = {text}: behind + allowed is pin, recall or pin+recall")
+        if more != [word for word in MORE if word in more]:
+            raise ValueError(f"setup = {text}: behind + allowed is pin, oracle, recall, or several of them in this order")
         if more:
             base = cls.parse(whole)
-            if "pin" in more and not base.on:
-                raise ValueError(f"setup = {text}: with pin allowed is a policy")
+            for word in ("pin", "oracle"):
+                if word in more and not base.on:
+                    raise ValueError(f"setup = {text}: with {word} allowed is a policy")
             if base.policy == SHIFT:
                 raise ValueError(f"setup = {text}: with recall allowed is full, a cache type or a policy")
-            return dataclasses.replace(base, pin="pin" in more, recall=QUOTA if "recall" in more else 0)
+            return dataclasses.replace(base, pin="pin" in more, oracle="oracle" in more, recall=QUOTA * ("recall" in more))
         head, *pairs = text.split(",")
         head, _, kind = head.partition(":")
         policy, at, budget = head.partition("@")
@@ -96,7 +103,7 @@ class Setup:
     @property
     def name(self) -> str:
         """The short name, which parse() reads."""
-        more = "+pin" * self.pin + "+recall" * bool(self.recall)
+        more = "+pin" * self.pin + "+oracle" * self.oracle + "+recall" * bool(self.recall)
         if self.policy is None:
             head = "full" if self.type == "f16" else self.type
         else:
@@ -146,8 +153,9 @@ class Setup:
     def fields(self) -> dict:
         """The fields of a row that say which setup it is of."""
         kinds = dict(type_k=self.type, type_v=self.type, kv_seed=self.kv_seed)
-        more = {**({"pinned": True} if self.pin else {}), **({"recall": self.recall} if self.recall else {})}
-        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options), **more)
+        more = dict(pinned=self.pin, oracle=self.oracle, recall=self.recall)
+        given = {name: value for name, value in more.items() if value}
+        return dict(setup=self.name, policy=self.policy, **kinds, options=dict(self.options), **given)
 
     def config(self) -> CapkvConfig:
         """The policy's options. Raises ValueError where they clash."""

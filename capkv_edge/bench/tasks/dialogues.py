@@ -24,6 +24,7 @@ _INSTRUMENTS = (
     "accordion bassoon clarinet harmonica mandolin oboe saxophone trombone ukulele xylophone zither marimba bagpipes lute"
 )
 _SHIPS = "Albatross Meridian Nightingale Poseidon Stormcloud Kingfisher Wanderer Corsair Windermere Halcyon Osprey Tempest"
+_N_CODES = 9000  # numbers of four digits
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,21 @@ def recall(draft: Draft, *, reworded: bool = False) -> Text:
     reworded: the questions have other words than the facts.
     """
     rng = draft.rng()
-    turns, items = [], []
+    turns, items, evidence = [], [], []
     codes = [number[:4] for number in numbers(rng, len(FACTS))]
     for i, kind in enumerate(rng.permutation(len(FACTS))[: draft.share].tolist()):
         fact = FACTS[kind]
         values = fact.values.split() or [codes[kind]]
         value = values[rng.integers(len(values))]
-        turns += [("user", f"{fact.told} {value}."), ("assistant", NOTED[rng.integers(len(NOTED))])]
+        evidence.append(f"{fact.told} {value}.")
+        turns += [("user", evidence[-1]), ("assistant", NOTED[rng.integers(len(NOTED))])]
         depth = round(i / (draft.share + draft.length), 4)
         question = fact.reworded if reworded else fact.question
-        items.append(Item(question, (value,), 16, f'You told me: "{fact.told}', depth))
+        n_choices = len(fact.values.split()) or _N_CODES
+        items.append(Item(question, (value,), 16, f'You told me: "{fact.told}', depth, n_choices=n_choices))
     for question, reply in small_talk(rng, draft.length):
         turns += [("user", question), ("assistant", reply)]
-    return Text("", tuple(items), tuple(turns))
+    return Text("", tuple(items), tuple(turns), tuple(evidence))
 
 
 # --- a rule of the system prompt ---
@@ -132,4 +135,4 @@ def instruction(draft: Draft, *, demonstrated: bool = False) -> Text:
         Item(f"{TRIGGER} {question} Reply in one short sentence.", (word,), 64, depth=0.0, check=rule.check)
         for question in asked
     ]
-    return Text("", tuple(items), tuple(turns))
+    return Text("", tuple(items), tuple(turns), (turns[0][1],))

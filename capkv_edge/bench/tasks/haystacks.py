@@ -27,15 +27,29 @@ class Haystack:
     pieces: tuple
     whole: bool = False
 
-    def cut(self, start: float, n_tokens: int, tokens) -> list:
-        """[(piece, its tokens)] of at most n_tokens tokens in all, from the piece at `start` (0 to 1) of the text.
+    def stretches(self, n_tokens: int, tokens) -> list:
+        """The pieces at which parts of n_tokens tokens begin that do not overlap; [0] where the text is shorter than two.
+
+        Args:
+            tokens: as cut()'s.
+        """
+        out, n_left = [0], n_tokens
+        for i, piece in enumerate(self.pieces):
+            if n_left <= 0:
+                out.append(i)
+                n_left = n_tokens
+            n_left -= max(1, tokens(piece))
+        return out if n_left <= 0 or len(out) == 1 else out[:-1]
+
+    def cut(self, start: int, n_tokens: int, tokens) -> list:
+        """[(piece, its tokens)] of at most n_tokens tokens in all, from piece number `start` of the text.
 
         Without `whole`, the last piece may be the beginning of a sentence.
 
         Args:
             tokens: a function from text to its number of tokens.
         """
-        out, i, n_left = [], int(start * len(self.pieces)), n_tokens
+        out, i, n_left = [], start, n_tokens
         while True:
             piece = self.pieces[i % len(self.pieces)]
             n = max(1, tokens(piece))
@@ -92,7 +106,7 @@ def load(name: str) -> Haystack:
         OSError, ValueError: as corpora.load().
     """
     if name == "noise":
-        return Haystack(name, (NOISE,))
+        return Haystack(name, (NOISE,), whole=True)
     text = "\n\n".join(text for _, text in corpora.load(name))
     if name == "essays":  # their lines are wrapped, and some paragraphs have lost the break between them
         text = " ".join(re.sub(r"(?<=[a-z)][.?!])(?=[A-Z])", " ", text).split())

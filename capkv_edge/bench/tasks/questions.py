@@ -19,6 +19,11 @@ def match_all(answer: str, expected) -> float:
     return sum(text.lower() in answer for text in expected) / len(expected)
 
 
+def match_any(answer: str, expected) -> float:
+    """1 where one of the expected strings stands in the answer, else 0; case does not matter."""
+    return float(any(text.lower() in answer.lower() for text in expected))
+
+
 @dataclass(frozen=True)
 class Item:
     """A question, asked alone. `depth`: where in the text its needle is (0 to 1); None where the answer is all over the text."""
@@ -29,18 +34,32 @@ class Item:
     answer_prefix: str = ""  #: the model's reply is made to begin with it; not part of the answer
     depth: float | None = None
     check: Callable = match_all  #: (answer, expected) -> score from 0 to 1
+    marks: tuple | None = None  #: what stands before each expected string in the answer; None: commas between them
+    n_choices: int | None = None  #: values that each expected string could have, for who knows its form alone; None: not known
 
     def score(self, answer: str) -> float:
         return self.check(answer, self.expected)
 
     @property
-    def has_one_answer(self) -> bool:
-        """Whether exactly one string is expected."""
-        return self.check is match_all and len(self.expected) == 1
+    def reference(self) -> tuple:
+        """The expected answer in parts, ((text, whether its likelihood counts), ...); of several right answers the first.
+
+        Empty where any other answer may be as right. What stands between the expected strings does not count.
+        """
+        if self.check not in (match_all, match_any):
+            return ()
+        expected = self.expected[:1] if self.check is match_any else self.expected
+        marks = self.marks or ("", *("," for _ in expected[1:]))
+        out = []
+        for i, (mark, text) in enumerate(zip(marks, expected)):
+            is_spaced = not mark and not i and self.answer_prefix[-1:].isspace()
+            out += [(mark, False)] if mark else []
+            out.append((text if is_spaced else f" {text}", True))
+        return tuple(out)
 
     def is_settled(self, answer: str) -> bool:
         """Whether the score stays the same whatever is added to the answer."""
-        return self.check is match_all and match_all(answer, self.expected) == 1
+        return self.check in (match_all, match_any) and self.score(answer) == 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,8 @@ class Text:
     prefix: str
     items: tuple
     turns: tuple = ()
+    evidence: tuple = ()  #: the passages that have the answers, as they stand in it; empty: they are all over the text
+    haystack_at: int | None = None  #: the character at which its part of a haystack begins; None: made for this text
 
 
 @dataclass(frozen=True)
@@ -74,24 +95,35 @@ class Draft:
     share: int = 1
     depths: tuple = ()
 
-    def rng(self) -> np.random.Generator:
-        """Random numbers of this text: the same for the same seed, task, length and index."""
-        return np.random.default_rng([self.seed, _number(self.task), self.length, self.index])
+    def rng(self, indexed: bool = True) -> np.random.Generator:
+        """Random numbers of this text: the same for the same seed, task, length and index; without `indexed`, for all indices."""
+        return np.random.default_rng([self.seed, _number(self.task), self.length, *([self.index] if indexed else [])])
 
-    def depth(self, i: int) -> float:
-        """Where the needle of question i goes."""
+    def depth(self, i: int, n: int | None = None) -> float:
+        """Where needle i of n goes; None: n is `share`."""
+        n = n or self.share
         if self.depths:
-            return self.depths[(self.index * self.share + i) % len(self.depths)]
+            return self.depths[(self.index * n + i) % len(self.depths)]
         offset = np.random.default_rng([self.seed, _number(self.task)]).random()
-        return round((offset + self.index * _GOLDEN + i / self.share) % 1, 4)
+        return round((offset + self.index * _GOLDEN + i / n) % 1, 4)
 
-    def hide(self, head: str, needles: list, items: tuple, start: float, haystack: Haystack | None = None) -> Text:
-        """The longest text that fits: the head, then the haystack from its `start` (0 to 1) with needles [(depth, text)] in it."""
-        haystack = haystack or self.haystack
+    def hide(self, head: str, needles: list, items: tuple, *, haystack: Haystack | None = None, evidence: tuple = ()) -> Text:
+        """The longest text that fits: the head, then a haystack with needles [(depth, text)] in it.
+
+        Texts of different index have stretches of the haystack that do not overlap, as long as it has more of them.
+
+        haystack: instead of the draft's; it is read from its beginning. evidence: as Text's.
+        """
+        pieces, at = haystack or self.haystack, 0
+        if haystack is None:
+            starts = pieces.stretches(self.length, self.tokens)
+            order = np.random.default_rng([self.seed, self.length]).permutation(len(starts))
+            at = starts[order[self.index % len(starts)]]
+        offset = sum(map(len, pieces.pieces[:at])) if len(pieces.pieces) > 1 and haystack is None else None
 
         def build(n: int) -> Text:
-            body = bury(haystack.cut(start, n, self.tokens), needles)
-            return Text(head + body.rstrip() + "\n", items)
+            body = bury(pieces.cut(at, n, self.tokens), needles)
+            return Text(head + body.rstrip() + "\n", items, (), evidence, offset)
 
         return self.fit(build)
 

@@ -5,6 +5,8 @@ No word stands within another one, so that a word that is found in an answer is 
 
 import uuid
 
+N_NUMBERS, N_UUIDS = 9 * 10**6, 2**122  # different values that numbers() and uuids() can give
+
 ADJECTIVES = """
 amber ancient arctic autumn azure basic bitter bold brave brief bright brisk bronze busy calm careful charming cheap chilly
 classic clean clever cloudy coastal copper coral cosmic cozy crimson crisp curious damp daring dark decent deep dense
