@@ -27,7 +27,7 @@ ROWS = ROOT / "docs" / "results" / "rows.jsonl"
 FIGURES = ROOT / "docs" / "results" / "readme.jsonl"  # make figures
 
 # the table of figures: tokens, and setup of the rows -> its name in the table
-LENGTH, DEPTH, NEEDLES = 8192, 4096, (2048, 4096)
+LENGTH, DEPTH, TASK, NEEDLES = 8192, 4096, "needles_10", (2048, 4096)
 SETUPS = {
     "full": "full, f16",
     "q8_0": "full, q8_0",
@@ -68,7 +68,8 @@ def figure_table(rows: list | None = None) -> str:
     """What a budget gains and loses: all rows, or these. What was not measured stays empty."""
     rows = read_rows() if rows is None else rows
     fidelity = {one.setup: one for one in summaries(rows, "fidelity")}
-    needles = {(one.setup, one.group["length"]): one for one in summaries(rows, "retrieval")}
+    found = [one for one in summaries(rows, "retrieval") if one.group["task"] == TASK]
+    needles = {(one.setup, one.group["length"]): one for one in sorted(found, key=lambda one: one.group["wording"])}
     bytes_full = next(iter(fidelity.values())).bytes_full
 
     def memory(setup: str) -> str:
