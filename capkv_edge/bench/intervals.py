@@ -1,8 +1,9 @@
-"""Intervals of means over documents or texts: a percentile bootstrap with a fixed seed, corrected for small samples."""
+"""Intervals of means over documents or texts, and tests of them: a percentile bootstrap with a fixed seed, corrected for small
+samples; Student's t test; Holm's correction for many tests."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import nan, sqrt
+from math import atan, ceil, cos, isfinite, log2, nan, pi, sin, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -11,6 +12,9 @@ N_RESAMPLES = 2000
 SEED = 1
 LEVEL = 0.95
 MIN_UNITS = 5  #: with fewer units a bootstrap's interval covers the mean less than 95 % of the time, so none is given
+#: With fewer units no test is made. One that knows signs alone has 2 / 2^n as its smallest two-sided p: .0625 with five units,
+#: .031 with six.
+MIN_TESTED = ceil(log2(2 / (1 - LEVEL)))
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,41 @@ def intervals(values: np.ndarray) -> list[Interval]:
         Interval(float(mean), float(lo), float(hi), n) if ok else Interval(nan, nan, nan, n)
         for mean, lo, hi, ok in zip(means, *bounds, finite)
     ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tests
+
+
+def p_value(values) -> float:
+    """Two-sided p of Student's t test that the mean of values [n_units] is 0; nan with fewer than MIN_TESTED or one not finite.
+
+    With v = n - 1 degrees of freedom and theta = atan(t / sqrt(v)), the distribution of t is a finite sum of powers of
+    cos(theta): Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if n < MIN_TESTED or not np.isfinite(values).all():
+        return nan
+    error = values.std(ddof=1) / sqrt(n)
+    mean = abs(values.mean())
+    if error <= 1e-12 * mean or mean == 0:  # all values are equal, but for rounding
+        return 0.0 if mean else 1.0
+    v, theta = n - 1, atan(mean / error / sqrt(n - 1))
+    odd, term, total = v % 2, 1.0, 0.0
+    for i in range(v // 2):
+        total += term
+        term *= cos(theta) ** 2 * (2 * i + 1 + odd) / (2 * i + 2 + odd)
+    inside = 2 / pi * (theta + sin(theta) * cos(theta) * total) if odd else sin(theta) * total
+    return min(max(1 - inside, 0.0), 1.0)
+
+
+def holm(p_values) -> list[float]:
+    """The p values corrected for their number (Holm 1979, Scandinavian Journal of Statistics 6:65): in ascending order times the
+    number of those that are left, and never below one before. nan stays nan and does not count."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if isfinite(p))
+    out, largest = [nan] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        out[i] = largest
+    return out
