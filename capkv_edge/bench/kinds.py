@@ -30,6 +30,8 @@ class Figure:
     decimals: int | None = None  #: None: two digits of the interval's half width
     decimals_brief: int | None = None  #: the same in docs/results.md
     optional: bool = False  #: rows may lack it; it is shown where they have it
+    relative: bool = False  #: pooled over groups as a ratio of both sides, not as their difference
+    floor: float | None = None  #: what is not better than it shows no difference: where both sides or the full cache stand there
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Drawing:
     title: str
     axis: str = ""  #: label of the y axis
     is_log: bool = False  #: the y axis is logarithmic
+    figure: str = ""  #: name of the figure; empty is the first of the kind
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,11 @@ class Kind:
     units: str = ""  #: its plural in sentences
     group: tuple = ()  #: fields that setups must share to be compared, beside the model; all tables show them
     group_more: tuple = ()  #: more of those, which tables show where they differ
+    source: tuple = ()  #: fields of the group that say what the units are taken from: units of one name in it are one unit
     pair: tuple = ("seed",)  #: what two rows must share, beside the unit, to be a pair
     figures: tuple = ()  #: the first is the one that plots show
     base_is_full: bool = False  #: figures are differences from the full cache, so nothing is compared with it
+    noise: tuple = ()  #: full caches that differ from the base by rounding: the first that was measured is the floor of a group
     lengths: tuple = ()  #: fields of the group that give the length of a text; plots put the first on an axis
     across: tuple = ()  #: fields of the group that are the columns in docs/results.md; none: the budgets are
     where: Callable | None = None  #: (group) -> the group in words; None: the values of `group`
@@ -112,17 +117,16 @@ FIDELITY = Kind(
     "the full cache's distribution, in nats; median and 99% are within a document. Δ log p: change of the real next "
     "token's log probability, in nats; negative is worse than the full cache.",
     introduction="Mean KL divergence of the next token's distribution from that of the full f16 cache, in nats, with its "
-    "95 % bootstrap interval over documents. The best policy of each column is bold.\n"
-    "A verdict is on paired differences: it is a win or a loss where their interval does not contain zero. Where two "
-    "policies are truly equal, about one comparison in twenty shows as a win or a loss by chance.",
+    "95 % bootstrap interval over documents. The best policy of each column is bold.",
     key=("model_hash", "corpus", "doc", "doc_hash", "n_ctx", "score_from", "stride", "setup", "n_batch", "kv_seed"),
     unit="doc",
     units="documents",
     group=("corpus", "n_ctx"),
     group_more=("stride",),
+    source=("corpus",),
     pair=("doc_hash",),
     figures=(
-        Figure("kl_mean", "KLD", -1, "KL divergence from the full cache, nats: mean", "mean KL divergence"),
+        Figure("kl_mean", "KLD", -1, "KL divergence from the full cache, nats: mean", "mean KL divergence", relative=True),
         Figure("kl_median", "median", -1, "the same: median over the tokens of a document"),
         Figure("kl_p99", "99%", -1, "the same: 99th percentile over the tokens of a document"),
         Figure("dloglik", "Δ log p", 1, "change of the real next token's log probability, nats; negative is a loss", sign=True),
@@ -130,6 +134,7 @@ FIDELITY = Kind(
         Figure("rms_dp", "RMS Δp, %", -1, "root mean square of the change of the real next token's probability", scale=100),
     ),
     base_is_full=True,
+    noise=("full", "q8_0"),
     lengths=("n_ctx",),
     where=lambda group: f"{group['corpus']}, {group['n_ctx']} tokens",
     uneven=(
@@ -164,6 +169,7 @@ RETRIEVAL = Kind(
     units="texts",
     group=("task", "haystack", "length", "mode"),
     group_more=("n_turns", "share", "depths", "wording"),
+    source=("haystack",),
     figures=(
         Figure(
             "score",
@@ -174,6 +180,7 @@ RETRIEVAL = Kind(
             scale=100,
             decimals=1,
             decimals_brief=0,
+            floor=0.1,  # what stands in the last tenth of a text is found by every policy, since all keep the end
         ),
         Figure(
             "nll",
@@ -183,6 +190,7 @@ RETRIEVAL = Kind(
             called="nats per token of the expected answer",
             heading="The expected answer, nats per token",
             optional=True,
+            floor=2.0,  # what digits of a number of this length have that are guessed
         ),
         Figure(
             "guess",
@@ -199,6 +207,7 @@ RETRIEVAL = Kind(
     heading=_text_and_mode,
     plots=(
         Drawing("retrieval", "bytes", "Retrieval against bytes", "score, %"),
+        Drawing("answer-loss", "bytes", "Loss of the answer against bytes", "nats per token of the expected answer", figure="nll"),
         Drawing("heat", "heat", "Retrieval by depth", "score, %"),
     ),
 )
@@ -214,6 +223,7 @@ LONGBENCH = Kind(
     units="items",
     group=("dataset", "metric", "mode"),
     group_more=("n_ctx", "prompts"),
+    source=("dataset",),
     figures=(
         Figure("score", "score, %", 1, "the data set's metric", called="score", scale=100, decimals=1, decimals_brief=0),
     ),

@@ -89,7 +89,7 @@ def test_its_table_and_its_verdicts_are_printed():
     assert "### Sun and rain\n\nHow much it rains." in text
     heads = [[name.strip() for name in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|") and "setup" in line]
     assert heads[0] == ["city", "setup", "KV MiB", "of f16", "months", "rain, mm", "sun, %"]
-    assert heads[1] == ["city", "setup", "against", "at", "units", "difference", "verdict"]
+    assert heads[1] == ["city", "setup", "against", "at", "units", "difference", "p", "p, Holm", "verdict"]
     assert "### Sun and rain: capkv against" in text and "### Sun and rain, sun, %: capkv against" in text
     assert "3.03 [3.02, 3.05]" in text and "| wins" in text and "| ties" in text
 

@@ -160,8 +160,9 @@ def test_sentences_count_what_the_verdicts_say(rows):
 
 def test_too_few_documents_are_said_to_be_too_few():
     rows = bench_rows.fidelity(3, names=("capkv@512", "snapkv@512"), corpora=("novel",), lengths=(4096,))
+    why = "mean KL divergence, without a verdict: 1 with fewer than 6 documents, with which no test of signs reaches 5 %."
     assert verdicts.sentences(summary.comparisons(summary.summaries(rows, "fidelity"))) == [
-        "At equal budget: 1 without a verdict, for want of documents or of figures."
+        f"{how}, {why}" for how in ("At equal budget", "At equal bytes (within 5 %)")
     ]
 
 

@@ -1,5 +1,7 @@
 """Made-up rows in the form of capkv-bench, from a seeded generator, so that the true figures are known."""
 
+import re
+
 import numpy as np
 
 #: divergence of a policy at a quarter of the full cache, as a multiple of capkv's
@@ -36,8 +38,8 @@ COMMON = dict(
 
 def setup_fields(setup: str, n_ctx: int) -> dict:
     """The fields of a row on its setup; a policy's observed queries add a twentieth to the bytes of the cells."""
-    name, _, kind = setup.partition(":")
-    policy, _, budget = name.partition("@")
+    policy, _, budget = re.split("[:,+]", setup)[0].partition("@")
+    kind = re.split("[,+]", setup)[0].partition(":")[2]
     full = FULL * n_ctx // 4096
     if policy in ("full", "q8_0", "q4_0"):
         type_kv = "f16" if policy == "full" else policy
@@ -75,7 +77,7 @@ def fidelity_row(setup: str, doc: str, kl: float, corpus="python-docs", n_ctx=40
 
 def true_kl(setup: str, n_ctx: int) -> float:
     """The true mean, over all possible documents."""
-    policy, _, budget = setup.partition(":")[0].partition("@")
+    policy, _, budget = re.split("[:,+]", setup)[0].partition("@")
     if policy in ("full", "q8_0", "q4_0"):
         return {"full": 0.0, "q8_0": 0.0008, "q4_0": 0.012}[policy]
     return 0.12 * EFFECT[policy] * (n_ctx / 4 / int(budget)) ** 1.1

@@ -5,7 +5,7 @@ from math import isfinite
 
 from ..kinds import KINDS, Kind, text_of
 from .rounds import controls, tests
-from .summary import build_of, group_of, number
+from .summary import DEFAULT, TUNED_ON, build_of, group_of, is_default, number, series_of
 
 #: what all rows of a kind should have in common
 COMMON = ("commit", "lib", "build", "pin", "version", "device", "backends", "n_gpu_layers")
@@ -15,12 +15,14 @@ MOST = 4  #: values or setups that one caveat names
 
 
 def find_caveats(rows: list[dict]) -> list[str]:
-    """Fields that should be equal and are not, rows that replace others, figures that are no numbers, tests that failed."""
+    """Fields that should be equal and are not, builds that are not the one that is installed, texts that also chose the defaults,
+    rows that replace others, figures that are no numbers, tests that failed."""
     out = []
     for name in sorted({str(row.get("kind")) for row in rows}):
         members = [row for row in rows if row.get("kind") == name]
-        out += _mixed(members, name)
+        out += _mixed(members, name) + _builds(members, name)
         kind = KINDS.get(name)
+        out += _chosen(members, kind) + _over_budget(members, kind) if kind and kind.unit else []
         out += _averaged(members, kind) if kind and kind.unit else _failed(members, name) + _unequal_controls(members, name)
     return out
 
@@ -40,6 +42,50 @@ def _mixed(members: list, kind: str) -> list[str]:
             listed = _few([f"{value} ({n} rows)" for value, n in sorted(seen.items())])
             out.append(f"{kind}: {name} is not the same in all rows: {listed}")
     return out
+
+
+def _builds(members: list, kind: str) -> list[str]:
+    """Rows of builds that nobody else has."""
+    out = []
+    n_blas = sum("BLAS" in (row.get("backends") or ()) for row in members)
+    if n_blas:
+        out.append(
+            f"{kind}: {n_blas} of {len(members)} rows were measured with a BLAS library, which does not quantize activations as the "
+            "build that is installed does: they do not speak for that build, whose rounding is larger and may change close orders"
+        )
+    dirty = sorted({str(row.get("commit")) for row in members if str(row.get("commit")).endswith("-dirty")})
+    if dirty:
+        n = sum(str(row.get("commit")) in dirty for row in members)
+        out.append(f"{kind}: {n} of {len(members)} rows were measured with changes that are in no commit ({_few(dirty)})")
+    return out
+
+
+def _chosen(members: list, kind: Kind) -> list[str]:
+    """Texts that are no test of the default policy, since its options were chosen by them."""
+    own = [row for row in members if is_default(series_of(str(row.get("setup"))), DEFAULT)]
+    texts = {row.get(name) for row in own for name in kind.source}
+    seen = [text for text in TUNED_ON if text in texts]
+    if not seen:
+        return []
+    return [
+        f"{kind.name}: ridge, variance weight, novelty and sample size of {DEFAULT} were chosen on {' and '.join(seen)}, so what "
+        "it shows on them is partly selection on the test; only other texts are a test of it"
+    ]
+
+
+def _over_budget(members: list, kind: Kind) -> list[str]:
+    """Setups that hold more tokens than their budget when a question is asked: they evicted fewer than others of that budget."""
+    places: dict = {}
+    for row in members:
+        if row.get("budget") and row.get("n_evicted"):
+            place = (group_of(row), *(text_of(row.get(name)) for name in (kind.unit, *kind.pair)), row["budget"])
+            places.setdefault(place, {})[row["setup"]] = row["n_evicted"]
+    held: dict = {}
+    for (*_, budget), found in places.items():
+        for setup, n in found.items():
+            held[setup, budget] = max(held.get((setup, budget), 0), budget + max(found.values()) - n)
+    over = [f"{setup} up to {n}" for (setup, budget), n in held.items() if n > budget]
+    return [f"{kind.name}: some setups hold more tokens than their budget when they are asked: {_few(over)}"] if over else []
 
 
 def _averaged(members: list, kind: Kind) -> list[str]:

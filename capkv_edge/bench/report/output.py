@@ -26,7 +26,7 @@ def check_format(form: str) -> None:
 def markdown(table: Table, title: bool = False) -> str:
     """The table as aligned Markdown."""
     texts = [[_escaped(name) for name, _ in table.columns], *([_escaped(text) for text in line] for line in table.lines)]
-    widths = [max(map(len, column)) for column in zip(*texts)]
+    widths = [max(2, *map(len, column)) for column in zip(*texts)]  # the rule of a column of numbers is -: at least
     rights = [right for _, right in table.columns]
     lines = [
         "| " + " | ".join(f"{text:>{w}}" if right else f"{text:<{w}}" for text, w, right in zip(line, widths, rights)) + " |"

@@ -9,7 +9,7 @@ from .plots.draw import FLOOR, plots
 from .plots.style import series_class
 from .rounds import tests
 from .summary import DEFAULT, all_comparisons, series_of, summaries
-from .tables import Table, tables
+from .tables import Table, pooled_tables, tables
 from .verdicts import sentences
 
 NAME = "index.html"
@@ -45,7 +45,7 @@ def render(rows: list[dict], command: str = "", default: str = DEFAULT, floor: f
     folder = Path(__file__).parent
     style, script = ((folder / f"page.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
     models = ", ".join(sorted({text_of(row.get("model")) for row in rows})) or "nothing was measured"
-    found = tables(rows, default)
+    found = tables(rows, default, with_pooled=False)
     parts = [
         f"<h1>capkv-bench: {_text(models)}</h1>",
         '<p class="soft">A KV cache of fixed size against the full cache of the same quantized model, on the same text.</p>',
@@ -104,7 +104,7 @@ def _verdicts(rows: list, default: str) -> list[str]:
         found = summaries(rows, kind.name) if kind.unit else []
         said = [text for paired in all_comparisons(found, default) for text in sentences(paired, code="")]
         if said:
-            out.append(f"<h3>{kind.title}</h3>\n{_list(said)}")
+            out += [f"<h3>{kind.title}</h3>\n{_list(said)}", *(_table(one, default) for one in pooled_tables(rows, kind, default))]
     return [f"<h2>Where {_text(default)} wins, ties and loses</h2>", *out] if out else []
 
 

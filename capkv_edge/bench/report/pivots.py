@@ -2,8 +2,8 @@
 
 from ..kinds import Figure, text_of
 from .output import markdown
-from .summary import DEFAULT, Summary, series_of
-from .tables import NOTHING, Table, interval, percent, seeds_text
+from .summary import DEFAULT, FLOORS, Summary, floors, is_near_floor, series_of
+from .tables import MARK, NOTHING, Table, interval, percent, seeds_text
 
 
 def pivots(found: list[Summary]) -> list[str]:
@@ -42,6 +42,13 @@ def _bold_best(texts: list[str], column: list, figure: Figure) -> list[str]:
     return out
 
 
+def _shares(members: list[Summary]) -> str:
+    """The bytes held as a share of the full f16 cache, from the least to the most."""
+    shares = sorted(one.share for one in members)
+    low, high = percent(shares[0]), percent(shares[-1])
+    return low if low == high else f"{low[:-2]} to {high}"
+
+
 def _heading(figure: Figure) -> str:
     """What stands above the table of a figure that is not the first of its kind."""
     return f"{figure.heading or figure.called} ({'more' if figure.better > 0 else 'less'} is better):\n"
@@ -52,8 +59,9 @@ def _heading(figure: Figure) -> str:
 
 
 def _by_budget(found: list[Summary]) -> list[str]:
-    """A table of policies downwards for each group and figure, the bytes that they held, and the quantized full caches."""
-    out, judged = [], found[0].kind.judged
+    """A table of policies downwards for each group and figure, with the bytes that each held; the quantized full caches, and the
+    floor of rounding."""
+    out, judged, floor = [], found[0].kind.judged, floors(found)
     for line, members in _grouped(found, lambda one: one.place):
         out.append(line)
         at: dict = {}
@@ -61,25 +69,37 @@ def _by_budget(found: list[Summary]) -> list[str]:
             if one.policy is not None and one.budget:
                 at.setdefault(one.series, {}).setdefault(one.budget, one)  # the first where "=TYPE" came to the same budget
         budgets = sorted({budget for row in at.values() for budget in row})
-        if budgets:
-            for i, figure in enumerate(judged):
-                out += [_heading(figure)] if i else []
-                out.append(_budget_table(at, budgets, figure))
-            out += _seeds(members)
-            shares = [f"{_shares([row[b] for row in at.values() if b in row])} at {b}" for b in budgets]
-            out.append(f"Bytes held, of the full f16 cache: {', '.join(shares)}.\n")
+        place = members[0].place
+        for i, figure in enumerate(judged if budgets else ()):
+            out += [_heading(figure)] if i else []
+            out.append(_budget_table(at, budgets, figure, floor.get(place)))
+        out += ["In parentheses: bytes held, of the full f16 cache.\n"] if budgets else []
+        out += _seeds(members)
         whole = [one for one in members if one.policy is None and one.type_k != "f16"]
         if whole:
-            texts = [f"`{one.setup}` {_text(one, judged[0])} in {percent(one.share)}" for one in whole]
-            out.append(f"Quantized full caches: {', '.join(texts)} of the bytes.\n")
+            texts = [f"`{one.setup}` {_text(one, judged[0])} ({percent(one.share)})" for one in whole]
+            out.append(f"Quantized full caches: {', '.join(texts)}.\n")
+        if found[0].kind.noise:
+            out.append(_floor_line(floor.get(place), judged[0]) + "\n")
     return out
 
 
-def _budget_table(at: dict, budgets: list, figure: Figure) -> str:
+def _floor_line(floor: Summary | None, figure: Figure) -> str:
+    """What rounding alone loses in a group, and what the mark means."""
+    if floor is None:
+        return "The floor of rounding was not measured here."
+    return f"Floor of rounding: {_text(floor, figure)}, the loss of `{floor.setup}`. {MARK}: less than {FLOORS} times as much."
+
+
+def _budget_table(at: dict, budgets: list, figure: Figure, floor: Summary | None) -> str:
+    def text(one: Summary | None) -> str:
+        held = f" ({percent(one.share)})" if one else ""
+        return _text(one, figure) + held + (f" {MARK}" if one and is_near_floor(one, floor, figure) else "")
+
     columns = [[f"`{series}`" for series in at]]
     for budget in budgets:
         column = [row.get(budget) for row in at.values()]
-        columns.append(_bold_best([_text(one, figure) for one in column], column, figure))
+        columns.append(_bold_best([text(one) for one in column], column, figure))
     head = [("policy", False), *((f"budget {budget}", True) for budget in budgets)]
     return markdown(Table("", head, list(zip(*columns))))
 
@@ -89,12 +109,6 @@ def _seeds(members: list[Summary]) -> list[str]:
     found = [f"`{one.setup}` {seeds_text(one)}" for one in members if one.seeds[1] is not None]
     what = f"Standard deviation of the mean {members[0].kind.judged[0].label} over the seeds of the sample (number of seeds)"
     return [f"{what}: {', '.join(found)}.\n"] if found else []
-
-
-def _shares(members: list[Summary]) -> str:
-    shares = sorted(one.share for one in members)
-    low, high = percent(shares[0]), percent(shares[-1])
-    return low if low == high else f"{low[:-2]} to {high}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -132,8 +146,9 @@ def _field_table(members: list[Summary], figure: Figure) -> str:
         for budget in sorted({one.budget for one in column if one and one.budget}):
             texts = _bold_best(texts, [one if one and one.budget == budget else None for one in column], figure)
         columns.append(texts)
+    columns.append([_shares([one for one in members if one.setup == setup]) for setup in setups])
     also = {one.group[name]: "".join(f" ({text_of(one.group[field])})" for field in more) for one in members}
-    head = [("setup", False), *((text_of(value) + also[value], True) for value in values)]
+    head = [("setup", False), *((text_of(value) + also[value], True) for value in values), ("bytes, of full f16", True)]
     return markdown(Table("", head, list(zip(*columns))))
 
 

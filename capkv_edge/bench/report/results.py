@@ -5,9 +5,11 @@ from pathlib import Path
 
 from ..kinds import KINDS, Kind, text_of
 from .caveats import find_caveats
+from .output import markdown
 from .pivots import pivots, rate_pivots, rate_sentences
 from .rounds import tests
 from .summary import DEFAULT, all_comparisons, summaries
+from .tables import pooled_table
 from .verdicts import sentences
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -33,23 +35,30 @@ def _measured(rows: list[dict]) -> str:
 
 def _part(kind: Kind, rows: list[dict], default: str, images: dict) -> list[str]:
     """Title, introduction, sentences, pictures and tables of one kind; nothing without rows of it."""
+    said = []
     if kind.unit:
         found = summaries(rows, kind.name)
-        said = [sentence for paired in all_comparisons(found, default) for sentence in sentences(paired)]
+        for paired in all_comparisons(found, default):
+            table = pooled_table(kind, paired, default, quote="`")
+            said += [_bullets(sentences(paired)), f"{table.about}\n", markdown(table)]
     else:
         found = [row for row in tests(rows, kind.name) if row.get("avg_ts")]
-        said = rate_sentences(found, default)
+        said.append(_bullets(rate_sentences(found, default)))
     if not found:
         return []
     pictures = [_pictures(images, drawing.name) for drawing in kind.plots]
     return [
         f"### {kind.title}\n",
         kind.introduction + "\n",
-        "".join(f"- {sentence}\n" for sentence in said),
+        *said,
         *(link for links in pictures[:1] for link in links),
         *(pivots(found) if kind.unit else rate_pivots(found)),
         *(link for links in pictures[1:] for link in links),
     ]
+
+
+def _bullets(sentences: list[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
 def _pictures(images: dict, name: str) -> list[str]:

@@ -6,17 +6,20 @@ Rows of one unit under several seeds or builds are averaged first. Nothing here 
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 
 import numpy as np
 
-from ..intervals import MIN_UNITS, Interval, intervals
-from ..kinds import KINDS, Kind, text_of
+from ..intervals import LEVEL, MIN_TESTED, Interval, holm, intervals, p_value
+from ..kinds import KINDS, Figure, Kind, text_of
 from .seeds import spread
 
 DEFAULT = "capkv"  #: the series that the others are compared with
+#: texts on which the ridge, the weight of the variance, the novelty and the size of the sample of the default policy were chosen
+TUNED_ON = ("essays", "python-docs")
 EQUAL_BYTES = 0.05  #: caches whose sizes differ by at most this share are compared as caches of equal bytes
+FLOORS = 2  #: tables mark losses below so many times the floor of rounding
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Summary:
         return self.setup == "full"
 
     @property
+    def is_base(self) -> bool:
+        """Whether it is the base of the kind's figures, read otherwise, so that what it loses is rounding."""
+        return self.kind.base_is_full and self.setup.partition(",")[0] == "full"
+
+    @property
     def share(self) -> float:
         """Bytes held as a share of the full f16 cache."""
         return self.bytes_total / self.bytes_full if self.bytes_full else nan
@@ -73,28 +81,60 @@ class Summary:
         return self.figures[figure].mean == self.figures[figure].mean
 
 
+def judge(difference: Interval, better: int, nothing: float = 0) -> str:
+    """wins, ties or loses: on which side of `nothing` the interval lies; "too few" (units), or "no figure" (one is no number)."""
+    if difference.n < MIN_TESTED:
+        return "too few"
+    if not difference.known:
+        return "no figure"
+    if difference.lo <= nothing <= difference.hi:
+        return "ties"
+    return "wins" if (difference.lo > nothing) == (better > 0) else "loses"
+
+
+def stands(verdict: str, p_holm: float) -> bool:
+    """Whether a win or a loss is one also after the correction for the number of tests."""
+    return verdict in ("wins", "loses") and p_holm < 1 - LEVEL
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """A setup against another one over the same units. The verdict is about `own`."""
+    """A setup against another one over the same units, in one group: a cell. The verdict is about `own`."""
 
     own: Summary
     other: Summary
     figure: str
     equal: str  #: what both have equal: "budget", "bytes", or "" where the other is the full cache
+    units: tuple  #: what both have measured, sorted
+    pairs: np.ndarray = field(repr=False)  #: own figure and the other's of each unit: [n_units, 2]
     difference: Interval  #: own figure minus the other's
+    on_floor: bool = False  #: both sides, or the full cache, are no better than the figure's floor
+    p: float = nan  #: that the difference is 0, by Student's paired t test
+    p_holm: float = nan  #: the same, corrected for all comparisons of the figure
 
     @property
     def verdict(self) -> str:
-        """wins, ties or loses; without an interval "too few" (units in common) or "no figure" (a value is not a number)."""
-        d = self.difference
-        if not d.known:
-            return "too few" if d.n < MIN_UNITS else "no figure"
-        if d.lo <= 0 <= d.hi:
-            return "ties"
-        return "wins" if (d.lo > 0) == (figure_of(self.own.kind, self.figure).better > 0) else "loses"
+        """As judge() gives it, or "floor" in place of wins, ties and loses."""
+        found = judge(self.difference, figure_of(self.own.kind, self.figure).better)
+        return "floor" if self.on_floor and found in ("wins", "ties", "loses") else found
+
+    @property
+    def stands(self) -> bool:
+        """Whether it wins or loses also after Holm's correction."""
+        return stands(self.verdict, self.p_holm)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether no option of the default policy was chosen on its texts."""
+        return not any(self.own.group[name] in TUNED_ON for name in self.own.kind.source)
+
+    @property
+    def ways(self) -> tuple:
+        """All that both have equal: "budget", "bytes" or both of them; ("",) where the other is the full cache."""
+        return (self.equal, "bytes") if self.equal == "budget" and are_equal_bytes(self.own, self.other) else (self.equal,)
 
 
-def figure_of(kind: Kind, name: str):
+def figure_of(kind: Kind, name: str) -> Figure:
     """The Figure of a kind by its name."""
     return next(figure for figure in kind.figures if figure.name == name)
 
@@ -176,44 +216,65 @@ def summaries(rows: list[dict], kind: str) -> list[Summary]:
     return sorted(out, key=_order)
 
 
-def compare(own: Summary, other: Summary, figure: str, equal: str = "") -> Comparison:
-    """The paired difference over the units (and seeds) that both have."""
+def _is_floor(figure: Figure, mean: float) -> bool:
+    return figure.floor is not None and figure.better * (mean - figure.floor) <= 1e-9
+
+
+def compare(own: Summary, other: Summary, figure: str, equal: str = "", full: Summary | None = None) -> Comparison:
+    """The paired difference over the units (and seeds) that both have. full: the full cache, whose own score may be no better than
+    the floor."""
     column = list(own.figures).index(figure)
     common = [key for key in own.values if key in other.values]
-    if common:
-        pairs = _by_unit(own.values, common)[:, column] - _by_unit(other.values, common)[:, column]
-    else:
-        pairs = np.zeros(0)
-    return Comparison(own, other, figure, equal, intervals(pairs[:, None])[0])
+    units = tuple(sorted({key[0] for key in common}, key=str))
+    pairs = np.stack([_by_unit(one.values, common)[:, column] for one in (own, other)], axis=1) if common else np.zeros((0, 2))
+    differences = pairs[:, 0] - pairs[:, 1]
+    spec, difference = figure_of(own.kind, figure), intervals(differences[:, None])[0]
+    floors = [_is_floor(spec, float(mean)) for mean in pairs.mean(axis=0)] if common else [False]
+    on_floor = all(floors) or (full is not None and _is_floor(spec, full.figures[figure].mean))
+    p = p_value(differences) if difference.known and not on_floor else nan
+    return Comparison(own, other, figure, equal, units, pairs, difference, on_floor, p)
+
+
+def are_equal_bytes(own: Summary, other: Summary) -> bool:
+    """Whether both hold the same bytes, within EQUAL_BYTES."""
+    sizes = sorted((own.bytes_total, other.bytes_total))
+    return sizes[0] > 0 and sizes[1] / sizes[0] <= 1 + EQUAL_BYTES
 
 
 def _equal(own: Summary, other: Summary) -> str | None:
     """What makes two setups comparable (as Comparison.equal); None where nothing does."""
     if other.is_full:
         return None if own.kind.base_is_full else ""
+    if other.is_base:
+        return None
     if other.series == own.series:
         return None
     if other.policy is not None and other.budget == own.budget and other.type_k == own.type_k:
         return "budget"
-    sizes = sorted((own.bytes_total, other.bytes_total))
-    if sizes[0] > 0 and sizes[1] / sizes[0] <= 1 + EQUAL_BYTES:
-        return "bytes"
-    return None
+    return "bytes" if are_equal_bytes(own, other) else None
+
+
+def is_default(series: str, default: str) -> bool:
+    """Whether a series is the default policy, in cells of any type, without other options."""
+    return series == default or (series.startswith(f"{default}:") and not set(series) & set(",+"))
 
 
 def comparisons(found: list[Summary], default: str = DEFAULT, figure: str | None = None) -> list[Comparison]:
     """The default policy at each budget against all setups of the same group with an equal budget or equal bytes.
 
+    Two setups that are both of the default policy, in different types, are compared once.
     figure: a name; None is the first figure of the kind that gets verdicts.
     """
-    out = []
+    out, full = [], {one.place: one for one in found if one.is_full and not one.kind.base_is_full}
     for own in found:
-        if own.series.partition(":")[0] == default:
-            for other in found:
-                equal = _equal(own, other) if other.place == own.place else None
-                if equal is not None:
-                    out.append(compare(own, other, figure or own.kind.judged[0].name, equal))
-    return out
+        if not is_default(own.series, default):
+            continue
+        for other in found:
+            again = is_default(other.series, default) and other.series < own.series
+            equal = _equal(own, other) if other.place == own.place and not again else None
+            if equal is not None:
+                out.append(compare(own, other, figure or own.kind.judged[0].name, equal, full.get(own.place)))
+    return [replace(one, p_holm=p) for one, p in zip(out, holm([one.p for one in out]))]
 
 
 def all_comparisons(found: list[Summary], default: str = DEFAULT) -> list[list[Comparison]]:
@@ -223,3 +284,27 @@ def all_comparisons(found: list[Summary], default: str = DEFAULT) -> list[list[C
         known = [one for one in found if not figure.optional or one.has(figure.name)]
         out.append(comparisons(known, default, figure.name))
     return [paired for paired in out if paired]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the floor of rounding
+
+
+def floors(found: list[Summary]) -> dict:
+    """{place: what rounding loses there}, of the groups where it was measured: the Summary of the first of the kind's `noise`, and
+    of several readings of it, like "full,batch=256" and "full,threads=1", the one that loses most."""
+    ranks: dict = {}
+    for one in found:
+        name = one.setup.partition(",")[0]
+        figure = one.kind.figures[0]
+        if name in one.kind.noise and one.has(figure.name):
+            rank = (-one.kind.noise.index(name), -figure.better * one.figures[figure.name].mean)
+            ranks.setdefault(one.place, []).append((rank, one))
+    return {place: max(ranked, key=lambda pair: pair[0])[1] for place, ranked in ranks.items()}
+
+
+def is_near_floor(one: Summary, floor: Summary | None, figure: Figure) -> bool:
+    """Whether less than FLOORS times the floor was lost, so that rounding may be most of it; of the kind's first figure alone."""
+    if floor is None or one.setup == floor.setup or figure is not one.kind.figures[0]:
+        return False
+    return one.figures[figure.name].mean < FLOORS * floor.figures[figure.name].mean
