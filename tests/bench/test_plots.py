@@ -109,6 +109,45 @@ def test_no_two_policies_look_the_same():
     assert style.styles(names, "capkv")["h2o"] == style.styles(["h2o", "tova"], "capkv")["h2o"]
 
 
+def test_a_policy_in_other_types_and_with_recall_looks_different_each_time():
+    names = ["capkv", "capkv:q8_0", "capkv:q4_0", "capkv+recall", "capkv,novelty=0", "streaming:q8_0"]
+    looks = style.styles(names, "capkv")
+    assert len({(one.color, one.marker, str(one.dash)) for one in looks.values()}) == len(names)
+    assert all(looks[name].is_hollow for name in names[1:]) and len({one.color for one in looks.values()}) == 2
+
+
+def texts_of(ax) -> set:
+    return {text.get_text() for text in ax.texts}
+
+
+def lines_of(ax) -> dict:
+    return {line.get_label(): line for line in ax.lines}
+
+
+def test_the_floor_of_rounding_is_a_line_where_it_was_measured():
+    rows = bench_rows.fidelity(6, names=("q8_0", "q4_0", "capkv@256", "capkv@512"), corpora=("novel",))
+    rows = [row for row in rows if row["setup"] != "q8_0" or row["n_ctx"] == 2048]
+    rows += [bench_rows.fidelity_row("full,batch=256", f"doc-{i:02}", 0.002, "novel", 2048) for i in range(6)]
+    plot = drawn(rows, "quality")
+    first, second = (lines_of(ax) for ax in plot.figure.axes)
+    assert first["floor of rounding"].get_ydata()[0] == pytest.approx(0.002) and "floor of rounding" not in second
+    assert [texts_of(ax) for ax in plot.figure.axes] == [{"q8_0", "q4_0"}, {"q4_0"}]
+    assert "Dotted is what rounding alone loses" in plot.caption
+
+
+def test_recall_and_the_loss_of_the_answer_have_their_places():
+    rows = bench_rows.retrieval(6, names=("full", "q4_0", "capkv@256", "capkv@512"), tasks=("needle",), lengths=(2048,))
+    assert drawn(rows, "answer-loss") is None
+    rows += [row | dict(setup=row["setup"] + "+recall", recall=256) for row in rows if row["setup"] != "q4_0"]
+    rows = [row | dict(nll=3.0 - 2 * row["score"]) for row in rows]
+    for name, floor in (("retrieval", 10), ("answer-loss", 2)):
+        (ax,) = [ax for ax in drawn(rows, name).figure.axes if ax.axison]
+        assert texts_of(ax) == {"q4_0", "full+recall"}
+        assert {"capkv", "capkv+recall", "full cache"} <= set(lines_of(ax)) and lines_of(ax)["floor"].get_ydata()[0] == floor
+    hard = drawn([row | dict(score=0.1) for row in rows], "answer-loss")  # also where the full cache answers little
+    assert hard is not None and drawn([row | dict(score=0.1) for row in rows], "retrieval") is None
+
+
 def test_retrieval_is_shown_only_where_the_full_cache_can_do_it(rows):
     all_of_them = drawn(rows, "retrieval", floor=0.0)
     assert len([ax for ax in all_of_them.figure.axes if ax.axison]) == 4 and "Left out" not in all_of_them.caption

@@ -5,37 +5,43 @@ from textwrap import fill
 import numpy as np
 
 from ...kinds import Drawing, Figure, Kind
-from ..summary import Summary, summaries
-from .style import FULL, INK, Plot, add_legend, label_axes, log_axis, new_figure, series_class, share_axis, styles
+from ..summary import FLOORS, Summary, figure_of, floors, summaries
+from .style import DOTTED, FULL, INK, Plot, add_legend, label_axes, log_axis, new_figure, series_class, share_axis, styles
 
 MAX_BANDS = 6  #: with more lines than that only the default policy has its band, since bands would hide each other
 
 
 def draw(rows: list[dict], kind: Kind, drawing: Drawing, default: str, floor: float) -> list[Plot]:
-    """One plot of the first figure of the kind, or none.
+    """One plot of the drawing's figure, or none.
 
     Where the full cache has a score of its own, panels in which it is below the floor are left out: what the full cache cannot
-    do, no policy can lose.
+    do, no policy can lose. `floor` is of the first figure of the kind.
     """
-    figure = kind.figures[0]
-    found = [one for one in summaries(rows, kind.name) if one.share > 0]
+    figure = figure_of(kind, drawing.figure) if drawing.figure else kind.figures[0]
+    found = [one for one in summaries(rows, kind.name) if one.share > 0 and one.has(figure.name)]
     if drawing.is_log:
         found = [one for one in found if one.figures[figure.name].mean > 0]
     full = {} if kind.base_is_full else {one.place: one for one in found if one.is_full}
-    shown = found if kind.base_is_full else [one for one in found if _mean(full.get(one.place), figure) >= floor]
+    is_shown = kind.base_is_full or figure is not kind.figures[0]
+    shown = [one for one in found if is_shown or _mean(full.get(one.place), figure) >= floor]
     if not shown:
         return []
+    noise = floors(shown)
     looks = styles([one.series for one in shown if one.policy is not None], default)
     canvas, axes, panels = _panels(shown, kind, 3.4 if drawing.is_log else 2.9)
     for ax, members in panels:
         if drawing.is_log:
             log_axis(ax)
-        if full:
-            _draw_full(ax, full[members[0].place], figure)
+        if members[0].place in full:
+            _draw_level(ax, _mean(full[members[0].place], figure), figure, "full cache", FULL.dash)
+        if members[0].place in noise:
+            _draw_level(ax, _mean(noise[members[0].place], figure), figure, "floor of rounding", DOTTED)
+        if figure.floor is not None:
+            _draw_level(ax, figure.floor, figure, "floor", DOTTED)
         _draw_lines(ax, members, figure, looks, default)
-        _draw_quantized(ax, members, figure)
+        _draw_whole(ax, members, figure)
         share_axis(ax, [one.share for one in shown])
-        if not drawing.is_log:
+        if figure.better > 0 and not drawing.is_log:
             ax.set_ylim(-3, 106)
         where = members[0].where.replace(" in ", ", ")
         ax.set_title(fill(f"{where}, n = {max(one.n for one in members)}", 102 // axes.shape[1]))
@@ -53,7 +59,11 @@ def _caption(kind: Kind, figure: Figure, looks: dict, default: str, n_left: int,
     better = "Higher" if figure.better > 0 else "Lower"
     bands = "Bands" if len(looks) <= MAX_BANDS or default not in looks else f"Bands (of {default} alone)"
     caption = f"{better} and further left is better. {bands} are 95 % intervals over n {kind.units}, diamonds are full caches with "
-    caption += "quantized K and V."
+    caption += "quantized K and V or with recall."
+    if kind.noise:
+        caption += f" Dotted is what rounding alone loses, where that was measured: less than {FLOORS} times as much tells little."
+    if figure.floor is not None:
+        caption += " Dotted is the floor, beyond which a figure tells nothing of what was kept."
     if n_left:
         caption += f" Left out: {n_left} of {n_left + n_shown}, where the full cache is below {floor:.0%} or missing."
     return caption
@@ -92,9 +102,9 @@ def _without_length(one: Summary) -> tuple:
     return tuple(str(value) for name, value in one.group.items() if name not in one.kind.lengths)
 
 
-def _draw_full(ax, one: Summary, figure: Figure) -> None:
-    line = ax.axhline(figure.scale * one.figures[figure.name].mean, label="full cache", zorder=2)
-    line.set(color=FULL.color, linestyle=FULL.dash, linewidth=FULL.width, gid=series_class("full"))
+def _draw_level(ax, y: float, figure: Figure, label: str, dash) -> None:
+    line = ax.axhline(figure.scale * y, label=label, zorder=2)
+    line.set(color=FULL.color, linestyle=dash, linewidth=FULL.width, gid=series_class(label))
 
 
 def _draw_lines(ax, found: list[Summary], figure: Figure, looks: dict, default: str) -> None:
@@ -118,12 +128,13 @@ def _draw_lines(ax, found: list[Summary], figure: Figure, looks: dict, default: 
         band.set_gid(gid)
 
 
-def _draw_quantized(ax, found: list[Summary], figure: Figure) -> None:
-    whole = sorted((one for one in found if one.policy is None and one.type_k != "f16"), key=lambda one: one.share)
+def _draw_whole(ax, found: list[Summary], figure: Figure) -> None:
+    """Full caches other than the plain one: with quantized cells, or with recall."""
+    whole = sorted((one for one in found if one.policy is None and not one.is_full and not one.is_base), key=lambda one: one.share)
     for one in whole:
         shown, gid = one.figures[figure.name], series_class(one.series)
         x, y = one.share, figure.scale * shown.mean
         ax.vlines(x, figure.scale * shown.lo, figure.scale * shown.hi, color=INK, linewidth=1, zorder=4).set_gid(gid)
         ax.plot(x, y, "D", color=INK, markersize=5, zorder=5, gid=gid)
-        side = dict(xytext=(5, -11)) if one is whole[-1] else dict(xytext=(-5, -11), ha="right")
+        side = dict(xytext=(5, 4)) if one is whole[-1] and one.share < 0.9 else dict(xytext=(-5, -11), ha="right")
         ax.annotate(one.setup, (x, y), textcoords="offset points", fontsize=8, zorder=6, **side).set_gid(gid)

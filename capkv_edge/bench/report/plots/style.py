@@ -6,6 +6,7 @@ that use neither dotted grey ones; vermilion is for the default policy alone. ma
 
 import io
 import re
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -15,7 +16,10 @@ DPI = 144
 
 VERMILION, ORANGE, BLUE, GREEN, SKY, PURPLE, GREY = "#D55E00", "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#7f7f7f"
 INK = "#1f2328"  # text and axes
-_DASHED, _DOTTED, _MIXED = (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 1.5, 1.2, 1.5))
+DOTTED = (0, (1.2, 1.6))
+_DASHED, _MIXED = (0, (5, 2)), (0, (6, 1.5, 1.2, 1.5))
+#: of a policy in other types, with other options or with recall: dash, marker (None: the policy's)
+_VARIANTS = ((_MIXED, None), (_DASHED, "D"), (DOTTED, "s"), ((0, (2.5, 1, 1, 1, 1, 1)), "^"), ((0, (8, 2.5)), "v"))
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ POLICIES = {
     "keydiff": Style(BLUE, "X", _DASHED),
     "knorm": Style(GREEN, "<", _DASHED),
     "leverage": Style(PURPLE, ">", _DASHED),
-    "streaming": Style(GREY, "s", _DOTTED),
-    "random": Style(GREY, "X", _DOTTED),
+    "streaming": Style(GREY, "s", DOTTED),
+    "random": Style(GREY, "X", DOTTED),
     "shift": Style(GREY, "*", _MIXED),
 }
 _SPARE = [Style(color, "h", _MIXED) for color in (SKY, PURPLE, GREEN, BLUE, ORANGE)]
@@ -66,7 +70,8 @@ FULL = Style(INK, "D", _DASHED, 1.2)
 
 def styles(names, default: str) -> dict:
     """A Style for each series. For the policies in POLICIES it does not depend on the other names."""
-    out, spare = {}, 0
+    out: dict = {}
+    spare, variants = 0, Counter()
     for name in sorted(set(names)):
         policy = re.split("[:,+]", name)[0]
         style = POLICIES.get(policy)
@@ -74,7 +79,11 @@ def styles(names, default: str) -> dict:
             style = Style(VERMILION, "o", width=2.6, is_default=name == default)
         elif style is None:
             style, spare = _SPARE[spare % len(_SPARE)], spare + 1
-        out[name] = style if name == policy else replace(style, is_hollow=True, dash=_MIXED, width=1.4)
+        if name != policy:
+            dash, marker = _VARIANTS[variants[policy] % len(_VARIANTS)]
+            style = replace(style, is_hollow=True, dash=dash, marker=marker or style.marker, width=1.4)
+            variants[policy] += 1
+        out[name] = style
     return out
 
 
