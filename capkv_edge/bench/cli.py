@@ -35,6 +35,17 @@ def _engine(model, threads, gpu_layers):
     return Engine(model, n_threads=threads, n_gpu_layers=gpu_layers)
 
 
+Document = Annotated[Path | None, o.option("--document", "FILE.md", "write the tables into it, between its marks")]
+
+
+def _write(document: Path | None, rows: list, folder) -> None:
+    """Write what the rows show into the document, if one is given, with links to the plots in the folder."""
+    if document is not None:
+        from .report.results import write
+
+        write(document, rows, folder)
+
+
 def _measure(kind: str, given, make_work) -> int:
     """Measure with a progress bar, then print and draw. make_work(store, progress) gives the rows."""
     from .run.rows import Store
@@ -242,6 +253,7 @@ def tune(
 def report(
     given,
     rows: Annotated[list[Path], typer.Argument(metavar="ROWS.jsonl", help="files that --rows wrote", show_default=False)],
+    document: Document = None,
 ):
     """Tables, plots and a page out of rows that were measured before."""
     from .run.rows import Store, newest
@@ -255,6 +267,7 @@ def report(
     if n := len(read) - len(found):
         print(f"capkv-bench: {n} rows are left out, since a later file has the same measurements", file=sys.stderr)
     terminal.finish(found, given.output, given.plot, _command_line())
+    _write(document, found, given.plot)
     return 0
 
 
@@ -264,9 +277,7 @@ def results(
     given,
     model: o.Model,
     folder: Annotated[Path, o.option("--folder", "FOLDER", "where rows and plots are kept")] = Path("results"),
-    document: Annotated[
-        Path | None, o.option("--document", "FILE.md", "write the tables into it, between its marks")
-    ] = None,
+    document: Document = None,
     size: Annotated[str, o.option("--size", "S", "full (hours on a laptop) or short (minutes)")] = "full",
     only: Annotated[str, o.option("--only", "KIND,..", "parts: fidelity, retrieval, speed", show_default="all")] = "",
     limit: Annotated[float | None, o.option("--limit", "S", "stop measuring after so many seconds", show_default="no limit")] = None,
@@ -280,10 +291,7 @@ def results(
     done = full_run.run(make_engine, folder, size, o.split(only), limit, given.keep_old)
     rows = full_run.rows_of(folder)
     terminal.finish(rows, "md", folder, _command_line())
-    if document is not None:
-        from .report.results import write
-
-        write(document, rows, folder)
+    _write(document, rows, folder)
     return 0 if done else 130
 
 
