@@ -32,6 +32,7 @@ class Figure:
     optional: bool = False  #: rows may lack it; it is shown where they have it
     relative: bool = False  #: pooled over groups as a ratio of both sides, not as their difference
     floor: float | None = None  #: what is not better than it shows no difference: where both sides or the full cache stand there
+    floor_from: str = ""  #: a figure that is the floor where rows have it
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ RETRIEVAL = Kind(
             called="nats per token of the expected answer",
             heading="The expected answer, nats per token",
             optional=True,
-            floor=2.0,  # what digits of a number of this length have that are guessed
+            floor=2.0,  # what digits have that are guessed
+            floor_from="guess",
         ),
         Figure(
             "guess",

@@ -159,6 +159,21 @@ def test_the_loss_of_an_answer_has_its_floor_above():
     assert {one.other.setup: one.verdict for one in found} == {"full": "loses", "snapkv@256": "floor"}
 
 
+def test_the_floor_of_a_loss_is_the_guess_where_rows_have_it():
+    rows = [row | dict(nll=4.0 + 0.01 * row["text"] + (row["policy"] == "snapkv"), guess=5.5) for row in scores(0.5, 0.3)]
+    found = summary.comparisons(summary.summaries(rows, "retrieval"), figure="nll")
+    assert {one.other.setup: one.verdict for one in found} == {"full": "ties", "snapkv@256": "wins"}
+    low = summary.summaries([row | dict(guess=3.9) for row in rows], "retrieval")
+    assert {one.verdict for one in summary.comparisons(low, figure="nll")} == {"floor"}
+
+
+def test_an_oracle_is_no_rival():
+    rows = scores(0.5, 0.3)
+    rows += [row | dict(setup="capkv@256+oracle", score=1.0) for row in rows if row["policy"] == "capkv"]
+    assert {one.other.setup for one in compared(rows, "retrieval")} == {"full", "snapkv@256"}
+    assert "capkv@256+oracle" in output.render(rows, "md")
+
+
 def test_losses_below_twice_the_floor_of_rounding_are_marked():
     rows = [
         bench_rows.fidelity_row(setup, f"d{i}", kl * (1 + 0.01 * i), "novel")

@@ -7,7 +7,7 @@ Rows of one unit under several seeds or builds are averaged first. Nothing here 
 import json
 import re
 from dataclasses import dataclass, field, replace
-from math import nan
+from math import isfinite, nan
 
 import numpy as np
 
@@ -60,6 +60,11 @@ class Summary:
     def is_base(self) -> bool:
         """Whether it is the base of the kind's figures, read otherwise, so that what it loses is rounding."""
         return self.kind.base_is_full and self.setup.partition(",")[0] == "full"
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it was told what will be asked: a bound, and no rival."""
+        return "oracle" in self.setup.split("+")[1:]
 
     @property
     def share(self) -> float:
@@ -216,8 +221,14 @@ def summaries(rows: list[dict], kind: str) -> list[Summary]:
     return sorted(out, key=_order)
 
 
-def _is_floor(figure: Figure, mean: float) -> bool:
-    return figure.floor is not None and figure.better * (mean - figure.floor) <= 1e-9
+def floor_of(one: Summary, figure: Figure) -> float | None:
+    """What a figure has to be better than to tell anything, in the summary's group; None where it has no floor."""
+    guess = one.figures.get(figure.floor_from)
+    return guess.mean if guess and isfinite(guess.mean) else figure.floor
+
+
+def _is_floor(figure: Figure, mean: float, floor: float | None) -> bool:
+    return floor is not None and figure.better * (mean - floor) <= 1e-9
 
 
 def compare(own: Summary, other: Summary, figure: str, equal: str = "", full: Summary | None = None) -> Comparison:
@@ -229,8 +240,9 @@ def compare(own: Summary, other: Summary, figure: str, equal: str = "", full: Su
     pairs = np.stack([_by_unit(one.values, common)[:, column] for one in (own, other)], axis=1) if common else np.zeros((0, 2))
     differences = pairs[:, 0] - pairs[:, 1]
     spec, difference = figure_of(own.kind, figure), intervals(differences[:, None])[0]
-    floors = [_is_floor(spec, float(mean)) for mean in pairs.mean(axis=0)] if common else [False]
-    on_floor = all(floors) or (full is not None and _is_floor(spec, full.figures[figure].mean))
+    floor = floor_of(own, spec)
+    on_floors = [_is_floor(spec, float(mean), floor) for mean in pairs.mean(axis=0)] if common else [False]
+    on_floor = all(on_floors) or (full is not None and _is_floor(spec, full.figures[figure].mean, floor))
     p = p_value(differences) if difference.known and not on_floor else nan
     return Comparison(own, other, figure, equal, units, pairs, difference, on_floor, p)
 
@@ -245,7 +257,7 @@ def _equal(own: Summary, other: Summary) -> str | None:
     """What makes two setups comparable (as Comparison.equal); None where nothing does."""
     if other.is_full:
         return None if own.kind.base_is_full else ""
-    if other.is_base:
+    if other.is_base or other.is_oracle:
         return None
     if other.series == own.series:
         return None

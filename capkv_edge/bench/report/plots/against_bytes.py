@@ -5,7 +5,7 @@ from textwrap import fill
 import numpy as np
 
 from ...kinds import Drawing, Figure, Kind
-from ..summary import FLOORS, Summary, figure_of, floors, summaries
+from ..summary import FLOORS, Summary, figure_of, floor_of, floors, summaries
 from .style import DOTTED, FULL, INK, Plot, add_legend, label_axes, log_axis, new_figure, series_class, share_axis, styles
 
 MAX_BANDS = 6  #: with more lines than that only the default policy has its band, since bands would hide each other
@@ -36,8 +36,8 @@ def draw(rows: list[dict], kind: Kind, drawing: Drawing, default: str, floor: fl
             _draw_level(ax, _mean(full[members[0].place], figure), figure, "full cache", FULL.dash)
         if members[0].place in noise:
             _draw_level(ax, _mean(noise[members[0].place], figure), figure, "floor of rounding", DOTTED)
-        if figure.floor is not None:
-            _draw_level(ax, figure.floor, figure, "floor", DOTTED)
+        if (level := floor_of(members[0], figure)) is not None:
+            _draw_level(ax, level, figure, "floor", DOTTED)
         _draw_lines(ax, members, figure, looks, default)
         _draw_whole(ax, members, figure)
         share_axis(ax, [one.share for one in shown])
