@@ -70,7 +70,7 @@ def _measure_quality(kind: str, given, model: str, run, make_plan) -> int:
 def fidelity(
     given,
     model: o.Model,
-    text: Annotated[str, o.option("--text", "T,..", "python-docs, essays, files or folders")] = "python-docs",
+    text: Annotated[str, o.option("--text", "T,..", "python-docs, python-code, essays, files or folders")] = "python-docs",
     ctx: Annotated[str, o.option("--ctx", "N,..", "contexts in tokens; the last half of each is scored")] = "4096",
     docs: o.Docs = 8,
     stride: o.Stride = 4,
@@ -104,7 +104,7 @@ def retrieval(
     ] = "",
     haystack: Annotated[
         str | None,
-        o.option("--haystack", "H", "noise, essays, python-docs, a file or a folder", show_default="each task's own"),
+        o.option("--haystack", "H", "noise, essays, python-docs, python-code, a file or a folder", show_default="each task's own"),
     ] = None,
     mode: o.Mode = "blind",
     squad: Annotated[str | None, o.option("--squad", "FILE", "SQuAD's dev-v2.0.json, for qa_1")] = None,
@@ -217,7 +217,7 @@ def speed(
 def tune(
     given,
     model: o.Model,
-    text: Annotated[str, o.option("--text", "FILE", "text like yours: python-docs, essays, a file or a folder")],
+    text: Annotated[str, o.option("--text", "FILE", "text like yours: python-docs, python-code, essays, a file or a folder")],
     max_kl: Annotated[float, o.option("--max-kl", "X", "largest mean KL divergence from the full cache, in nats")] = 0.05,
     type: Annotated[str, o.option("--type", "T", "type of the cache")] = "f16",
     ctx: Annotated[int, o.option("--ctx", "N", "tokens of a document", min=1024)] = 4096,

@@ -16,7 +16,6 @@ import json
 import re
 import statistics
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
@@ -102,15 +101,9 @@ def false(texts: Texts, task: str, length: int, args, seed=SEED, part=1) -> dict
     return dict(n=sum(map(len, some.values())), **{kind: statistics.mean(one) for kind, one in some.items()})
 
 
-def code() -> str:
-    """Python's own library, in the order of its files' names."""
-    paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    return "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
-
-
 def cost(texts: Texts, name: str, n_tokens: int, args) -> dict:
     """Reading n_tokens of a text in batches, then asking: bytes per token, microseconds per token, milliseconds per query."""
-    text = code() if name == "code" else "\n\n".join(text for _, text in corpora.load(name))
+    text = "\n\n".join(text for _, text in corpora.load(name))
     tokens = texts.engine.tokenize(text[: 8 * n_tokens])
     n_repeats = -(-n_tokens // len(tokens))
     tokens = (tokens * n_repeats)[:n_tokens]
@@ -244,7 +237,7 @@ def main() -> int:
             for row in gates(texts, args):
                 print(json.dumps({name: round(value, 3) for name, value in row.items()}))
         elif args.what == "cost":
-            for name in ("essays", "python-docs", "code"):
+            for name in ("essays", "python-docs", "python-code"):
                 key = dict(what="cost", text=name, n_tokens=args.tokens)
                 add(key, lambda name=name: cost(texts, name, args.tokens, args))
         elif args.what != "tables":

@@ -149,7 +149,7 @@ def test_documents_do_not_overlap_and_a_corpus_that_is_too_short_says_how_many_i
 
 
 def test_missing_texts_and_files_that_are_no_text_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="allowed is a file, a folder, or one of python-docs, essays"):
+    with pytest.raises(FileNotFoundError, match="allowed is a file, a folder, or one of python-docs, python-code, essays"):
         corpora.load("nowhere")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
@@ -157,3 +157,9 @@ def test_missing_texts_and_files_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="no text in it"):
         corpora.load(str(tmp_path / "folder"))
+
+
+def test_code_is_a_corpus_whose_documents_are_named_by_their_files(engine):
+    found = corpora.documents(engine, "python-code", 3, 400)
+    assert [one.corpus for one in found] == ["python-code"] * 3 and all(".py+" in one.name for one in found)
+    assert any("def " in engine.detokenize(one.tokens).replace("▁", " ") for one in found)

