@@ -308,10 +308,11 @@ def test_an_oracle_holds_the_needles_to_the_last_question(demo, name, holds):
             assert all(np.isin(range(start, stop), kv.positions(*head)).all() for head in kv.heads) == holds
 
 
-def test_an_oracle_without_room_for_the_needles_names_the_setup(demo):
-    (one,) = (how := plan(["needles_10"], [Setup.parse("capkv@128+oracle")], lengths=[1024], haystack="noise", share=1)).conditions
-    with demo.open(how.setups[0], 1024) as stream, pytest.raises(ValueError, match=r"setup = capkv@128\+oracle: "):
-        retrieval.Reading(stream, Reader(demo), retrieval.make_text(Reader(demo), how, one, 0), "blind")
+def test_an_oracle_without_room_for_the_needles_is_refused_before_anything_is_measured(demo):
+    store, how = Store(), plan(["needles_1", "needles_10"], [FULL, Setup.parse("capkv@128+oracle")], haystack="noise", share=1)
+    with pytest.raises(ValueError, match=r"setup = capkv@128\+oracle: pin"):
+        list(run(demo, how, store))
+    assert store.rows() == []
 
 
 def test_an_oracle_is_refused_where_no_passage_has_the_answer():

@@ -148,6 +148,14 @@ def nll_of(stream, opening: list, expected: list, counts=None) -> float:
     return -float(np.concatenate(found)[slice(None) if counts is None else np.array(counts)].mean())
 
 
+def pin(stream, reader: Reader, text: Text) -> None:
+    """Pin what the setup says of a text that is yet to be read. Raises ValueError where the budget has no room for it."""
+    if stream.setup.pin and (n_system := reader.n_system(text)):
+        stream.pin(0, n_system)
+    for start, stop in reader.evidence(text) if stream.setup.oracle else ():
+        stream.pin(start, stop)
+
+
 class Reading:
     """A text that a stream reads, to be asked its questions: several times, where only what comes back with them differs.
 
@@ -157,10 +165,7 @@ class Reading:
     def __init__(self, stream, reader: Reader, text: Text, mode: str):
         self.stream, self.reader, self.text, self._is_aware = stream, reader, text, mode == "aware"
         self._recalling = None
-        if stream.setup.pin and (n_system := reader.n_system(text)):
-            stream.pin(0, n_system)
-        for start, stop in reader.evidence(text) if stream.setup.oracle else ():
-            stream.pin(start, stop)
+        pin(stream, reader, text)
         stream.read(reader.prefix(text))
         if not self._is_aware:
             self._evict()
@@ -256,11 +261,19 @@ class _Job:
             **setup_fields(engine, setup, self.n_ctx),
         )
 
+    @property
+    def text(self) -> Text:
+        return self._text or make_text(self.reader, self.plan, self.condition, self.index)
+
     def read(self, n_more: int):
         """The text, read into a stream of its own: a context manager that gives a Reading. n_more: positions beside the text's."""
-        text = self._text or make_text(self.reader, self.plan, self.condition, self.index)
         base = dataclasses.replace(self.setup, recall=0)
-        return reading_of(self.engine.open(base, self.n_ctx, n_more=n_more), self.reader, text, self.condition.mode)
+        return reading_of(self.engine.open(base, self.n_ctx, n_more=n_more), self.reader, self.text, self.condition.mode)
+
+    def check_pins(self) -> None:
+        """Raises ValueError where the budget has no room for what the setup pins."""
+        with self.engine.open(self.setup, self.n_ctx) as stream:
+            pin(stream, self.reader, self.text)
 
     def ask(self, reading: Reading) -> dict:
         """The row of the answers."""
@@ -297,6 +310,8 @@ def run(engine, plan: Plan, store, progress=lambda done, total, label: None):
     """
     reader, common = Reader(engine), engine_fields(engine)
     done, total = 0, len(plan.conditions) * plan.n_texts * len(plan.setups)
+    for one, setup in product(plan.conditions, [setup for setup in plan.setups if setup.oracle]):
+        _Job(engine, reader, plan, one, 0, setup).check_pins()  # before hours of work
 
     def measure(conditions, setups):
         nonlocal done
