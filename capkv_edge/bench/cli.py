@@ -175,6 +175,30 @@ def longbench(
 
 
 @app.command()
+@o.shared(*o.MEASURED, "seeds")
+def continuation(
+    given,
+    model: o.Model,
+    text: Annotated[str, o.option("--text", "T,..", "python-docs, python-code, essays, files or folders")] = "python-docs",
+    prompt: Annotated[int, o.option("--prompt", "N", "tokens of a document's beginning, which are read first", min=16)] = 1024,
+    length: Annotated[int, o.option("--length", "N", "tokens of a continuation", min=16)] = 4096,
+    docs: o.Docs = 8,
+):
+    """How well a long text is continued, and how much the model repeats itself."""
+    from .measure import continuation
+    from .tasks import corpora
+
+    terminal.check(given.output, given.plot)
+    setups = o.seeded_setups_of(given)
+
+    def make_plan(engine):
+        documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, prompt + length)]
+        return continuation.Plan(documents, setups, prompt, length, given.seed)
+
+    return _measure_quality("continuation", given, model, continuation.run, make_plan)
+
+
+@app.command()
 @o.shared(*o.MEASURED, budget="1024")
 def speed(
     given,

@@ -233,6 +233,49 @@ LONGBENCH = Kind(
 )
 
 
+def _continued(group: dict) -> str:
+    return f"{group['n_gen']} tokens after {group['n_prompt']}"
+
+
+CONTINUATION = Kind(
+    name="continuation",
+    title="Long continuations",
+    about="Mean over documents and its 95 % interval. NLL: negative log likelihood of the text's own continuation, which is read, nats "
+    "per token. repeated: share of the 4-grams of the continuation that the model writes, greedily and as long, that it had before.",
+    introduction="The text's own continuation and the one that the model writes, with 95 % bootstrap intervals over documents. The "
+    "best policy at each budget is bold.",
+    key=("model_hash", "corpus", "doc", "doc_hash", "n_prompt", "n_gen", "setup", "n_batch", "kv_seed"),
+    unit="doc",
+    units="documents",
+    group=("corpus", "n_prompt", "n_gen"),
+    pair=("doc_hash",),
+    figures=(
+        Figure(
+            "nll",
+            "NLL",
+            -1,
+            "negative log likelihood of the text's own continuation, nats per token",
+            called="nats per token of the continuation",
+            decimals=3,
+        ),
+        Figure(
+            "repeated",
+            "repeated, %",
+            -1,
+            "share of the 4-grams that the model's own continuation had before",
+            called="share of repeated 4-grams",
+            heading="Repeated 4-grams, %",
+            scale=100,
+            decimals=1,
+        ),
+    ),
+    lengths=("n_gen",),
+    across=("corpus",),
+    where=lambda group: f"{group['corpus']}, {_continued(group)}",
+    heading=_continued,
+)
+
+
 SPEED = Kind(
     name="speed",
     title="Speed",
@@ -271,4 +314,4 @@ SPEED = Kind(
 
 
 #: by name, in the order of reading
-KINDS = {kind.name: kind for kind in (FIDELITY, RETRIEVAL, LONGBENCH, SPEED)}
+KINDS = {kind.name: kind for kind in (FIDELITY, RETRIEVAL, LONGBENCH, CONTINUATION, SPEED)}
