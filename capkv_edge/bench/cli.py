@@ -100,7 +100,7 @@ def retrieval(
     length: Annotated[str, o.option("--length", "N,..", "tokens of the texts, question and answer included")] = "4096",
     turns: Annotated[int, o.option("--turns", "N", "turns of the dialogues", min=1)] = 20,
     depths: Annotated[
-        str, o.option("--depths", "X,..", "where the needles stand in the text, 0 to 1", show_default="spread evenly")
+        str, o.option("--depths", "X,..", "where the needles stand in the text, 0 to 1", show_default="each task's own")
     ] = "",
     haystack: Annotated[
         str | None,

@@ -5,7 +5,7 @@ word for word, since scores are comparable only then. Departures:
 
 1. Words that keys and lists are made of are those in words.py.
 2. Each text has its own stretch of the haystack; RULER's all begin with the first essay.
-3. A text may have its needle at a depth that was asked for (--depths).
+3. A depth is a share of the tokens of the text, in RULER of its sentences. A needle that is asked for alone may have its depth given.
 4. The answer prefix opens the assistant's turn, as RULER's does, and the template around it is the model's own.
 """
 
