@@ -85,6 +85,7 @@ class Kind:
     noise: tuple = ()  #: full caches that differ from the base by rounding: the first that was measured is the floor of a group
     lengths: tuple = ()  #: fields of the group that give the length of a text; plots put the first on an axis
     across: tuple = ()  #: fields of the group that are the columns in docs/results.md; none: the budgets are
+    beside: tuple = ()  #: fields of the group that go with those in `across`: columns that differ in them alone tell them
     where: Callable | None = None  #: (group) -> the group in words; None: the values of `group`
     heading: Callable | None = None  #: the same without the fields in `across`
     uneven: tuple = ()  #: (field, what to tell the reader where setups of one group differ in it)
@@ -205,6 +206,7 @@ RETRIEVAL = Kind(
     ),
     lengths=("length", "n_turns"),
     across=("task",),
+    beside=("share", "wording"),
     where=lambda group: f"{group['task']} in {_text_and_mode(group)}",
     heading=_text_and_mode,
     plots=(
@@ -248,6 +250,7 @@ CONTINUATION = Kind(
     unit="doc",
     units="documents",
     group=("corpus", "n_prompt", "n_gen"),
+    source=("corpus",),
     pair=("doc_hash",),
     figures=(
         Figure(

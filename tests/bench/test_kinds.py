@@ -128,6 +128,14 @@ def test_it_has_a_part_of_the_document_with_its_picture(monkeypatch):
     assert re.search(r"\| setup +\| +Bergen \|", results.results(weather()))
 
 
+def test_columns_of_one_name_say_what_tells_them_apart(monkeypatch):
+    monkeypatch.setitem(kinds.KINDS, "weather", replace(WEATHER, across=("city",), beside=("height",), where=None))
+    rows = [*weather(), *weather(city="Oslo", height=23)[:-1]]  # other heights, but no other columns of the same city
+    assert re.search(r", 7 to 8 months:\n\n\| setup +\| +Bergen \| +Oslo \|", results.results(rows))
+    rows += weather(height=320)
+    assert re.search(r"\| setup +\| +Bergen \(height 12\) \| +Bergen \(height 320\) \| +Oslo \|", results.results(rows))
+
+
 def test_its_plot_is_drawn_and_shown_on_the_page():
     rows = weather()
     (plot,) = draw.plots(rows, floor=0.5)
@@ -166,5 +174,5 @@ def test_records_are_complete():
         assert bool(kind.unit) == bool(kind.units) == bool(kind.judged) != bool(kind.columns)
         assert kind.unit in kind.key or not kind.unit
         assert all(drawing.how in draw.DRAW for drawing in kind.plots)
-        assert set(kind.across) <= set(kind.group) and set(kind.lengths) <= set(kind.fields)
+        assert set(kind.across) <= set(kind.group) and set(kind.beside) <= set(kind.fields) and set(kind.lengths) <= set(kind.fields)
         assert len({figure.name for figure in kind.figures}) == len(kind.figures)

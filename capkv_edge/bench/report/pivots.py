@@ -17,10 +17,11 @@ def _grouped(found: list[Summary], key) -> list[tuple]:
     for one in found:
         groups.setdefault((one.model, one.model_hash, key(one)), []).append(one)
     many = len({group[:2] for group in groups}) > 1
-    lines = [
-        f"{f'{members[0].model}, ' if many else ''}{kind.heading_of(members[0].group)}, {max(one.n for one in members)} {kind.units}:\n"
-        for members in groups.values()
-    ]
+    lines = []
+    for members in groups.values():
+        least, most = min(one.n for one in members), max(one.n for one in members)
+        n = f"{most}" if least == most else f"{least} to {most}"
+        lines.append(f"{f'{members[0].model}, ' if many else ''}{kind.heading_of(members[0].group)}, {n} {kind.units}:\n")
     return list(zip(lines, groups.values()))
 
 
@@ -118,9 +119,10 @@ def _seeds(members: list[Summary]) -> list[str]:
 def _by_field(found: list[Summary]) -> list[str]:
     """A table of setups downwards for each group and figure, the tasks or data sets to the right."""
     kind, out = found[0].kind, []
+    aside = kind.across + kind.beside
 
     def rest(one: Summary) -> tuple:
-        return tuple((name, text_of(value)) for name, value in one.group.items() if name not in kind.across)
+        return tuple((name, text_of(value)) for name, value in one.group.items() if name not in aside)
 
     for line, members in _grouped(found, rest):
         out.append(line)
@@ -133,22 +135,39 @@ def _by_field(found: list[Summary]) -> list[str]:
     return out
 
 
+def _column(one: Summary) -> tuple:
+    """What tells the column of a summary from others: texts of the fields in `across`, and of those in `beside`."""
+    return tuple(tuple(text_of(one.group[field]) for field in fields) for fields in (one.kind.across, one.kind.beside))
+
+
+def _column_names(members: list[Summary]) -> dict:
+    """{column: its head}, in the order of the members: the fields in `across`, and of those in `beside` what tells columns apart."""
+    columns, out = list(dict.fromkeys(_column(one) for one in members)), {}
+    for across, beside in columns:
+        alike = [other for name, other in columns if name == across]
+        differs = [
+            f" ({field} {value})"
+            for i, (field, value) in enumerate(zip(members[0].kind.beside, beside))
+            if any(other[i] != value for other in alike)
+        ]
+        out[across, beside] = across[0] + "".join(f" ({value})" for value in across[1:]) + "".join(differs)
+    return out
+
+
 def _field_table(members: list[Summary], figure: Figure) -> str:
-    name, *more = members[0].kind.across
-    values = list(dict.fromkeys(one.group[name] for one in members))
-    at = {(one.setup, one.group[name]): one for one in members}
+    names = _column_names(members)
+    at = {(one.setup, _column(one)): one for one in members}
     budgets = {one.setup: one.budget or 0 for one in members}
     setups = sorted(budgets, key=budgets.get)
     columns = [[f"`{setup}`" for setup in setups]]
-    for value in values:
-        column = [at.get((setup, value)) for setup in setups]
+    for key in names:
+        column = [at.get((setup, key)) for setup in setups]
         texts = [_text(one, figure) for one in column]
         for budget in sorted({one.budget for one in column if one and one.budget}):
             texts = _bold_best(texts, [one if one and one.budget == budget else None for one in column], figure)
         columns.append(texts)
     columns.append([_shares([one for one in members if one.setup == setup]) for setup in setups])
-    also = {one.group[name]: "".join(f" ({text_of(one.group[field])})" for field in more) for one in members}
-    head = [("setup", False), *((text_of(value) + also[value], True) for value in values), ("bytes, of full f16", True)]
+    head = [("setup", False), *((name, True) for name in names.values()), ("bytes, of full f16", True)]
     return markdown(Table("", head, list(zip(*columns))))
 
 
