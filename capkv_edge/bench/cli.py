@@ -106,7 +106,9 @@ def retrieval(
         str | None,
         o.option("--haystack", "H", "noise, essays, python-docs, python-code, a file or a folder", show_default="each task's own"),
     ] = None,
-    mode: o.Mode = "blind",
+    mode: Annotated[
+        str, o.option("--mode", "M,..", "blind: evict before the question is known; aware: after it; told: it comes before the text too")
+    ] = "blind",
     squad: Annotated[str | None, o.option("--squad", "FILE", "SQuAD's dev-v2.0.json, for qa_1")] = None,
     hotpotqa: Annotated[str | None, o.option("--hotpotqa", "FILE", "HotpotQA's hotpot_dev_distractor_v1.json, for qa_2")] = None,
     n_texts: Annotated[int, o.option("--texts", "N", "texts of each task and length", min=1)] = 20,

@@ -35,8 +35,8 @@ def plan(names=("niah_single_1",), setups=(FULL, SMALL), **options):
 
 
 def test_a_perfect_model_scores_1_in_every_task_and_a_mute_one_0(files):
-    options = dict(share=3, haystack="python-docs", lengths=[1500], modes=["blind", "aware"], files=files)
-    every = plan(registry.TASKS, [FULL], n_texts=3, **options)
+    options = dict(share=3, haystack="python-docs", lengths=[1500], files=files)
+    every = plan(registry.TASKS, [FULL], n_texts=3, modes=["blind", "aware"], **options)
     for reply, score in ((solve, 1), (lambda text: "", 0)):
         rows = list(run(FakeEngine(reply), every, Store()))
         assert len(rows) == 2 * 3 * len(registry.TASKS)
@@ -56,7 +56,7 @@ def test_texts_with_question_and_answer_fill_their_context_and_no_more(files):
         assert stream.tokens[0] == BOS and stream.tokens.count(BOS) == 1
 
 
-@pytest.mark.parametrize("mode", retrieval.MODES)
+@pytest.mark.parametrize("mode", ["blind", "aware"])
 def test_the_question_is_read_after_the_eviction_when_blind_and_before_it_when_aware(mode):
     engine = FakeEngine(solve)
     (row,) = run(engine, plan(setups=[SMALL], n_texts=1, modes=[mode]), Store())
@@ -68,6 +68,20 @@ def test_the_question_is_read_after_the_eviction_when_blind_and_before_it_when_a
     assert "<|end|>" in after and "<|end|>" not in before and row["mode"] == mode
     if mode == "blind":
         assert before.count(key) == 1
+
+
+def test_a_question_that_was_told_stands_before_the_text_and_is_asked_after_the_eviction(files):
+    names, engine = (*registry.RULER, "needles_3"), FakeEngine(solve)
+    options = dict(modes=["told"], haystack="python-docs", lengths=[1500], n_texts=1, files=files, share=None)
+    rows = list(run(engine, plan(names, [SMALL], **options), Store()))
+    for row, stream in zip(rows, engine.streams, strict=True):
+        (item,) = row["items"]
+        at = stream.log.index("compress")
+        before, after = "".join(stream.log[:at]), "".join(stream.log[at:])
+        assert before.startswith(f"<|start|>user\n{item['question']}\n\n") and item["question"] in after
+        assert row["mode"] == "told" and row["share"] == 1 and row["score"] == 1 and row["n_tokens"] <= 1500
+    with pytest.raises(ValueError, match="mode = told: allowed are tasks with a text, not the dialogues of recall"):
+        plan(["vt", "recall"], modes=["told"])
 
 
 def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
@@ -339,7 +353,7 @@ def test_a_text_cannot_end_the_turn_of_the_user():
 @pytest.mark.parametrize(
     "change,message",
     [
-        (dict(modes=["deaf"]), "mode = deaf: allowed are blind, aware"),
+        (dict(modes=["deaf"]), "mode = deaf: allowed are blind, aware, told"),
         (dict(n_texts=0), "n_texts = 0: allowed is 1 or more"),
         (dict(share=0), "share = 0: allowed is 1 or more"),
         (dict(n_turns=-1), "n_turns = -1: allowed is 1 or more"),

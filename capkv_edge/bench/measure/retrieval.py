@@ -2,6 +2,7 @@
 
 Each setup reads a text once. Mode "blind": the text is read, the cache is evicted down to its budget, and then each question is
 asked alone, from that same state. Mode "aware": the question is read with the text, and the eviction comes before the answer.
+Mode "told": as "blind", but the question stands before the text too.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from . import divergence
 from .prompts import Reader
 from .recalling import Recalling
 
-MODES = ("blind", "aware")
+MODES = ("blind", "aware", "told")
 
 _N_LOOK = 8  # tokens generated between two looks at an answer: one that has all that is expected is not continued
 _N_PAD = 256  # the context of a dialogue is a multiple of it
@@ -54,7 +55,7 @@ class Plan:
     n_texts: int = 20
     haystack: str | None = None  #: instead of each task's own
     files: dict = field(default_factory=dict)  #: paths of files of questions, by their form (registry.Task.form)
-    share: int | None = 1  #: questions per text, at most those that a task can have, None: each task's own; in mode "aware" it is 1
+    share: int | None = 1  #: questions per text, at most those of a task, None: each task's own; 1 but in mode "blind"
     depths: tuple = ()  #: of the needles, in turn from text to text; empty: spread evenly
     seed: int = 1
     min_base: float = 0.0  #: where the full cache's mean score is below it, the other setups are not measured
@@ -70,6 +71,8 @@ class Plan:
         for mode in self.modes:
             if mode not in MODES:
                 raise ValueError(f"mode = {mode}: allowed are {', '.join(MODES)}")
+            if mode == "told" and (talks := [name for name in self.tasks if registry.find(name).turns]):
+                raise ValueError(f"mode = told: allowed are tasks with a text, not the dialogues of {talks[0]}")
         for name in ("n_texts", "n_turns", "share"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} = {value}: allowed is 1 or more")
@@ -97,24 +100,31 @@ class Plan:
             haystack = str(self.files[task.form]) if task.form else haystack
             for length in [self.n_turns] if task.turns else self.lengths:
                 for mode in self.modes:
-                    share = 1 if mode == "aware" else task.share_of(self.share)
+                    share = task.share_of(self.share) if mode == "blind" else 1
                     out[Condition(name, haystack, length, mode, share)] = None
         return list(out)
 
 
 def make_text(reader: Reader, plan: Plan, condition: Condition, index: int) -> Text:
     """Text number `index` of a condition."""
-    return registry.make_text(
+    tell = _tell if condition.mode == "told" else lambda text: text
+    text = registry.make_text(
         condition.task,
         index,
         condition.length,
         reader.count,
-        reader.size,
+        lambda text: reader.size(tell(text)),
         haystack=condition.haystack,
         seed=plan.seed,
         share=condition.share,
         depths=plan.depths,
     )
+    return tell(text)
+
+
+def _tell(text: Text) -> Text:
+    """The text behind its question."""
+    return dataclasses.replace(text, prefix=f"{text.items[0].question.strip()}\n\n{text.prefix}")
 
 
 # --- asking ---
