@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from capkv_edge.bench.cli import main
 from capkv_edge.bench.measure import continuation, divergence
 from capkv_edge.bench.measure.continuation import Plan, run, share_repeated
 from capkv_edge.bench.run.rows import Store
@@ -74,3 +75,11 @@ def test_a_row_says_what_was_measured_and_is_not_measured_again(engine, tmp_path
 def test_too_few_tokens_are_refused(name):
     with pytest.raises(ValueError, match=re.escape(f"{name} = 3: allowed is 16 or more")):
         Plan([], [], **{name: 3})
+
+
+def test_the_command_shows_both_figures(tiny_llama, tmp_path, capsys):
+    small = ["--prompt", "64", "--length", "128", "--docs", "1", "--policy", "capkv", "--budget", "100", "--setup", "q8_0", "-t", "1"]
+    assert main(["continuation", str(tiny_llama), *small, "--plot", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "| NLL" in out and "| repeated, %" in out and "| q8_0 " in out and "| capkv@100 " in out
+    assert "Long continuations" in (tmp_path / "index.html").read_text()
