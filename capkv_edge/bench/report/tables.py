@@ -257,8 +257,8 @@ def floor_rule(figure: Figure) -> str:
     """In words, which cells get the verdict "floor"; empty where the figure has no floor."""
     if figure.floor is None:
         return ""
-    guess = f"the {figure.floor_from}, else " if figure.floor_from else ""
-    least = f"{guess}{figure.floor * figure.scale:g}{' %' if figure.scale == 100 else ''} or {'less' if figure.better > 0 else 'more'}"
+    least, more = f"{figure.floor * figure.scale:g}{' %' if figure.scale == 100 else ''}", "less" if figure.better > 0 else "more"
+    least = f"the {figure.floor_from} (where rows have none, {least}) or {more}" if figure.floor_from else f"{least} or {more}"
     name = figure.label.removesuffix(", %")
     return f" floor: {name} is {least} on both sides, or with the full cache, which tells nothing of what was kept."
 
