@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from capkv_edge.bench.cli import main
 from capkv_edge.bench.intervals import Interval
 from capkv_edge.bench.report import output, results, rounds, summary, tables, verdicts
 
@@ -205,6 +206,15 @@ def test_only_what_is_between_the_marks_is_replaced(rows, tmp_path):
         assert f"### {kind}" in text
     results.write(path, rows, plots)
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_report_writes_into_a_document_without_a_model(rows, tmp_path, capsys):
+    kept, path = tmp_path / "rows.jsonl", tmp_path / "results.md"
+    kept.write_text(output.render(rows, "jsonl"), encoding="utf-8")
+    path.write_text(f"before\n{results.BEGIN}\n{results.END}\nafter\n", encoding="utf-8")
+    assert main(["report", str(kept), "--document", str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith("after\n") and results.results(rows).strip() in text
 
 
 @pytest.mark.parametrize(
