@@ -275,6 +275,34 @@ def tune(
 
 
 @app.command()
+@o.shared(*o.MACHINE, "seed")
+def quick(
+    given,
+    model: o.Model,
+    text: Annotated[str, o.option("--text", "T", "text like yours: python-docs, essays, a file or a folder")] = "python-docs",
+    minutes: Annotated[float, o.option("--minutes", "M", "time limit; the texts are as long and as many as fit")] = 10,
+    ctx: Annotated[
+        int | None, o.option("--ctx", "N", "tokens of a text", show_default="as many as the time allows, up to the trained length")
+    ] = None,
+    max_kl: Annotated[float, o.option("--max-kl", "X", "largest loss of what is recommended: mean KL divergence in nats")] = 0.05,
+    folder: Annotated[
+        Path | None, o.option("--folder", "FOLDER", "where page and rows are kept", show_default="quick-MODEL-TEXT")
+    ] = None,
+    output: Annotated[str, o.option("-o/--output", "FORMAT", "text, or json for programs")] = "text",
+):
+    """In ten minutes: a page of what budgets lose and gain on your model and text, and the line to type."""
+    from .quick import run
+
+    if not minutes > 0:
+        raise ValueError(f"--minutes = {minutes:g}: allowed is a number above 0")
+    job = run.Job(text, 60 * minutes, ctx, given.seed)
+    folder = folder or run.folder_of(model, text)
+    return run.run(
+        lambda: _engine(model, given.threads, given.gpu_layers), model, job, folder, output, max_kl, _command_line()
+    )
+
+
+@app.command()
 @o.shared(*o.SHOWN)
 def report(
     given,

@@ -21,7 +21,8 @@ ALLOWED = {
     "options": {"report", "run"},
     "terminal": {"report"},
     "full_run": {"measure", "options", "run", "tasks", "terminal"},
-    "cli": {"full_run", "measure", "options", "report", "run", "tasks", "terminal"},
+    "quick": {"intervals", "kinds", "measure", "report", "run", "tasks", "terminal"},
+    "cli": {"full_run", "measure", "options", "quick", "report", "run", "tasks", "terminal"},
     "reference": {"cli", "kinds", "options", "report", "run", "tasks"},
 }
 #: parts that import nothing of the package outside the bench

@@ -42,27 +42,37 @@ def render(rows: list[dict], command: str = "", default: str = DEFAULT, floor: f
     Raises:
         ImportError: matplotlib is missing; the message says how to install it.
     """
-    folder = Path(__file__).parent
-    style, script = ((folder / f"page.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
     models = ", ".join(sorted({text_of(row.get("model")) for row in rows})) or "nothing was measured"
     found = tables(rows, default, with_pooled=False)
     parts = [
         f"<h1>capkv-bench: {_text(models)}</h1>",
         '<p class="soft">A KV cache of fixed size against the full cache of the same quantized model, on the same text.</p>',
         f'<div class="warn"><p><strong>{EVICTION[0]}</strong></p><p>{EVICTION[1]}</p></div>',
-        _ran(rows, command),
+        what_was_run(rows, command),
         *_verdicts(rows, default),
         _boxes(rows, default),
-        *_plots(rows, default, floor),
+        *plots_as_html(rows, default, floor),
         "<h2>Tables</h2>" if found else "",
-        *(_table(table, default) for table in found),
-        _caveats(rows),
+        *(table_as_html(table, default) for table in found),
+        caveats_as_html(rows),
     ]
+    return document(f"capkv-bench: {models}", parts)
+
+
+def document(title: str, parts: list[str], style: str = "") -> str:
+    """A page of its own out of parts of HTML, of which empty ones are left out.
+
+    Args:
+        title: as text.
+        style: CSS beside that of all pages.
+    """
+    folder = Path(__file__).parent
+    common, script = ((folder / f"page.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
     body = "\n".join(part for part in parts if part)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>capkv-bench: {_text(models)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{_text(title)}</title>\n<style>\n{common}{style}</style>\n</head>\n<body>\n{body}\n"
         f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
@@ -79,7 +89,8 @@ def _text(value: str) -> str:
     return html.escape(value, quote=True)
 
 
-def _ran(rows: list, command: str) -> str:
+def what_was_run(rows: list, command: str) -> str:
+    """The part of a page that says what the rows are of: model, machine, build."""
     pairs = [("command", f"<code>{_text(command)}</code>")] if command else []
     for name, label in RAN.items():
         seen = sorted(
@@ -130,7 +141,8 @@ def _boxes(rows: list, default: str) -> str:
     )
 
 
-def _plots(rows: list, default: str, floor: float) -> list[str]:
+def plots_as_html(rows: list, default: str, floor: float = FLOOR) -> list[str]:
+    """The plots of the rows as parts of a page. Raises ImportError as render()."""
     out = []
     for i, plot in enumerate(plots(rows, default, floor)):
         head = f"<h2>{_text(plot.title)}</h2>\n<figcaption>{_text(plot.caption)}</figcaption>"
@@ -138,7 +150,8 @@ def _plots(rows: list, default: str, floor: float) -> list[str]:
     return out
 
 
-def _table(table: Table, default: str) -> str:
+def table_as_html(table: Table, default: str) -> str:
+    """A table as a part of a page; a click on the name of a column sorts by it."""
     head = "".join(
         f'<th scope="col"{_right(right)}><button type="button">{_text(name)}</button></th>' for name, right in table.columns
     )
@@ -162,6 +175,7 @@ def _list(texts: list) -> str:
     return "<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in texts) + "</ul>"
 
 
-def _caveats(rows: list) -> str:
+def caveats_as_html(rows: list) -> str:
+    """The part of a page that says what to know before believing its tables; empty where there is nothing to say."""
     found = find_caveats(rows)
     return f"<h2>Notes</h2>\n{_list(found)}" if found else ""
