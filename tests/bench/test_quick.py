@@ -68,10 +68,9 @@ def test_steps_come_in_the_order_of_their_weight_and_none_is_missing():
 
 def test_all_caches_are_scored_on_the_same_tokens_after_all_first_evictions():
     for n_ctx in (1024, 2048, 4096):
-        sizes = {"f16": 64.0, "q8_0": 34.0, "q4_0": 18.0}
-        first = steps.first_scored(n_ctx, sizes.get)
+        first = steps.first_scored(n_ctx)
         plan = steps.Plan([], [], [n_ctx], steps.stride(n_ctx), first=first)
-        setups = [one.for_context(n_ctx, sizes.get) for one in (*steps.core(n_ctx), *steps.more(n_ctx))]
+        setups = [*steps.core(n_ctx), *steps.more(n_ctx)]
         assert {plan.window(setup, n_ctx) for setup in setups} == {(first, n_ctx - 1)}
         assert max(setup.n_cells for setup in setups) <= first < n_ctx - 100 and first % plan.stride == 0
 
@@ -137,7 +136,7 @@ def test_what_will_be_measured_is_said_with_its_time():
     state = work.State(1024, [None] * 16, 768, EVEN, todo=steps.steps(16))
     taken = seconds(1024, 5, 2)
     text = work.describe(state, taken + 1)
-    assert text.startswith(f"5 documents, 2 rounds of speed: about {taken / 60:.1f} minutes (7 caches for a document of 1,024 tokens, 6")
+    assert text.startswith(f"5 documents, 2 rounds of speed: about {taken / 60:.1f} minutes (6 caches for a document of 1,024 tokens, 6")
     assert "in f16" in work.describe(state, 10 * taken)
 
 
@@ -162,20 +161,32 @@ def speed_rows(n_bytes: dict, n_rounds: int = 2, **changes) -> list:
 SIZES = {"q8_0": 17 * MIB, "q4_0": 9 * MIB, "capkv@1024:q8_0": 13 * MIB, "capkv@512:q8_0": 8 * MIB, "capkv@256:q8_0": 6 * MIB}
 
 
+HELD = dict(zip(NAMES, (17, 9, 11, 7, 5)))  # MiB while the loss was measured
+
+
 def some_rows(n_docs=6, sizes=SIZES, n_rounds=2) -> list:
     rows = bench_rows.fidelity(n_docs, names=NAMES, corpora=("novel",), lengths=(2048,))
-    equal = [dict(row, setup=steps.EQUAL, budget=819) for row in rows if row["setup"] == "capkv@1024:q8_0"]
-    return [*rows, *equal, *speed_rows(sizes, n_rounds)]
+    return [row | dict(bytes_total=HELD[row["setup"]] * MIB) for row in rows] + speed_rows(sizes, n_rounds)
 
 
 def test_losses_are_put_beside_those_of_quantized_caches():
     found = find(some_rows())
-    assert [one.setup.name for one in found.caches] == ["full", *NAMES, steps.EQUAL]
+    assert [one.setup.name for one in found.caches] == ["full", *NAMES]
     half, q4 = found.get("capkv@1024:q8_0"), found.get("q4_0")
     assert half.times["q4_0"] == pytest.approx(half.kl.mean / q4.kl.mean) and half.label == "budget 1,024 (1/2), q8_0"
     assert found.get("q8_0").verdict == "less" and found.get("capkv@256:q8_0").verdict == "more" and q4.verdict == ""
     assert (found.n_docs, found.n_rounds, found.n_ctx) == (6, 2, 2048)
-    assert "At equal bytes a budget of 819 tokens in q8_0" in words.equal_bytes(found)
+
+
+def test_the_largest_budget_of_no_more_bytes_stands_beside_a_quantized_cache():
+    found = find(some_rows())
+    assert (found.beside("q8_0").own.budget, found.beside("q4_0").own.budget) == (1024, 512)
+    said = words.equal_bytes(found, "q4_0")
+    assert said.startswith("A budget of 512 in q8_0 (7.0 MiB) loses ") and "the full cache in q4_0 (9.0 MiB)" in said
+    assert said.endswith("]: more.") and found.beside("q4_0").difference.n == 6
+    few = find([row for row in some_rows() if row["setup"] in ("q4_0", "capkv@1024:q8_0")])
+    assert few.beside("q4_0") is None and words.equal_bytes(few, "q4_0").startswith("No budget here takes as few bytes")
+    assert words.equal_bytes(few, "q8_0") == ""
 
 
 def test_speed_is_paired_with_the_full_cache_of_the_same_round():
@@ -191,7 +202,7 @@ def test_few_documents_have_no_interval_and_the_reader_is_told():
     found = find(some_rows(n_docs=3))
     told = advice.choose(found, 10, "m.gguf")
     assert words.nats(found.get("q4_0").kl).count("[") == 0 and "3 documents are too few for an interval" in told.warnings[0]
-    assert "too few documents (3) for a verdict" in words.equal_bytes(found)
+    assert "too few documents (3) for a verdict" in words.equal_bytes(found, "q4_0")
 
 
 def test_rows_without_a_loss_say_nothing():
@@ -209,7 +220,7 @@ def test_documents_that_not_all_caches_have_do_not_count():
 def losing(**kl) -> list:
     """Rows in which setups have the given losses, in every document."""
     losses = dict(zip(NAMES, (0.001, 0.04, 0.01, 0.03, 0.2))) | {name.replace("_at_", "@") + ":q8_0": v for name, v in kl.items()}
-    return [dict(row, kl_mean=losses.get(row["setup"], 0.05)) if row["kind"] == "fidelity" else row for row in some_rows()]
+    return [dict(row, kl_mean=losses[row["setup"]]) if row["kind"] == "fidelity" else row for row in some_rows()]
 
 
 def test_the_smallest_cache_within_the_limit_is_recommended():
@@ -277,7 +288,6 @@ def test_json_has_the_same_and_null_for_what_is_missing():
     assert told["recommended"]["budget"] == 512 and told["recommended"]["type"] == "q8_0" and told["n_docs"] == 6
     by_name = {one["setup"]: one for one in told["caches"]}
     assert by_name["capkv@512:q8_0"]["bytes_in_chat"] == 8 * MIB and by_name["full"]["kl"] is None
-    assert by_name[steps.EQUAL]["bytes_in_chat"] is None
 
 
 def test_text_on_the_page_is_never_markup():

@@ -69,7 +69,7 @@ def _why(best: Cache, seen: list, max_kl: float) -> str:
         return f"{what}: the quantized caches and the budgets that are smaller lose more."
     share = best.times.get("q4_0", float("nan"))
     beside = f", {share:.2f} times what the full cache in q4_0 loses" if isfinite(share) and best.setup.name != "q4_0" else ""
-    return f"{what}: {words.number(best.kl.mean)}{beside}. The likeliest next token stays the same in {best.same.mean:.1%}."
+    return f"{what}: {words.number(best.kl.mean)}{beside}. The likeliest next token stays the same in {100 * best.same.mean:.1f} %."
 
 
 def _why_not(one: Cache, best: Cache, max_kl: float) -> str:
@@ -78,7 +78,7 @@ def _why_not(one: Cache, best: Cache, max_kl: float) -> str:
         faults.append(f"loses {words.number(one.kl.mean)} nats, more than {max_kl:g}")
     if one.n_bytes >= best.n_bytes:
         faults.append(f"takes {size(one.n_bytes)}, and the full cache in {best.setup.type} takes {size(best.n_bytes)}")
-    return f"A budget of {one.budget:,} {' and '.join(faults)}."
+    return f"A budget of {one.budget:,} {'; it '.join(faults)}."
 
 
 def _arithmetic(best: Cache, rival: Cache | None, found: Found) -> str:

@@ -27,8 +27,8 @@ class Cost:
     def reading(self, setup: Setup, n_ctx: int, n_scored: int = 0) -> float:
         """Seconds in which a setup reads n_ctx tokens, of which n_scored are scored."""
         base, more = self.read["f16" if setup.type == "f16" else "q8_0"]
-        # a full cache holds half of the document on average; a budget by its bytes is about half of one
-        held = n_ctx / 2 if not setup.on or isinstance(setup.budget, str) else min(n_ctx / 2, setup.n_cells)
+        # a full cache holds half of the document on average
+        held = min(n_ctx / 2, setup.n_cells) if setup.on else n_ctx / 2
         return MARGIN * (n_ctx * (base + more * held) + n_scored * self.score_s)
 
     def case(self, setup: Setup, n_ctx: int, n_gen: int) -> float:

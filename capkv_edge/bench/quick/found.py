@@ -7,9 +7,9 @@ import numpy as np
 
 from ..intervals import Interval, intervals
 from ..kinds import FIDELITY, SPEED
-from ..report.summary import Summary, compare, summaries
+from ..report.summary import Comparison, Summary, compare, summaries
 from ..run.setups import Setup
-from .steps import EQUAL, PARTS, as_in_chat, core, more
+from .steps import PARTS, as_in_chat, core, more
 
 KL, SAME_TOP = "kl_mean", "same_top"
 BASE = "q4_0"  #: the full cache whose loss the others are compared with
@@ -46,7 +46,6 @@ class Cache:
     setup: Setup  #: as its loss was measured
     label: str
     is_first: bool  #: one of the caches that every run measures, not of those for which time was left
-    budget: int | None  #: tokens
     loss: Summary | None = None  #: None for the full cache, which is the base
     held: float = nan  #: bytes while the loss was measured
     share: float = nan  #: of the full f16 cache's bytes
@@ -65,6 +64,11 @@ class Cache:
     def same(self) -> Interval:
         """Share of tokens with the same likeliest next token."""
         return self.loss.figures[SAME_TOP] if self.loss else Interval(1, nan, nan, 0)
+
+    @property
+    def budget(self) -> int | None:
+        """Tokens; None without one."""
+        return self.setup.budget or None
 
     @property
     def is_base(self) -> bool:
@@ -118,19 +122,19 @@ class Found:
         """The same of decoding behind it."""
         return Ratio.of(one.decodes, self.full.decodes)
 
-    @property
-    def equal(self):
-        """The Comparison of losses at the bytes of the full cache in q4_0, or None."""
-        own, other = self.get(EQUAL), self.get(BASE)
-        return compare(own.loss, other.loss, KL, "bytes") if own and own.loss and other and other.loss else None
+    def beside(self, name: str) -> Comparison | None:
+        """The Comparison of losses of the largest budget that held no more bytes than a quantized full cache with that one; None
+        where no budget did."""
+        other = self.get(name)
+        fits = [one for one in self.caches if one.loss and one.setup.on and other and one.held <= other.held]
+        if not fits:
+            return None
+        own = max(fits, key=lambda one: (one.held, one.is_first))
+        return compare(own.loss, other.loss, KL, "bytes")
 
 
-def _label(setup: Setup, budget: int | None, n_ctx: int) -> str:
-    if budget is None:
-        return f"full, {setup.type}"
-    if setup.name == EQUAL:
-        return f"budget {budget:,}, {setup.type}, bytes of q4_0"
-    return f"budget {budget:,} ({PARTS[n_ctx // budget]}), {setup.type}"
+def _label(setup: Setup, n_ctx: int) -> str:
+    return f"budget {setup.budget:,} ({PARTS[n_ctx // setup.budget]}), {setup.type}" if setup.on else f"full, {setup.type}"
 
 
 def _times(own: Summary | None, other: Summary | None) -> float:
@@ -163,17 +167,15 @@ def find(rows: list) -> Found | None:
         if loss is None and setup != Setup():
             continue
         held, share = (loss.bytes_total, loss.share) if loss else (next(iter(losses.values())).bytes_full, 1.0)
-        budget = loss.budget if loss else None
         verdict, base = "", losses.get(BASE)
         if loss and base and setup.name != BASE:
             verdict = VERDICTS.get(compare(loss, base, KL).verdict, "")
-        reads, decodes, row = ({}, {}, {}) if isinstance(setup.budget, str) else _rates(speeds, setup)
+        reads, decodes, row = _rates(speeds, setup)
         out.append(
             Cache(
                 setup=setup,
-                label=_label(setup, budget, n_ctx),
+                label=_label(setup, n_ctx),
                 is_first=setup == Setup() or setup in first,
-                budget=budget,
                 loss=loss,
                 held=held,
                 share=share,

@@ -38,7 +38,7 @@ def show(found: Found, advice: Advice | None, model: str, page, notes: list) -> 
     for name in ("memory", "loss, nats", "x q4_0's", "same next token", "reads", "decodes"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found.caches:
-        if one.is_first and not isinstance(one.setup.budget, str):
+        if one.is_first:
             table.add_row(*_line(found, one), style="bold" if advice and advice.cache.setup == one.setup else None)
 
     def say(line: str, style: str = "") -> None:
@@ -46,7 +46,7 @@ def show(found: Found, advice: Advice | None, model: str, page, notes: list) -> 
 
     say(f"{model} on {found.rows[-1].get('device')}, {found.rows[-1].get('n_threads')} threads: {words.measured(found)}")
     console.print(table)
-    say(words.equal_bytes(found, brief=True))
+    say(words.equal_bytes(found, "q4_0", brief=True))
     if advice is None:
         say("No recommendation yet: speed and memory are not measured so far.")
     else:

@@ -4,6 +4,7 @@ import html
 from math import isfinite
 from pathlib import Path
 
+from ..intervals import MIN_UNITS
 from ..kinds import FIDELITY
 from ..report import page
 from ..report.summary import DEFAULT
@@ -17,11 +18,11 @@ STYLE = """.advice { border: 1px solid var(--line); border-left: 4px solid var(-
 .advice.none { border-left-color: var(--mark); }
 .advice h2 { margin: 0 0 .5rem; }
 .advice pre { margin: .5rem 0; padding: .6rem .8rem; border: 1px solid var(--line); border-radius: 4px; background: var(--back);
-  white-space: pre-wrap; overflow-wrap: anywhere; }
+  overflow-x: auto; }
 .advice ul { margin: .5rem 0 0; font-size: .92rem; }
 .bar { display: block; height: .3rem; margin: .15rem 0 0 auto; border-radius: 2px; background: var(--soft); min-width: 1px; }
 .bar.loss { background: var(--mark); }
-td.r { vertical-align: top; }
+td { vertical-align: top; }
 tr.chosen td { background: var(--card); font-weight: 600; }
 """
 LOSS = (
@@ -115,17 +116,20 @@ def _loss(found: Found, advice: Advice | None) -> list:
                 columns=LOSS,
             )
         )
-    equal = words.equal_bytes(found)
+    equal = [said for name in ("q8_0", "q4_0") if (said := words.equal_bytes(found, name))]
     row = next(row for row in found.rows if "score_from" in row)
+    every = "each" if row["stride"] == 1 else f"one in {row['stride']}"
     return [
         "<h2>What is lost</h2>",
         '<p class="about">Loss: mean KL divergence of the next token\'s distribution from the full f16 cache\'s, in nats; same next token: '
         "how often the likeliest one is the same. x q8_0's, x q4_0's: how many times what that full cache loses on the same documents; "
         "than q4_0: whether the interval of the paired difference tells them apart. In square brackets: 95 % intervals over documents, "
-        f"from five of them on. All caches are scored on the same tokens: one in {row['stride']} from token {row['score_from']:,} on, "
-        "where every budget has evicted. Memory: what the cache held then, with little headroom.</p>",
+        f"from {MIN_UNITS} of them on. All caches are scored on the same tokens, {every} from token {row['score_from']:,} on, "
+        "where every budget has evicted. Memory: what the cache held then, with little headroom, and with the observed queries "
+        "and the work memory of an eviction.</p>",
         _table(LOSS, lines),
-        f"<p>{_text(equal)}</p>" if equal else "",
+        "<h3>At no more bytes</h3>",
+        "<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in equal) + "</ul>",
     ]
 
 
@@ -156,7 +160,7 @@ def _speed(found: Found, advice: Advice | None) -> list:
         f'<p class="about">Reads: {row["n_depth"]:,} tokens from the first on, evictions included; decodes: {row["n_gen"]} tokens behind '
         "them, with the time of an eviction spread over the tokens between two. x full: how many times as fast as the full f16 cache in "
         "the same round, as the mean over rounds; in round brackets the lowest and the highest, in square ones the 95 % interval from "
-        "five rounds on. Memory: all that the cache holds, with the headroom that capkv-chat gives it; process: its largest resident "
+        f"{MIN_UNITS} rounds on. Memory: all that the cache holds, with the headroom that capkv-chat gives it; process: its largest resident "
         "memory, weights included.</p>",
         _table(SPEED, lines),
     ]

@@ -1,7 +1,6 @@
 """What a quick run measures, in which order, and how long the documents may be for it to fit a time limit. Opens no model."""
 
 from dataclasses import dataclass
-from itertools import chain
 
 from ..measure.fidelity import Plan as FidelityPlan
 from ..run.setups import Setup
@@ -16,7 +15,6 @@ N_GEN = 32  #: tokens that are decoded to measure the speed
 CHAT_BATCH = 512  #: capkv-chat reads so many tokens at once, and has as many cells of headroom or a quarter of the budget
 
 PARTS = {2: "1/2", 4: "1/4", 8: "1/8"}  #: budgets, as divisors of the document
-EQUAL = "capkv@=q4_0:q8_0"  #: the budget that takes the bytes of the full cache in q4_0
 
 
 def budgets(n_ctx: int, type: str) -> list:
@@ -26,7 +24,7 @@ def budgets(n_ctx: int, type: str) -> list:
 
 def core(n_ctx: int) -> list:
     """The Setups whose loss is measured first: quantized full caches and budgets in q8_0, which is what a budget has by itself."""
-    return [Setup.parse("q8_0"), Setup.parse("q4_0"), *budgets(n_ctx, "q8_0"), Setup.parse(EQUAL)]
+    return [Setup.parse("q8_0"), Setup.parse("q4_0"), *budgets(n_ctx, "q8_0")]
 
 
 def more(n_ctx: int) -> list:
@@ -43,7 +41,7 @@ def as_in_chat(setup: Setup) -> Setup:
 
 def timed(n_ctx: int) -> list:
     """The Setups whose speed and memory are measured, as capkv-chat would have them."""
-    return [Setup(), *(as_in_chat(setup) for setup in core(n_ctx) if not isinstance(setup.budget, str))]
+    return [Setup(), *map(as_in_chat, core(n_ctx))]
 
 
 def stride(n_ctx: int) -> int:
@@ -62,10 +60,9 @@ class Plan(FidelityPlan):
         return self.first, n_ctx - 1
 
 
-def first_scored(n_ctx: int, bytes_per_token) -> int:
-    """The first token that is scored: all budgets have evicted by then. bytes_per_token: as Setup.for_context() takes it."""
-    cells = [setup.for_context(n_ctx, bytes_per_token).n_cells for setup in chain(core(n_ctx), more(n_ctx))]
-    first = max(n_ctx // 2, *cells)
+def first_scored(n_ctx: int) -> int:
+    """The first token that is scored: all budgets have evicted by then."""
+    first = max(n_ctx // 2, *(setup.n_cells for setup in (*core(n_ctx), *more(n_ctx))))
     return first + -first % stride(n_ctx)
 
 

@@ -61,18 +61,19 @@ def measured(found: Found) -> str:
     return f"{n}, {found.n_rounds} round{'' if found.n_rounds == 1 else 's'} of speed"
 
 
-def equal_bytes(found: Found, brief: bool = False) -> str:
-    """The comparison at the bytes of the full cache in q4_0, in a sentence; empty where it was not measured."""
-    paired = found.equal
-    if paired is None:
+def equal_bytes(found: Found, name: str, brief: bool = False) -> str:
+    """The largest budget that takes no more bytes than a quantized full cache beside that one, in a sentence; empty where one of both
+    was not measured."""
+    paired, full = found.beside(name), found.get(name)
+    if full is None:
         return ""
-    own, other, d = paired.own, paired.other, paired.difference
-    loss, base = (one.figures["kl_mean"].mean for one in (own, other))
+    if paired is None:
+        return f"No budget here takes as few bytes as the full cache in {name} ({size(full.held)})."
+    own, d = paired.own, paired.difference
+    loss, base = (one.figures["kl_mean"].mean for one in (own, paired.other))
     judged = {"wins": "less", "loses": "more", "ties": "not told apart"}.get(paired.verdict, f"too few documents ({d.n}) for a verdict")
+    held = f"A budget of {own.budget:,} in {own.type_k} ({size(own.bytes_total)}) loses {number(loss)} nats"
     if brief:
-        return f"at the bytes of q4_0 a budget in q8_0 loses {number(loss)} nats, q4_0 {number(base)}: {judged}"
+        return f"{held}, the full cache in {name} ({size(full.held)}) {number(base)}: {judged}"
     interval = f" [{d.lo:+.4f}, {d.hi:+.4f}]" if d.known else ""
-    return (
-        f"At equal bytes a budget of {own.budget:,} tokens in q8_0 ({size(own.bytes_total)}) loses {number(loss)} nats and the full cache "
-        f"in q4_0 ({size(other.bytes_total)}) {number(base)}, a difference of {d.mean:+.4f}{interval}: {judged}."
-    )
+    return f"{held}, the full cache in {name} ({size(full.held)}) {number(base)}, a difference of {d.mean:+.4f}{interval}: {judged}."

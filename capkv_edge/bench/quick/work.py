@@ -125,8 +125,8 @@ def check_rows(rows: list, common: dict, corpus: str, where) -> int | None:
     lengths = set()
     for row in rows:
         for name in SAME:
-            if row.get(name) != common[name]:
-                raise ValueError(f"{where} has rows with {name} = {row.get(name)}, and now it is {common[name]}: {advice}")
+            if row.get(name) != common.get(name):
+                raise ValueError(f"{where} has rows with {name} = {row.get(name)}, and now it is {common.get(name)}: {advice}")
         if row["kind"] == FIDELITY.name:
             if row["corpus"] != corpus:
                 raise ValueError(f"{where} has rows of the text {row['corpus']}, and not of {corpus}: {advice}")
@@ -170,7 +170,7 @@ def prepare(model: Model, job: Job, store) -> State:
     cost = costs.probe(engine, corpus.tokens, model.load_s, steps.PROBE_SHARE * job.seconds)
     if known is None:
         n_ctx = steps.choose_length(allowed, cost, job.seconds, lambda n: min(MOST_DOCS, n_tokens // n))
-    state = State(n_ctx, documents_of(engine, job.text, n_ctx, n_tokens), steps.first_scored(n_ctx, engine.bytes_per_token), cost)
+    state = State(n_ctx, documents_of(engine, job.text, n_ctx, n_tokens), steps.first_scored(n_ctx), cost)
     hashes = {one.hash for one in state.documents}
     if any(row["doc_hash"] not in hashes for row in store.rows(FIDELITY.name)):
         raise ValueError(f"{store.path} has rows of a text that has changed since: give another --folder, or remove it")
