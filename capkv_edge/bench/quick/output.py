@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from math import isfinite
 
+from ..report.output import without_nan
 from . import words
 from .advice import Advice
 from .found import Cache, Found
@@ -80,7 +81,7 @@ def as_json(found: Found, advice: Advice | None, model: str, page, rows_file) ->
         page=str(page),
         rows=str(rows_file),
     )
-    return json.dumps(_strict(told), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    return json.dumps(without_nan(told), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
 def _cache(found: Found, one: Cache) -> dict:
@@ -112,11 +113,3 @@ def _advice(advice: Advice) -> dict:
         reasons=[advice.headline, *advice.reasons],
         warnings=advice.warnings,
     )
-
-
-def _strict(value):
-    if isinstance(value, dict):
-        return {name: _strict(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_strict(one) for one in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

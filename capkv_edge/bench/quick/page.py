@@ -160,8 +160,8 @@ def _speed(found: Found, advice: Advice | None) -> list:
         f'<p class="about">Reads: {row["n_depth"]:,} tokens from the first on, evictions included; decodes: {row["n_gen"]} tokens behind '
         "them, with the time of an eviction spread over the tokens between two. x full: how many times as fast as the full f16 cache in "
         "the same round, as the mean over rounds; in round brackets the lowest and the highest, in square ones the 95 % interval from "
-        f"{MIN_UNITS} rounds on. Memory: all that the cache holds, with the headroom that capkv-chat gives it; process: its largest resident "
-        "memory, weights included.</p>",
+        f"{MIN_UNITS} rounds on. Memory: all that the cache holds, with the headroom that capkv-chat gives it; process: its largest "
+        "resident memory, weights included.</p>",
         _table(SPEED, lines),
     ]
 

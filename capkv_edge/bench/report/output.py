@@ -68,7 +68,7 @@ def _csv(rows: list) -> str:
 
 def _csv_value(value):
     """Lists, objects and truth values as JSON, numbers as they are, None as an empty field."""
-    return json.dumps(_strict(value), ensure_ascii=False) if isinstance(value, (bool, dict, list)) else value
+    return json.dumps(without_nan(value), ensure_ascii=False) if isinstance(value, (bool, dict, list)) else value
 
 
 def render(rows: list[dict], form: str, default: str = DEFAULT) -> str:
@@ -82,16 +82,16 @@ def render(rows: list[dict], form: str, default: str = DEFAULT) -> str:
         return _md(rows, default)
     if form == "csv":
         return _csv(rows)
-    rows = [_strict(row) for row in rows]
+    rows = [without_nan(row) for row in rows]
     if form == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     return json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
-def _strict(value):
+def without_nan(value):
     """The value with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: _strict(one) for name, one in value.items()}
+        return {name: without_nan(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_strict(one) for one in value]
+        return [without_nan(one) for one in value]
     return None if isinstance(value, float) and not isfinite(value) else value
