@@ -130,10 +130,12 @@ def find(name: str) -> Task:
 
 
 def expand(names: list, files) -> tuple:
-    """(tasks, tasks left out): groups of the names are replaced by their tasks, but for those whose file is not in `files`."""
-    every = [(task, name in GROUPS) for name in names for task in GROUPS.get(name, (name,))]
-    out = [task for task, in_group in every if in_group and find(task).form and find(task).form not in files]
-    return [task for task in dict.fromkeys(task for task, _ in every) if task not in out], out
+    """(tasks, tasks left out): groups of the names are replaced by their tasks, but for those whose file is not in `files`.
+
+    A task that has its own place among the names is not left out, so that it can be refused."""
+    every = dict.fromkeys(task for name in names for task in GROUPS.get(name, (name,)))
+    out = [task for task in every if task not in names and find(task).form and find(task).form not in files]
+    return [task for task in every if task not in out], out
 
 
 def load(task: Task, haystack: str | None):
