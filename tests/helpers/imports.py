@@ -6,9 +6,15 @@ PACKAGE = "capkv_edge"
 
 
 def imported(source: str, module: str, is_package: bool = False) -> set:
-    """Full names of what a module of the package imports; of `from x import y` both x and x.y, since y may be a module."""
+    """Full names of what a module of the package imports; of `from x import y` both x and x.y, since y may be a module.
+
+    What only a type checker reads is no import: no code of one part calls the other's there."""
     found, package = set(), module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
+    nodes = [ast.parse(source)]
+    for node in nodes:
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):

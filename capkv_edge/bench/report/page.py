@@ -115,7 +115,7 @@ def _verdicts(rows: list, default: str) -> list[str]:
         found = summaries(rows, kind.name) if kind.unit else []
         said = [text for paired in all_comparisons(found, default) for text in sentences(paired, code="")]
         if said:
-            out += [f"<h3>{kind.title}</h3>\n{_list(said)}", *(_table(one, default) for one in pooled_tables(rows, kind, default))]
+            out += [f"<h3>{kind.title}</h3>\n{_list(said)}", *(table_as_html(one, default) for one in pooled_tables(rows, kind, default))]
     return [f"<h2>Where {_text(default)} wins, ties and loses</h2>", *out] if out else []
 
 

@@ -34,7 +34,7 @@ class Task:
 _RULER = dict(wording=2)
 _DIALOGUE = dict(own=True, turns=True, share=5)
 
-#: RULER's 13 tasks, with the arguments of its file scripts/synthetic.yaml
+#: RULER's 13 tasks, with its own arguments
 _RULERS = (
     Task("niah_single_1", niah, "noise", "the number of a key", **_RULER),
     Task("niah_single_2", niah, "essays", "the number of a key", **_RULER),

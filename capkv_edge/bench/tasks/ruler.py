@@ -1,7 +1,7 @@
 """RULER's synthetic tasks (arXiv 2404.06654): needles, variables, and counting words. ruler_qa.py has its questions about documents.
 
-Templates, answer prefixes, numbers of needles and tokens of an answer are those of github.com/NVIDIA/RULER, scripts/data/synthetic,
-word for word, since scores are comparable only then. Departures:
+Templates, answer prefixes, numbers of needles and tokens of an answer are those of github.com/NVIDIA/RULER, word for
+word, since scores are comparable only then. Departures:
 
 1. Words that keys and lists are made of are those in words.py.
 2. Each text has its own stretch of the haystack; RULER's all begin with the first essay.

@@ -1,6 +1,6 @@
 """RULER's questions about documents (arXiv 2404.06654), from the user's own copies of SQuAD and HotpotQA.
 
-Template and reading of the files are those of github.com/NVIDIA/RULER, scripts/data/synthetic/qa.py. The documents that belong to a
+Template and reading of the files are those of github.com/NVIDIA/RULER. The documents that belong to a
 question stand among others of the same file, in random order. RULER takes the questions in the order of the file, of which
 neighbours are about one paragraph; here a text has a question drawn at random.
 """
