@@ -58,7 +58,13 @@ SIZES = {
         corpora=("essays", "python-docs"),
         n_docs=8,
         readings=(  # the longest first: what it keeps of the full cache serves the others
-            Reading((2048, 4096, 8192), "all", "512", "capkv@1024;capkv@2048;snapkv@2048;streaming@2048", "capkv@512;capkv@1024"),
+            Reading(
+                (2048, 4096, 8192),
+                "all",
+                "512",
+                "capkv@1024;capkv@2048;snapkv@2048;streaming@2048;full,batch=32",
+                sampled="capkv@512;capkv@1024",
+            ),
             Reading((2048, 4096), "all", "2048", "capkv@256"),
             Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
         ),
@@ -67,7 +73,7 @@ SIZES = {
             "needles_3": ((2048,), "capkv@256+oracle;capkv@1024+oracle"),
             "needles_10": ((2048,), "capkv@1024+oracle"),
         },
-        task_setups=Reading((), "capkv,expected,snapkv,streaming,random,shift", "256,1024", "q4_0", "capkv@1024"),
+        task_setups=Reading((), "capkv,expected,snapkv,streaming,random,shift", "256,1024", "q4_0", sampled="capkv@1024"),
         n_texts=50,
         depths=(0, 4096),
         rounds=5,

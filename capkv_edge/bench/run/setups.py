@@ -18,8 +18,8 @@ READINGS = {"threads": (1, 512), "batch": (1, 512)}
 NAMES = {
     "full": "the full cache in f16: always measured, the base of every comparison",
     "q8_0": "the full cache with K and V stored in that type",
-    "full,batch=256": "the full cache, read in batches of 256 tokens in place of 512 (or `threads=1`: by so many threads): what differs "
-    "from `full` is rounding, the floor under all figures of `fidelity`",
+    "full,batch=32": "the full cache, read in batches of 32 tokens in place of 512 (or `threads=1`: by so many threads): it differs from "
+    "`full` by rounding alone, the floor under all figures of `fidelity`",
     "capkv@512": "a policy with a budget of 512 tokens, in f16",
     "capkv@512:q8_0": "the same with K and V in q8_0, which is what every other command does by itself",
     "capkv@=q4_0": "a policy with a budget in bytes: those of a full cache in that type",
