@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import bench_rows
 import pytest
+from fake_engine import FakeEngine, solve
 
 from capkv_edge import policies
 from capkv_edge.bench.cli import main
 from capkv_edge.bench.full_run import SIZES
-from capkv_edge.bench.measure import fidelity
+from capkv_edge.bench.measure import fidelity, retrieval
 from capkv_edge.bench.options import seeded_setups_of
 from capkv_edge.bench.report import output, results, summary
 from capkv_edge.bench.run.rows import Store
@@ -50,6 +51,13 @@ def test_the_command_measures_seeds_and_goes_on_with_more_of_them(tiny_llama, tm
     assert main([*command, "--seed", "2"]) == main([*command, "--seeds", "2,3"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()[2:]]
     assert [(row["setup"], row["kv_seed"]) for row in rows] == [("capkv@100", 2), ("streaming@100", None), ("capkv@100", 3)]
+
+
+def test_retrieval_reads_each_text_anew_for_each_seed_and_the_texts_stay_the_same():
+    engine, setups = FakeEngine(solve), Setup.parse("capkv@128").with_seeds((1, 2))
+    rows = list(retrieval.run(engine, retrieval.Plan(["niah_single_1"], setups, [800], n_texts=1), Store()))
+    assert [row["kv_seed"] for row in rows] == [1, 2] == [stream.setup.kv_seed for stream in engine.streams]
+    assert engine.streams[0].text == engine.streams[1].text and {row["seed"] for row in rows} == {1}
 
 
 def seeded_rows() -> list:

@@ -35,11 +35,13 @@ def test_full_caches_have_the_names_of_their_types(name):
     assert Setup.parse(name).name == name and not Setup.parse(name).on
 
 
-@pytest.mark.parametrize("name", ["full,threads=1", "full,batch=32", "q8_0,threads=2,batch=64"])
-def test_a_full_cache_may_be_read_otherwise_and_its_name_says_how(name):
+@pytest.mark.parametrize(
+    "name, n_threads, n_batch", [("full,threads=1", 1, 512), ("full,batch=32", None, 32), ("q8_0,threads=2,batch=64", 2, 64)]
+)
+def test_a_full_cache_may_be_read_otherwise_and_its_name_says_how(name, n_threads, n_batch):
     setup = Setup.parse(name)
     assert Setup.parse(setup.name) == setup and setup.name == name and setup != Setup() and setup.policy is None
-    assert (setup.n_threads, setup.n_batch) == {"f": (1, 512), "q": (2, 64)}[name[0]] or (setup.n_threads, setup.n_batch) == (None, 32)
+    assert (setup.n_threads, setup.n_batch, setup.n_cells) == (n_threads, n_batch, 0)
 
 
 @given(budget=st.integers(8, 100_000))
