@@ -1,5 +1,6 @@
 """One sequence in one context: the same logits as Llama, marks, the context shift."""
 
+import llama_cpp
 import numpy as np
 import pytest
 
@@ -123,3 +124,10 @@ def test_a_budget_reads_on_past_the_trained_length(engine):
         assert stream._kv.is_endless and len(stream.generate(10)) > 0
     with engine.open(Setup.parse("capkv@100"), 4096) as stream:
         assert not stream._kv.is_endless
+
+
+def test_a_full_cache_is_read_by_the_threads_and_in_the_batches_of_its_name(engine):
+    for name, n_threads, n_batch in (("full", 1, 512), ("full,threads=2", 2, 512), ("full,batch=32", 1, 32)):
+        with engine.open(Setup.parse(name), 1024) as stream:
+            assert (llama_cpp.llama_n_threads(stream.ctx), llama_cpp.llama_n_threads_batch(stream.ctx)) == (n_threads, n_threads)
+            assert llama_cpp.llama_n_batch(stream.ctx) == stream.n_batch == n_batch
