@@ -32,7 +32,9 @@ RAN = {  # field of a row -> label
     "pin": "llama.cpp of",
     "build": "build",
     "lib": "libraries' hash",
+    "built": "built",
     "seed": "seeds",
+    "kv_seed": "seeds of the sample",
 }
 
 
