@@ -126,6 +126,17 @@ def test_a_budget_reads_on_past_the_trained_length(engine):
         assert not stream._kv.is_endless
 
 
+@pytest.mark.parametrize("name", SETUPS)
+def test_a_stream_that_was_cleared_reads_as_a_new_one(engine, name):
+    with engine.open(Setup.parse(name), 700) as stream:
+        expected = rows_of(stream, TOKENS, [300, 699])
+        stream.clear()
+        assert stream.n_tokens == 0
+        found = rows_of(stream, TOKENS, [300, 699])
+    if name != "random@100:q4_0":  # its numbers go on from eviction to eviction
+        assert all(np.array_equal(found[i], expected[i]) for i in expected)
+
+
 def test_a_full_cache_is_read_by_the_threads_and_in_the_batches_of_its_name(engine):
     for name, n_threads, n_batch in (("full", 1, 512), ("full,threads=2", 2, 512), ("full,batch=32", 1, 32)):
         with engine.open(Setup.parse(name), 1024) as stream:

@@ -170,6 +170,11 @@ class Stream:
             raise RuntimeError(f"{self.setup.name}: cannot go back to token {here[0]}")
         self.n_tokens, self._n_past, self._n_shifted, self._n_shifts = here
 
+    def clear(self) -> None:
+        """Forget all that was read; the context stays as warm as it is."""
+        llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)
+        self.n_tokens = self._n_past = self._n_shifted = self._n_shifts = 0
+
     def memory(self) -> dict:
         """Figures of the sequence: bytes_kv, bytes_obs, bytes_total, bytes_full (of a full f16 cache of n_ctx tokens), n_cells,
         n_evicted, n_evictions, t_evict_us and its parts t_score_us, t_select_us and t_compact_us."""
