@@ -24,7 +24,7 @@ def rows_of(ratio, depths=(0, 4096), load=lambda i: 1.0, n_rounds=FIVE, **change
 
 
 def ratio_of(rows, depth=4096, setup="capkv@1024"):
-    (found,) = (row for row in rounds.tests(rows, "speed") if (row["setup"], row["n_depth"], row["n_gen"]) == (setup, depth, 128))
+    found = next(row for row in rounds.tests(rows, "speed") if (row["setup"], row["n_depth"], row["n_gen"]) == (setup, depth, 128))
     return found.get("ratio")
 
 
@@ -46,6 +46,14 @@ def test_a_round_without_the_full_cache_has_no_part_and_few_rounds_have_no_inter
     found = ratio_of(some)
     assert found.n == 2 and not found.known and found.mean == pytest.approx(6**0.5)
     assert ratio_of([row for row in rows if row["policy"]]) is None and ratio_of(rows, setup="full") is None
+
+
+@pytest.mark.parametrize("name", ["n_threads", "device", "lib"])
+def test_a_full_cache_of_other_threads_machine_or_build_is_no_partner(name):
+    slow, fast = rows_of(lambda depth, i: 2.0, **{name: "a"}), rows_of(lambda depth, i: 3.0, load=lambda i: 7.0, **{name: "b"})
+    mine = [row for row in slow if row["policy"]]
+    assert ratio_of(mine + [row for row in fast if not row["policy"]]) is None
+    assert ratio_of(mine + [row for row in slow + fast if not row["policy"]]).mean == pytest.approx(2)
 
 
 def test_the_time_of_evictions_is_spread_over_the_tokens_between_them():

@@ -30,7 +30,7 @@ def merge_rounds(rows: list[dict]) -> list[dict]:
 
 def _place(row: dict) -> tuple:
     """What a row shares with that of the full cache in the same round."""
-    return tuple(row.get(name) for name in ("model_hash", "test", "device", "n_gpu_layers", ROUND))
+    return tuple(row.get(name) for name in ("model_hash", "test", "device", "lib", "n_threads", "n_gpu_layers", ROUND))
 
 
 def _rates(row: dict) -> list:
