@@ -29,8 +29,8 @@ NAMES = {
     "capkv@512+recall": "the same, and passages of the text that most heads no longer hold come back with the question (in `retrieval` "
     "alone)",
     "capkv@512+pin": "a policy that never evicts the system prompt (in `retrieval` alone); +pin+recall is both",
-    "capkv@512+oracle": "a policy that never evicts the passages that have the answers (in `retrieval` alone): what any choice of tokens "
-    "could reach at this budget; the order is +pin+oracle+recall",
+    "capkv@512+oracle": "a policy that never evicts the passages that have the answers (in `retrieval` alone): what a choice could reach "
+    "that knew the questions; the order is +pin+oracle+recall",
     "full+recall": "the full cache, and passages of the text come back with the question although nothing is evicted",
 }
 
