@@ -154,6 +154,13 @@ def test_a_model_that_is_trained_for_less_is_refused(text, tmp_path, capsys):
     assert "trained for 512 tokens" in capsys.readouterr().err
 
 
+def test_a_model_that_cannot_have_a_budget_is_refused(text, tmp_path, capsys):
+    tiny_models.write_mamba(tmp_path / "mamba.gguf")
+    assert main(["quick", str(tmp_path / "mamba.gguf"), "--text", str(text), "-t", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "no context for mamba.gguf with streaming@128:q8_0" in err and not (tmp_path / "quick-mamba-bottles").exists()
+
+
 def test_rows_of_another_run_are_refused(done, one_round, tmp_path, capsys):
     def refused(command) -> str:
         assert main(command) == 2

@@ -153,6 +153,7 @@ def prepare(model: Model, job: Job, store) -> State:
             is not allowed, or a model that cannot have a budget.
     """
     engine = model.engine
+    engine.bytes_per_token("q8_0")  # raises where the model cannot have a budget
     n_tokens = count_tokens(engine, job.text)
     corpus = corpora.documents(engine, job.text, 1, LEAST_CTX)[0]
     known = check_rows(store.rows(), engine_fields(engine) | dict(seed=job.seed), corpus.corpus, store.path)
