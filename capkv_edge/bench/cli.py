@@ -280,9 +280,9 @@ def quick(
     given,
     model: o.Model,
     text: Annotated[str, o.option("--text", "T", "text like yours: python-docs, essays, a file or a folder")] = "python-docs",
-    minutes: Annotated[float, o.option("--minutes", "M", "time limit; the texts are as long and as many as fit")] = 10,
+    minutes: Annotated[float, o.option("--minutes", "M", "time limit; the documents are as long and as many as fit")] = 10,
     ctx: Annotated[
-        int | None, o.option("--ctx", "N", "tokens of a text", show_default="as many as the time allows, up to the trained length")
+        int | None, o.option("--ctx", "N", "tokens of a document", show_default="as many as the time allows, up to the trained length")
     ] = None,
     max_kl: Annotated[float, o.option("--max-kl", "X", "largest loss of what is recommended: mean KL divergence in nats")] = 0.05,
     folder: Annotated[

@@ -11,13 +11,14 @@ from capkv_edge.bench.quick import advice, output, page, steps, words, work
 from capkv_edge.bench.quick.cost import Cost, line
 from capkv_edge.bench.quick.found import find
 from capkv_edge.bench.quick.steps import Step
+from capkv_edge.bench.measure import fidelity
 from capkv_edge.bench.run.setups import Setup
 from capkv_edge.chat import cli as chat_cli
 
 MIB = 2**20
 #: a machine that reads 1,000 tokens a second at any depth, and takes a second to start a process
 EVEN = Cost(read={"f16": (0.001, 0.0), "q8_0": (0.001, 0.0)}, decode_s=0.0, score_s=0.0, load_s=0.0)
-NAMES = ("q8_0", "q4_0", "capkv@1024:q8_0", "capkv@512:q8_0", "capkv@256:q8_0")
+NAMES = ("q8_0", "q4_0", "capkv@1024:q8_0", "capkv@512:q8_0", "capkv@256:q8_0")  # all but the floor
 
 
 def seconds(n_ctx: int, n_docs: int, n_rounds: int) -> float:
@@ -62,14 +63,14 @@ def test_steps_come_in_the_order_of_their_weight_and_none_is_missing():
     found = steps.steps(16)
     assert found[:2] == [Step("core", 0), Step("speed", 0)] and len(set(found)) == len(found) == 2 * 16 + steps.MOST_ROUNDS
     first_f16 = found.index(Step("more", 0))
-    assert {step for step in found[:first_f16]} == {Step("core", i) for i in range(5)} | {Step("speed", 0), Step("speed", 1)}
+    assert {step for step in found[:first_f16]} == {Step("core", i) for i in range(6)} | {Step("speed", 0), Step("speed", 1)}
     assert Step("core", 1) not in steps.steps(1)
 
 
 def test_all_caches_are_scored_on_the_same_tokens_after_all_first_evictions():
     for n_ctx in (1024, 2048, 4096):
         first = steps.first_scored(n_ctx)
-        plan = steps.Plan([], [], [n_ctx], steps.stride(n_ctx), first=first)
+        plan = fidelity.Plan([], [], [n_ctx], steps.stride(n_ctx), score_from=first)
         setups = [*steps.core(n_ctx), *steps.more(n_ctx)]
         assert {plan.window(setup, n_ctx) for setup in setups} == {(first, n_ctx - 1)}
         assert max(setup.n_cells for setup in setups) <= first < n_ctx - 100 and first % plan.stride == 0
@@ -134,9 +135,9 @@ def test_a_run_ends_where_all_is_measured(monkeypatch):
 
 def test_what_will_be_measured_is_said_with_its_time():
     state = work.State(1024, [None] * 16, 768, EVEN, todo=steps.steps(16))
-    taken = seconds(1024, 5, 2)
+    taken = seconds(1024, 6, 2)
     text = work.describe(state, taken + 1)
-    assert text.startswith(f"5 documents, 2 rounds of speed: about {taken / 60:.1f} minutes (6 caches for a document of 1,024 tokens, 6")
+    assert text.startswith(f"6 documents, 2 rounds of speed: about {taken / 60:.1f} minutes (7 caches for a document of 1,024 tokens, 6")
     assert "in f16" in work.describe(state, 10 * taken)
 
 
@@ -166,12 +167,14 @@ HELD = dict(zip(NAMES, (17, 9, 11, 7, 5)))  # MiB while the loss was measured
 
 def some_rows(n_docs=6, sizes=SIZES, n_rounds=2) -> list:
     rows = bench_rows.fidelity(n_docs, names=NAMES, corpora=("novel",), lengths=(2048,))
-    return [row | dict(bytes_total=HELD[row["setup"]] * MIB) for row in rows] + speed_rows(sizes, n_rounds)
+    rows = [row | dict(bytes_total=HELD[row["setup"]] * MIB) for row in rows]
+    floor = [row | dict(setup="full,batch=256", type_k="f16", kl_mean=0.0005) for row in rows if row["setup"] == "q8_0"]
+    return floor + rows + speed_rows(sizes, n_rounds)
 
 
 def test_losses_are_put_beside_those_of_quantized_caches():
     found = find(some_rows())
-    assert [one.setup.name for one in found.caches] == ["full", *NAMES]
+    assert [one.setup.name for one in found.caches] == ["full", "full,batch=256", *NAMES]
     half, q4 = found.get("capkv@1024:q8_0"), found.get("q4_0")
     assert half.times["q4_0"] == pytest.approx(half.kl.mean / q4.kl.mean) and half.label == "budget 1,024 (1/2), q8_0"
     assert found.get("q8_0").verdict == "less" and found.get("capkv@256:q8_0").verdict == "more" and q4.verdict == ""
@@ -220,7 +223,7 @@ def test_documents_that_not_all_caches_have_do_not_count():
 def losing(**kl) -> list:
     """Rows in which setups have the given losses, in every document."""
     losses = dict(zip(NAMES, (0.001, 0.04, 0.01, 0.03, 0.2))) | {name.replace("_at_", "@") + ":q8_0": v for name, v in kl.items()}
-    return [dict(row, kl_mean=losses[row["setup"]]) if row["kind"] == "fidelity" else row for row in some_rows()]
+    return [dict(row, kl_mean=losses.get(row["setup"], 0.0005)) if row["kind"] == "fidelity" else row for row in some_rows()]
 
 
 def test_the_smallest_cache_within_the_limit_is_recommended():

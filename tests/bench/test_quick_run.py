@@ -74,7 +74,7 @@ def test_a_second_run_measures_nothing_again_and_says_so(done, one_round, capsys
     assert main(done[1]) == 0
     out, err = capsys.readouterr()
     assert (done[0] / "rows.jsonl").read_bytes() == before
-    assert "goes on where it was stopped: 2 documents, 2 documents in f16, 1 round of speed and 22 rows are in" in err
+    assert "goes on where it was stopped: 2 documents, 2 documents in f16, 1 round of speed and 24 rows are in" in err
     assert "all of it is measured; nothing is measured again" in err and "tokens/s in the first batches" not in err
     assert len(out.splitlines()) <= 15 and "capkv-chat" in out and str(done[0] / "index.html") in out
 
@@ -192,7 +192,7 @@ def test_the_page_is_readable_in_light_and_dark_narrow_and_wide(done, scheme, wi
         assert shown.evaluate(CONTRASTS.read_text(encoding="utf-8")) == []
         assert shown.locator(".advice code").inner_text().startswith("capkv-chat ")
         rows = shown.locator("table").first.locator("tbody tr")
-        assert rows.count() == 9 and rows.nth(0).locator("td").first.inner_text() == "full, f16"
+        assert rows.count() == 10 and rows.nth(0).locator("td").first.inner_text() == "full, f16"
         shown.get_by_role("button", name="% of full").first.click()
         assert rows.nth(0).locator("td").first.inner_text() == "full, q4_0"
         context.close()

@@ -9,12 +9,12 @@ from ..intervals import Interval, intervals
 from ..kinds import FIDELITY, SPEED
 from ..report.summary import Comparison, Summary, compare, summaries
 from ..run.setups import Setup
-from .steps import PARTS, as_in_chat, core, more
+from .steps import FLOOR, PARTS, as_in_chat, core, more
 
 KL, SAME_TOP = "kl_mean", "same_top"
 BASE = "q4_0"  #: the full cache whose loss the others are compared with
 #: verdicts of a Comparison of losses, in words about the loss
-VERDICTS = {"wins": "less", "ties": "not told apart", "loses": "more"}
+VERDICTS = {"wins": "less", "ties": "not told apart", "loses": "more", "floor": "on the floor"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class Found:
 
 
 def _label(setup: Setup, n_ctx: int) -> str:
+    if setup == FLOOR:
+        return "full, f16: rounding"
     return f"budget {setup.budget:,} ({PARTS[n_ctx // setup.budget]}), {setup.type}" if setup.on else f"full, {setup.type}"
 
 

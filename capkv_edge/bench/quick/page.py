@@ -124,9 +124,9 @@ def _loss(found: Found, advice: Advice | None) -> list:
         '<p class="about">Loss: mean KL divergence of the next token\'s distribution from the full f16 cache\'s, in nats; same next token: '
         "how often the likeliest one is the same. x q8_0's, x q4_0's: how many times what that full cache loses on the same documents; "
         "than q4_0: whether the interval of the paired difference tells them apart. In square brackets: 95 % intervals over documents, "
-        f"from {MIN_UNITS} of them on. All caches are scored on the same tokens, {every} from token {row['score_from']:,} on, "
-        "where every budget has evicted. Memory: what the cache held then, with little headroom, and with the observed queries "
-        "and the work memory of an eviction.</p>",
+        f"from {MIN_UNITS} of them on. All caches are scored on the same tokens, {every} from token {row['score_from']:,} on, where every "
+        "budget has evicted. Rounding: the full cache read in other batches; smaller losses tell nothing. Memory: what the cache held "
+        "then, with little headroom, and with the observed queries and the work memory of an eviction.</p>",
         _table(LOSS, lines),
         "<h3>At no more bytes</h3>",
         "<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in equal) + "</ul>",

@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-from ..measure.fidelity import Plan as FidelityPlan
 from ..run.setups import Setup
 from .cost import Cost
 
 LEAST_CTX = 1024  #: tokens of the shortest document: an eighth of it still holds sinks, the recent window and a choice between
 FIT_DOCS, FIT_ROUNDS = 3, 1  #: documents and rounds of speed that the length is chosen for: a budget is for long ones
-N_DOCS, N_ROUNDS = 5, 2  #: those that come before the budgets in f16: intervals need five documents
+N_DOCS, N_ROUNDS = 6, 2  #: those that come before the budgets in f16: intervals need five documents, verdicts six
 MOST_DOCS, MOST_ROUNDS = 16, 5  #: where a run ends although time is left
 PROBE_SHARE = 0.04  #: of the time limit, for the first batches
 N_GEN = 32  #: tokens that are decoded to measure the speed
 CHAT_BATCH = 512  #: capkv-chat reads so many tokens at once, and has as many cells of headroom or a quarter of the budget
 
 PARTS = {2: "1/2", 4: "1/4", 8: "1/8"}  #: budgets, as divisors of the document
+FLOOR = Setup.parse("full,batch=256")  #: the full cache, read in other batches: what it loses is rounding
 
 
 def budgets(n_ctx: int, type: str) -> list:
@@ -23,8 +23,9 @@ def budgets(n_ctx: int, type: str) -> list:
 
 
 def core(n_ctx: int) -> list:
-    """The Setups whose loss is measured first: quantized full caches and budgets in q8_0, which is what a budget has by itself."""
-    return [Setup.parse("q8_0"), Setup.parse("q4_0"), *budgets(n_ctx, "q8_0")]
+    """The Setups whose loss is measured first: the floor of rounding, quantized full caches, and budgets in q8_0, which is what a
+    budget has by itself."""
+    return [FLOOR, Setup.parse("q8_0"), Setup.parse("q4_0"), *budgets(n_ctx, "q8_0")]
 
 
 def more(n_ctx: int) -> list:
@@ -41,23 +42,12 @@ def as_in_chat(setup: Setup) -> Setup:
 
 def timed(n_ctx: int) -> list:
     """The Setups whose speed and memory are measured, as capkv-chat would have them."""
-    return [Setup(), *map(as_in_chat, core(n_ctx))]
+    return [Setup(), *(as_in_chat(setup) for setup in core(n_ctx) if setup != FLOOR)]
 
 
 def stride(n_ctx: int) -> int:
     """Every how many tokens one is scored: a few hundred in each document."""
     return max(1, n_ctx // 1024)
-
-
-@dataclass
-class Plan(FidelityPlan):
-    """A fidelity.Plan that scores the same tokens in all setups: those after the first eviction of the largest budget."""
-
-    first: int = 0  #: first scored token
-
-    def window(self, setup: Setup, n_ctx: int) -> tuple:
-        """(first, end) of the scored tokens of a context, the same for each setup."""
-        return self.first, n_ctx - 1
 
 
 def first_scored(n_ctx: int) -> int:

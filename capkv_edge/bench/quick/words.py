@@ -5,7 +5,7 @@ from math import isfinite
 from ...units import size
 from ..intervals import Interval
 from ..report.tables import NOTHING
-from .found import Cache, Found, Ratio
+from .found import VERDICTS, Cache, Found, Ratio
 
 
 def number(nats: float) -> str:
@@ -71,7 +71,7 @@ def equal_bytes(found: Found, name: str, brief: bool = False) -> str:
         return f"No budget here takes as few bytes as the full cache in {name} ({size(full.held)})."
     own, d = paired.own, paired.difference
     loss, base = (one.figures["kl_mean"].mean for one in (own, paired.other))
-    judged = {"wins": "less", "loses": "more", "ties": "not told apart"}.get(paired.verdict, f"too few documents ({d.n}) for a verdict")
+    judged = VERDICTS.get(paired.verdict, f"too few documents ({d.n}) for a verdict")
     held = f"A budget of {own.budget:,} in {own.type_k} ({size(own.bytes_total)}) loses {number(loss)} nats"
     if brief:
         return f"{held}, the full cache in {name} ({size(full.held)}) {number(base)}: {judged}"

@@ -1,13 +1,13 @@
 """A quick run: its documents, its steps within the time limit, and how it goes on where another run was stopped."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..kinds import FIDELITY, SPEED
 from ..measure import fidelity, speed
-from ..run.provenance import engine_fields
+from ..run.provenance import ORIGIN, engine_fields
 from ..tasks import corpora
 from . import cost as costs
 from . import steps
@@ -16,7 +16,7 @@ from .steps import LEAST_CTX, MOST_DOCS, N_DOCS, Step
 PIECE, MOST_PIECES = 4000, 25  # characters: of a longer text the number of tokens is estimated from so many pieces of it
 OVERTIME = 0.25  # of the time limit: a step that was estimated too short is broken off then
 #: what all rows of a page share; a row that differs is of another run
-SAME = ("model_hash", "seed", "lib", "pin", "device", "backends", "n_threads", "n_gpu_layers")
+SAME = ("model_hash", "seed", *ORIGIN)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ def _measure(step: Step, state: State, job: Job, model: Model, store, progress):
     """The generator of a step's rows."""
     if step.what != "speed":
         document = state.documents[step.i]
-        plan = steps.Plan([document], step.setups(state.n_ctx), [state.n_ctx], steps.stride(state.n_ctx), job.seed, first=state.first)
+        setups = [setup if setup.kv_seed is None else replace(setup, seed=job.seed) for setup in step.setups(state.n_ctx)]
+        plan = fidelity.Plan([document], setups, [state.n_ctx], steps.stride(state.n_ctx), job.seed, score_from=state.first)
         return fidelity.run(model.engine, plan, store, progress)
     engine = model.engine
     plan = speed.Plan(
