@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from math import isfinite
 
 from ..report.output import without_nan
 from . import words
@@ -58,11 +57,10 @@ def show(found: Found, advice: Advice | None, model: str, page, notes: list) -> 
 
 
 def _line(found: Found, one: Cache) -> list:
-    n_bytes = one.n_bytes if isfinite(one.n_bytes) else one.held
     speeds = ("1", "1") if one.is_base else (words.ratio(found.reading(one), True), words.ratio(found.decoding(one), True))
     loss = "0" if one.is_base else words.nats(one.kl)
     same = "100 %" if one.is_base else f"{100 * one.same.mean:.1f} %"
-    return [one.label, words.mib(n_bytes), loss, words.times(one, "q4_0"), same, *speeds]
+    return [one.label, words.mib(one.n_bytes), loss, words.times(one, "q4_0"), same, *speeds]
 
 
 def as_json(found: Found, advice: Advice | None, model: str, page, rows_file) -> str:
