@@ -148,7 +148,7 @@ def test_an_error_is_one_line_and_leaves_nothing(tiny_llama, text, tmp_path, cap
 def test_a_text_that_is_too_short_says_what_is_needed(tiny_llama, tmp_path, capsys):
     (tmp_path / "short.txt").write_text(TEXT[:500])
     assert main(["quick", str(tiny_llama), "--text", str(tmp_path / "short.txt"), "-t", "1"]) == 2
-    assert "(502 characters); needed are 1,024 for one document, and 5 times as many for intervals" in capsys.readouterr().err
+    assert "(502 characters); needed are 1,024 for one document, and 6 times as many for intervals" in capsys.readouterr().err
 
 
 def test_a_model_that_is_trained_for_less_is_refused(text, tmp_path, capsys):
