@@ -250,7 +250,7 @@ static inline json capkv_add_kv(json && answer, json && kv, const std::vector<st
 template <typename slot_t>
 static inline std::string capkv_keep(llama_context * ctx, slot_t & slot, bool add_bos) {
     std::string said;
-    if (slot.prompt.n_tokens() == slot.stats.n_prompt_cached &&
+    if ((uint64_t) slot.prompt.n_tokens() == slot.stats.n_prompt_cached &&
             !capkv_pin_kept(ctx, slot, add_bos, slot.stats.n_prompt_cached, slot.task->n_tokens(), said)) {
         said = std::string("n_keep: nothing is pinned: ") + capkv_last_error();
     }
