@@ -78,8 +78,8 @@ def test_all_caches_are_scored_on_the_same_tokens_after_all_first_evictions():
 
 def test_the_time_of_a_reading_grows_with_what_is_held():
     cost = Cost(read={"f16": (1e-3, 1e-6), "q8_0": (2e-3, 2e-6)}, decode_s=0.1, score_s=1e-3, load_s=1)
-    assert cost.reading(Setup(), 2000) == pytest.approx(1.15 * 2000 * (1e-3 + 1e-6 * 1000))
-    assert cost.reading(Setup.parse("q4_0"), 2000, 100) == pytest.approx(1.15 * (2000 * (2e-3 + 2e-6 * 1000) + 0.1))
+    assert cost.reading(Setup(), 2000) == pytest.approx(1.2 * 2000 * (1e-3 + 1e-6 * 1000))
+    assert cost.reading(Setup.parse("q4_0"), 2000, 100) == pytest.approx(1.2 * (2000 * (2e-3 + 2e-6 * 1000) + 0.1))
     assert cost.reading(Setup.parse("capkv@128:q8_0"), 2000) < cost.reading(Setup.parse("q8_0"), 2000)
     assert cost.case(Setup(), 2000, 32) > cost.reading(Setup(), 2000) + 3.2
 
@@ -89,6 +89,7 @@ def test_a_batch_during_which_the_machine_was_busy_does_not_tilt_the_estimate():
     taken = [0.004 + 1e-6 * depth for depth in depths]
     assert line(depths, taken) == pytest.approx((0.004, 1e-6))
     assert line(depths, [*taken[:5], 0.05, taken[6]]) == pytest.approx((0.004, 1e-6), rel=0.1)
+    assert line(depths, [taken[0], *(0.05 for _ in taken[1:])]) == pytest.approx((taken[0], 0))
     assert line(depths, taken[::-1])[1] == 0 and line(depths[:1], taken[:1]) == (taken[0], 0)
 
 

@@ -11,7 +11,7 @@ from ..run.setups import Setup
 PROBE_BATCH, PROBE_CTX = 128, 1024  # tokens read at once, and at most in all
 N_DECODED = 4  # tokens read one by one
 N_SCORED = 32  # rows of logits that are compared
-MARGIN = 1.15  # for what is not estimated: opening contexts, evictions, logits of scored tokens
+MARGIN = 1.2  # for what is not estimated: opening contexts, evictions, logits of scored tokens
 START_S, MOST_LOAD_S = 1.5, 3.0  # a process for one case of speed: Python's start; the model, whose file the memory has by then
 
 
@@ -60,23 +60,25 @@ def _read(engine, kind: str, tokens, seconds: float) -> tuple:
             stream.last()
             depths.append(at + PROBE_BATCH / 2)
             taken.append((time.perf_counter() - start) / PROBE_BATCH)
-        at, start = stream.n_tokens, time.perf_counter()
-        for i in range(at, at + N_DECODED):
+        alone = []
+        for i in range(stream.n_tokens, stream.n_tokens + N_DECODED):
+            start = time.perf_counter()
             stream.read(tokens[i : i + 1])
             stream.last()
-        alone = (time.perf_counter() - start) / N_DECODED
-    return *line(depths, taken), alone
+            alone.append(time.perf_counter() - start)
+    return *line(depths, taken), min(alone)
 
 
 def line(depths: list, taken: list) -> tuple:
     """(seconds at depth 0, seconds that each token in the cache adds) out of the seconds per token at depths.
 
     The slope is the median of those between any two batches (Theil and Sen), so that a batch during which the machine did something
-    else does not tilt it; and no token makes the next one faster.
+    else does not tilt it; and no token makes the next one faster. The level is that of the fastest batch: what was slow in the first
+    seconds need not stay so, and a run that turns out slower measures fewer documents.
     """
     slopes = [(taken[j] - taken[i]) / (depths[j] - depths[i]) for i in range(len(taken)) for j in range(i + 1, len(taken))]
     slope = max(0.0, float(np.median(slopes))) if len(taken) > 2 else 0.0
-    return max(float(np.median(np.array(taken) - slope * np.array(depths))), min(taken) / 2), slope
+    return max(float(np.min(np.array(taken) - slope * np.array(depths))), min(taken) / 2), slope
 
 
 def _compare(n_vocab: int) -> float:
