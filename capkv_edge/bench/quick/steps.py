@@ -14,7 +14,7 @@ N_GEN = 32  #: tokens that are decoded to measure the speed
 CHAT_BATCH = 512  #: capkv-chat reads so many tokens at once, and has as many cells of headroom or a quarter of the budget
 
 PARTS = {2: "1/2", 4: "1/4", 8: "1/8"}  #: budgets, as divisors of the document
-FLOOR = Setup.parse("full,batch=256")  #: the full cache, read in other batches: what it loses is rounding
+FLOOR = Setup.parse("full,batch=32")  #: the full cache, read in batches for which ggml has another kernel: its loss is rounding
 
 
 def budgets(n_ctx: int, type: str) -> list:
