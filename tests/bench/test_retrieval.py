@@ -86,7 +86,7 @@ def test_a_question_that_was_told_stands_before_the_text_and_is_asked_after_the_
 
 def test_each_question_of_a_text_is_asked_alone_from_the_same_state():
     engine = FakeEngine(solve)
-    (row,) = run(engine, plan(["needles_3"], [SMALL], n_texts=1, share=None), Store())
+    (row,) = run(engine, plan(["needles_3"], [SMALL], n_texts=1, share=None, haystack="python-docs"), Store())
     (stream,) = engine.streams
     assert row["share"] == len(row["items"]) == 3 and stream.log.count("back") == 5  # before a question, before an answer's loss
     assert sum("Some magic numbers" in read for read in stream.log) == 1  # the text was read once
