@@ -20,14 +20,23 @@ def test_the_table_of_figures_is_that_of_the_rows():
     assert "| **budget 512** | 13 MiB | 50.0 % |" in script.figure_table(changed)
 
 
-def test_the_verdicts_are_those_of_the_results():
+def pooled(which: str) -> tuple:
+    """({policy: ratio} that `capkv` wins against, {policy: ratio} that it ties with) in docs/results.md, of all or of held-out texts."""
     results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    pooled = next(line for line in results.splitlines() if line.startswith("- At equal budget, mean KL divergence as a share"))
-    wins, _, ties = pooled.partition("; ties with ")
-    ratios = sorted(number[1:] for number in re.findall(r"\((\d\.\d+)\)", wins))
-    tied = re.fullmatch(r"`expected` \(0(\.\d+)\)\.", ties)[1]
-    assert f"it loses {ratios[0]} to {ratios[-1]} of what the others lose; with `expected` it ties ({tied})." in README
-    assert "loses to" not in pooled
+    start = f"- At equal budget, mean KL divergence as a share of the other's, all cells {which}"
+    line = next(line for line in results.splitlines() if line.startswith(start))
+    assert "loses to" not in line
+    wins, _, ties = line.partition("ties with")
+    return tuple({name: ratio.lstrip("0") for name, ratio in re.findall(r"`([\w-]+)` \(([\d.]+)\)", part)} for part in (wins, ties))
+
+
+def test_the_verdicts_are_those_of_the_results():
+    wins, ties = pooled("pooled")
+    assert f"it loses {min(wins.values())} to {max(wins.values())} of what most others lose" in README
+    assert set(ties) == {"snapkv", "expected"} and f"ties with `snapkv` ({ties['snapkv']}) and `expected` ({ties['expected']})" in README
+    wins, ties = pooled("of held-out texts")
+    assert not wins and set(ties) == {"expected", "snapkv", "streaming"}
+    assert "it ties with `expected`, `snapkv` and `streaming`" in README
 
 
 def test_the_picture_is_drawn_from_the_rows():
