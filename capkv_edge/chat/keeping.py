@@ -37,21 +37,19 @@ class Keeper:
         self._is_given = name is not None  # the user has chosen the name
         self._is_slow = self._is_stale = False  # saving a session takes long; the session on disk is older than the text
         self._saved = None  # when this chat has loaded or saved the conversation last, as Entry.saved
-        self.note = ""  #: what the user has to know of the last save, "" for nothing
 
     def begin_anew(self) -> None:
         """Another conversation begins, without a name."""
         self.name, self._is_given, self._is_slow, self._is_stale, self._saved = None, False, False, False, None
 
-    def changed(self) -> None:
-        """Something was said, taken back or pinned: save it, where that is done without being asked. Raises OSError."""
-        if self.is_automatic:
-            self._save(with_session=not self._is_slow)
+    def changed(self) -> list:
+        """Something was said, taken back or pinned: save it, where that is done without being asked; returns the lines to show.
+        Raises OSError."""
+        return self._save(with_session=not self._is_slow) if self.is_automatic else []
 
-    def finish(self) -> None:
-        """Save what changed() has left for the end. Raises OSError."""
-        if self._is_stale:
-            self._save()
+    def finish(self) -> list:
+        """Save what changed() has left for the end; returns the lines to show. Raises OSError."""
+        return self._save() if self._is_stale else []
 
     def save(self, name: str = "") -> list:
         """Save the conversation now, and go on under this name; returns the lines to show.
@@ -71,19 +69,18 @@ class Keeper:
             if before is not None and not self._is_given and self.store.has(before):
                 self.store.rename(before, name)
             self.name, self._is_given = name, True
-        self._save()
-        return [f"note: {self.note}"] * bool(self.note) + [f"saved as {self.name}, in {self.store.folder}"]
+        return [*self._save(), f"saved as {self.name}, in {self.store.folder}"]
 
-    def _save(self, with_session: bool = True) -> None:
-        talk, self.note = self._talk, ""
+    def _save(self, with_session: bool = True) -> list:
+        talk, lines = self._talk, []
         if not talk.messages:
-            return
+            return lines
         if self.name is None:
             first = talk.messages[0].parts
             self.name = self.store.free_name(first[-1][1] if first else "")
         elif self._is_changed():
             before, self.name = self.name, self.store.free_name(self.name)
-            self.note = f"another program has saved {before} since, and it stays so; this conversation is kept as {self.name} now"
+            lines = [f"note: another program has saved {before} since, and it stays so; this conversation is kept as {self.name} now"]
             with_session = True
         record = {"model": os.path.basename(talk.llm.model_path), "digest": _digest(talk.llm), **talk.state()}
         began = time.perf_counter()
@@ -91,6 +88,7 @@ class Keeper:
         if with_session:
             self._is_slow = time.perf_counter() - began > SLOW
         self._is_stale = not with_session
+        return lines
 
     def _is_changed(self) -> bool:
         """Whether another program has saved a conversation under this name since it was loaded or saved here."""
@@ -110,7 +108,7 @@ class Keeper:
             OSError: the conversation before cannot be saved.
         """
         entry = self.store.read(name)
-        self.finish()
+        lines = self.finish()
         reason = self._restore(entry)
         n = self._talk.n_tokens
         self.begin_anew()
@@ -118,7 +116,7 @@ class Keeper:
             n = self._talk.read_text(entry.record, progress)
         self.name, self._is_given, self._saved = name, True, entry.saved
         shown = f"its text was read again, {n:,} tokens: {reason}" if reason else f"{n:,} tokens, none was read again"
-        return [f"this is {name}: {shown}", *last_lines(self._talk)]
+        return [*lines, f"this is {name}: {shown}", *last_lines(self._talk)]
 
     def _restore(self, entry) -> str:
         """Load the session; returns why it cannot be used, "" if it was loaded."""

@@ -171,9 +171,8 @@ class Chat:
     def save(self) -> None:
         """Save the conversation, where that is done without being asked."""
         try:
-            if self.keeper is not None:
-                self.keeper.changed()
-                self._tell_note(self.keeper)
+            for line in self.keeper.changed() if self.keeper is not None else ():
+                self.ui.info(line)
         except OSError as err:
             self.keeper.is_automatic = False
             self.fail(f"the conversation cannot be saved, and is not from here on: {err}")
@@ -182,17 +181,11 @@ class Chat:
                 raise
             self.ui.info("stopped while saving: the conversation is on disk as it was before this turn")
 
-    def _tell_note(self, keeper) -> None:
-        if keeper.note:
-            self.ui.info(f"note: {keeper.note}")
-            keeper.note = ""
-
     def finish(self) -> None:
         """Save what is left for the end of the chat."""
         try:
-            if self.keeper is not None:
-                self.keeper.finish()
-                self._tell_note(self.keeper)
+            for line in self.keeper.finish() if self.keeper is not None else ():
+                self.ui.info(line)
         except OSError as err:
             self.fail(f"the conversation cannot be saved: {err}")
 
