@@ -31,7 +31,7 @@ class Store:
 
     def __init__(self, path=None, keeps_old: bool = False):
         self.path, self.keeps_old = None if path is None else Path(path), keeps_old
-        self._rows, self._origins = [], {}  # rows; by the key of a measurement: what its newest row was made with
+        self._newest = {}  # key of a measurement -> its newest row, in the order of the file
         if self.path is not None and self.path.exists():
             self._load()
 
@@ -50,15 +50,14 @@ class Store:
                 raise ValueError(f"{self.path}, line {i + 1}: not a row of capkv-bench") from None
 
     def _take(self, row: dict) -> None:
-        self._origins[key_of(row)] = _values(row, ORIGIN)
-        self._rows.append(row)
+        _put(self._newest, row)
 
     def done(self, row: dict) -> bool:
         """Whether the newest row of the same measurement was made with the same libraries, devices and threads.
 
         row: needs only the fields of its key and those in provenance.ORIGIN."""
-        found = self._origins.get(key_of(row))
-        return found is not None and (self.keeps_old or found == _values(row, ORIGIN))
+        found = self._newest.get(key_of(row))
+        return found is not None and (self.keeps_old or _values(found, ORIGIN) == _values(row, ORIGIN))
 
     def add(self, row: dict) -> None:
         """Append a row; it is in the file when this returns."""
@@ -70,10 +69,19 @@ class Store:
 
     def rows(self, kind: str | None = None) -> list:
         """The newest row of each measurement, of all kinds or one, in the order of the file."""
-        return newest([row for row in self._rows if kind in (None, row["kind"])])
+        return [row for row in self._newest.values() if kind in (None, row["kind"])]
 
 
 def newest(rows: list) -> list:
     """Of rows of the same measurement the last one: what was measured with a former build counts until it is measured anew."""
-    last = {key_of(row): i for i, row in enumerate(rows)}
-    return [rows[i] for i in sorted(last.values())]
+    found = {}
+    for row in rows:
+        _put(found, row)
+    return list(found.values())
+
+
+def _put(found: dict, row: dict) -> None:
+    """Put a row behind all others, in place of one of the same measurement."""
+    key = key_of(row)
+    found.pop(key, None)
+    found[key] = row
