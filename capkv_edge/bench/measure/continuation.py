@@ -11,7 +11,7 @@ import numpy as np
 from ..run.provenance import engine_fields, setup_fields
 from ..run.setups import Setup
 from ..tasks.corpora import Document
-from . import divergence
+from .likelihood import log_likelihoods
 
 N_GRAM = 4  # tokens of a piece that counts as repeated
 LEAST = 16  # tokens of a beginning and of a continuation
@@ -50,23 +50,17 @@ def share_repeated(tokens: list, n: int = N_GRAM) -> float:
 
 def nll_of(stream, tokens, n_prompt: int) -> float:
     """Mean negative log probability, in nats, of the tokens from n_prompt on, int [n], which are read into an empty stream."""
-    found = []
-
-    def use(indices, rows):
-        found.append(divergence.log_softmax(rows)[np.arange(len(indices)), tokens[indices + 1]])
-
-    stream.read(tokens, range(n_prompt - 1, len(tokens) - 1), use)
-    return -float(np.concatenate(found).mean(dtype=np.float64))
+    return -float(log_likelihoods(stream, tokens, n_prompt - 1, tokens[n_prompt:]).mean(dtype=np.float64))
 
 
 def write(stream, n: int) -> list:
     """The n likeliest tokens after what was read, each but the last read in turn; none that ends a reply."""
-    ends = [token for token in range(stream.engine.n_vocab) if stream.engine.is_eog(token)]
     out = []
     while len(out) < n:
         row = stream.last().copy()
-        row[ends] = -np.inf
-        out.append(int(row.argmax()))
+        while stream.engine.is_eog(token := int(row.argmax())):
+            row[token] = -np.inf
+        out.append(token)
         if len(out) < n:
             stream.read(out[-1:])
     return out

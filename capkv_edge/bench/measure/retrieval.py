@@ -18,7 +18,7 @@ from ..run.rows import key_of
 from ..run.setups import Setup
 from ..tasks import registry
 from ..tasks.questions import Item, Text
-from . import divergence
+from .likelihood import log_likelihoods
 from .prompts import Reader
 from .recalling import Recalling
 
@@ -149,13 +149,8 @@ def nll_of(stream, opening: list, expected: list, counts=None) -> float:
     It tells nearly right answers from those that are far off, which a score of right or wrong does not.
 
     counts: which of the tokens count, bool [n]; None: all."""
-    first, found = stream.n_tokens + len(opening) - 1, []
-
-    def use(indices, rows):
-        found.append(divergence.log_softmax(rows)[np.arange(len(indices)), np.asarray(expected)[indices - first]])
-
-    stream.read(opening + expected[:-1], range(first, first + len(expected)), use)
-    return -float(np.concatenate(found)[slice(None) if counts is None else np.array(counts)].mean())
+    found = log_likelihoods(stream, opening + expected[:-1], stream.n_tokens + len(opening) - 1, expected)
+    return -float(found[slice(None) if counts is None else np.array(counts)].mean())
 
 
 def pin(stream, reader: Reader, text: Text) -> None:
