@@ -1,7 +1,7 @@
 """What rows of a quick run say of each cache: its loss, its memory, its speed beside the full cache's."""
 
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import nan
 
 import numpy as np
 
@@ -189,8 +189,3 @@ def find(rows: list) -> Found | None:
             )
         )
     return Found(out, n_ctx, rows)
-
-
-def known(value: float) -> bool:
-    """Whether something was measured."""
-    return isfinite(value)

@@ -1,12 +1,12 @@
 """The page of a quick run: one HTML file, which needs no other and loads nothing."""
 
-import html
 from math import isfinite
 from pathlib import Path
 
 from ..intervals import MIN_UNITS
 from ..kinds import FIDELITY
 from ..report import page
+from ..report.page import escaped
 from ..report.summary import DEFAULT
 from ..report.tables import tables
 from . import words
@@ -44,7 +44,7 @@ SPEED = (
     ("reads, tokens/s", True),
     ("x full", True),
     ("decodes, tokens/s", True),
-    ("x full ", True),
+    ("x full", True),
 )
 
 
@@ -59,15 +59,15 @@ def render(found: Found, advice: Advice | None, model: str, command: str, notes:
     device = str(found.rows[-1].get("device"))
     corpus = ", ".join(sorted({row["corpus"] for row in found.rows if "corpus" in row}))
     parts = [
-        f"<h1>What a budget loses and gains: {_text(model)}</h1>",
-        f'<p class="soft">Measured on {_text(device)} with {found.rows[-1].get("n_threads")} threads: {_text(words.measured(found))}, '
-        f"from {_text(corpus)}. Nothing here is estimated.</p>",
+        f"<h1>What a budget loses and gains: {escaped(model)}</h1>",
+        f'<p class="soft">Measured on {escaped(device)} with {found.rows[-1].get("n_threads")} threads: {escaped(words.measured(found))}, '
+        f"from {escaped(corpus)}. Nothing here is estimated.</p>",
         _advice(advice),
         f'<div class="warn"><p><strong>{page.EVICTION[0]}</strong></p><p>{page.EVICTION[1]}</p></div>',
         *_loss(found, advice),
         *_speed(found, advice),
         *_plots([row for row in found.rows if row["kind"] == FIDELITY.name]),
-        "<h2>How far it came</h2>\n<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in notes) + "</ul>",
+        f"<h2>How far it came</h2>\n{page.list_as_html(notes)}",
         page.what_was_run(found.rows, command),
         "<h2>All figures</h2>",
         *(page.table_as_html(table, "") for table in tables(found.rows)),
@@ -81,17 +81,12 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)
-
-
 def _advice(advice: Advice | None) -> str:
     if advice is None:
         return '<div class="advice none"><h2>No recommendation yet</h2><p>Speed and memory are not measured so far.</p></div>'
-    reasons = "".join(f"<li>{_text(one)}</li>\n" for one in [*advice.reasons, *advice.warnings])
     return (
-        f'<div class="advice{"" if advice.is_budget else " none"}"><h2>{_text(advice.headline)}</h2>\n'
-        f"<pre><code>{_text(advice.command)}</code></pre>\n<ul>\n{reasons}</ul></div>"
+        f'<div class="advice{"" if advice.is_budget else " none"}"><h2>{escaped(advice.headline)}</h2>\n'
+        f"<pre><code>{escaped(advice.command)}</code></pre>\n{page.list_as_html([*advice.reasons, *advice.warnings])}</div>"
     )
 
 
@@ -127,9 +122,9 @@ def _loss(found: Found, advice: Advice | None) -> list:
         f"from {MIN_UNITS} of them on. All caches are scored on the same tokens, {every} from token {row['score_from']:,} on, where every "
         "budget has evicted. Rounding: the full cache read in other batches; smaller losses tell nothing. Memory: what the cache held "
         "then, with little headroom, and with the observed queries and the work memory of an eviction.</p>",
-        _table(LOSS, lines),
+        page.lines_as_html(LOSS, lines),
         "<h3>At no more bytes</h3>",
-        "<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in equal) + "</ul>",
+        page.list_as_html(equal),
     ]
 
 
@@ -162,24 +157,14 @@ def _speed(found: Found, advice: Advice | None) -> list:
         "the same round, as the mean over rounds; in round brackets the lowest and the highest, in square ones the 95 % interval from "
         f"{MIN_UNITS} rounds on. Memory: all that the cache holds, with the headroom that capkv-chat gives it; process: its largest "
         "resident memory, weights included.</p>",
-        _table(SPEED, lines),
+        page.lines_as_html(SPEED, lines),
     ]
 
 
 def _line(one: Cache, advice: Advice | None, *cells: tuple, columns: tuple) -> str:
     chosen = ' class="chosen"' if advice and advice.cache.setup == one.setup else ""
-    tds = "".join(f"<td{_right(right)}>{_text(text)}{bar}</td>" for (text, bar), (_, right) in zip(cells, columns))
+    tds = "".join(f"<td{page.cell_class(right)}>{escaped(text)}{bar}</td>" for (text, bar), (_, right) in zip(cells, columns))
     return f"<tr{chosen}>{tds}</tr>"
-
-
-def _table(columns: tuple, lines: list) -> str:
-    head = "".join(f'<th scope="col"{_right(right)}><button type="button">{_text(name.strip())}</button></th>' for name, right in columns)
-    body = "\n".join(lines)
-    return f'<div class="table" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
-
-
-def _right(right: bool) -> str:
-    return ' class="r"' if right else ""
 
 
 def _bar(value: float, most: float, kind: str = "") -> str:
@@ -196,4 +181,4 @@ def _plots(rows: list) -> list:
     try:
         return page.plots_as_html(rows, DEFAULT)
     except ImportError as err:
-        return [f'<p class="soft">Left out: {_text(str(err))}</p>']
+        return [f'<p class="soft">Left out: {escaped(str(err))}</p>']

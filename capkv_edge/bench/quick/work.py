@@ -156,7 +156,8 @@ def prepare(model: Model, job: Job, store) -> State:
     engine.bytes_per_token("q8_0")  # raises where the model cannot have a budget
     n_tokens = count_tokens(engine, job.text)
     corpus = corpora.documents(engine, job.text, 1, LEAST_CTX)[0]
-    known = check_rows(store.rows(), engine_fields(engine) | dict(seed=job.seed), corpus.corpus, store.path)
+    rows = store.rows()
+    known = check_rows(rows, engine_fields(engine) | dict(seed=job.seed), corpus.corpus, store.path)
     allowed = steps.lengths(engine.n_ctx_train, n_tokens)
     if known and job.n_ctx and known != job.n_ctx:
         raise ValueError(f"--ctx = {job.n_ctx}: {store.path} has documents of {known} tokens: give another --folder")
@@ -176,7 +177,7 @@ def prepare(model: Model, job: Job, store) -> State:
     if any(row["doc_hash"] not in hashes for row in store.rows(FIDELITY.name)):
         raise ValueError(f"{store.path} has rows of a text that has changed since: give another --folder, or remove it")
     for step in steps.steps(len(state.documents)):
-        (state.done if is_done(step, store.rows(), state) else state.todo).append(step)
+        (state.done if is_done(step, rows, state) else state.todo).append(step)
     return state
 
 

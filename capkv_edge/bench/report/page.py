@@ -47,7 +47,7 @@ def render(rows: list[dict], command: str = "", default: str = DEFAULT, floor: f
     models = ", ".join(sorted({text_of(row.get("model")) for row in rows})) or "nothing was measured"
     found = tables(rows, default, with_pooled=False)
     parts = [
-        f"<h1>capkv-bench: {_text(models)}</h1>",
+        f"<h1>capkv-bench: {escaped(models)}</h1>",
         '<p class="soft">A KV cache of fixed size against the full cache of the same quantized model, on the same text.</p>',
         f'<div class="warn"><p><strong>{EVICTION[0]}</strong></p><p>{EVICTION[1]}</p></div>',
         what_was_run(rows, command),
@@ -74,7 +74,7 @@ def document(title: str, parts: list[str], style: str = "") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{common}{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{common}{style}</style>\n</head>\n<body>\n{body}\n"
         f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
@@ -87,13 +87,14 @@ def write(rows: list[dict], folder, command: str = "", default: str = DEFAULT, f
     return path
 
 
-def _text(value: str) -> str:
+def escaped(value: str) -> str:
+    """A text as HTML, in attributes too."""
     return html.escape(value, quote=True)
 
 
 def what_was_run(rows: list, command: str) -> str:
     """The part of a page that says what the rows are of: model, machine, build."""
-    pairs = [("command", f"<code>{_text(command)}</code>")] if command else []
+    pairs = [("command", f"<code>{escaped(command)}</code>")] if command else []
     for name, label in RAN.items():
         seen = sorted(
             {
@@ -103,12 +104,12 @@ def what_was_run(rows: list, command: str) -> str:
             }
         )
         if seen:
-            pairs.append((label, ", ".join(f"<code>{_text(one)}</code>" for one in seen)))
+            pairs.append((label, ", ".join(f"<code>{escaped(one)}</code>" for one in seen)))
     dates = sorted(str(row["date"]) for row in rows if row.get("date"))
     if dates:
-        pairs.append(("measured", _text(dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}")))
+        pairs.append(("measured", escaped(dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}")))
     pairs.append(("rows", str(len(rows))))
-    return "<h2>What was run</h2>\n<dl>\n" + "".join(f"<dt>{_text(k)}</dt><dd>{v}</dd>\n" for k, v in pairs) + "</dl>"
+    return "<h2>What was run</h2>\n<dl>\n" + "".join(f"<dt>{escaped(k)}</dt><dd>{v}</dd>\n" for k, v in pairs) + "</dl>"
 
 
 def _verdicts(rows: list, default: str) -> list[str]:
@@ -117,8 +118,9 @@ def _verdicts(rows: list, default: str) -> list[str]:
         found = summaries(rows, kind.name) if kind.unit else []
         said = [text for paired in all_comparisons(found, default) for text in sentences(paired, code="")]
         if said:
-            out += [f"<h3>{kind.title}</h3>\n{_list(said)}", *(table_as_html(one, default) for one in pooled_tables(rows, kind, default))]
-    return [f"<h2>Where {_text(default)} wins, ties and loses</h2>", *out] if out else []
+            out.append(f"<h3>{kind.title}</h3>\n{list_as_html(said)}")
+            out += [table_as_html(table, default) for table in pooled_tables(rows, kind, default)]
+    return [f"<h2>Where {escaped(default)} wins, ties and loses</h2>", *out] if out else []
 
 
 def _boxes(rows: list, default: str) -> str:
@@ -132,7 +134,7 @@ def _boxes(rows: list, default: str) -> str:
     if not names:
         return ""
     boxes = [
-        f'<label><input type="checkbox" value="{series_class(name)}" checked>{_text(name)}</label>'
+        f'<label><input type="checkbox" value="{series_class(name)}" checked>{escaped(name)}</label>'
         for name in names
         if name != "full"
     ]
@@ -147,37 +149,40 @@ def plots_as_html(rows: list, default: str, floor: float = FLOOR) -> list[str]:
     """The plots of the rows as parts of a page. Raises ImportError as render()."""
     out = []
     for i, plot in enumerate(plots(rows, default, floor)):
-        head = f"<h2>{_text(plot.title)}</h2>\n<figcaption>{_text(plot.caption)}</figcaption>"
+        head = f"<h2>{escaped(plot.title)}</h2>\n<figcaption>{escaped(plot.caption)}</figcaption>"
         out.append(f"<figure>\n{head}\n{plot.svg(f'p{i}-')}\n</figure>")
     return out
 
 
 def table_as_html(table: Table, default: str) -> str:
     """A table as a part of a page; a click on the name of a column sorts by it."""
-    head = "".join(
-        f'<th scope="col"{_right(right)}><button type="button">{_text(name)}</button></th>' for name, right in table.columns
-    )
     lines = []
     for series, line in zip(table.series, table.lines):
         mark = " default" if series == default else ""
-        tds = "".join(f"<td{_right(right, text)}>{_text(text)}</td>" for text, (_, right) in zip(line, table.columns))
+        tds = "".join(f"<td{cell_class(right, text)}>{escaped(text)}</td>" for text, (_, right) in zip(line, table.columns))
         lines.append(f'<tr class="{series_class(series)}{mark}">{tds}</tr>')
-    body = "\n".join(lines)
-    return (
-        f'<h3>{_text(table.title)}</h3>\n<p class="about">{_text(table.about)}</p>\n<div class="table" tabindex="0">'
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
-    )
+    about = f'<h3>{escaped(table.title)}</h3>\n<p class="about">{escaped(table.about)}</p>\n'
+    return about + lines_as_html(table.columns, lines)
 
 
-def _right(right: bool, text: str = "") -> str:
+def lines_as_html(columns: list, lines: list[str]) -> str:
+    """The frame of a table. columns: (name, whether its cells stand at the right); lines: each a row as HTML."""
+    names = (f'<th scope="col"{cell_class(right)}><button type="button">{escaped(name)}</button></th>' for name, right in columns)
+    head, body = "".join(names), "\n".join(lines)
+    return f'<div class="table" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def cell_class(right: bool, text: str = "") -> str:
+    """The class of a cell with a space before it: where its text stands, or which verdict it is."""
     return ' class="r"' if right else f' class="{text}"' if text in ("wins", "loses") else ""
 
 
-def _list(texts: list) -> str:
-    return "<ul>\n" + "".join(f"<li>{_text(one)}</li>\n" for one in texts) + "</ul>"
+def list_as_html(texts: list) -> str:
+    """A list of texts."""
+    return "<ul>\n" + "".join(f"<li>{escaped(one)}</li>\n" for one in texts) + "</ul>"
 
 
 def caveats_as_html(rows: list) -> str:
     """The part of a page that says what to know before believing its tables; empty where there is nothing to say."""
     found = find_caveats(rows)
-    return f"<h2>Notes</h2>\n{_list(found)}" if found else ""
+    return f"<h2>Notes</h2>\n{list_as_html(found)}" if found else ""
