@@ -65,26 +65,31 @@ def _measure_quality(kind: str, given, model: str, run, make_plan) -> int:
         return _measure(kind, given, lambda store, progress: run(engine, plan, store, progress))
 
 
+def _documents(engine, text: str, n: int, n_tokens: int) -> list:
+    """n Documents of n_tokens of each text of --text."""
+    from .tasks import corpora
+
+    return [one for name in o.split(text) for one in corpora.documents(engine, name, n, n_tokens)]
+
+
 @app.command()
 @o.shared(*o.MEASURED, "seeds")
 def fidelity(
     given,
     model: o.Model,
-    text: Annotated[str, o.option("--text", "T,..", "python-docs, python-code, essays, files or folders")] = "python-docs",
+    text: o.Texts = "python-docs",
     ctx: Annotated[str, o.option("--ctx", "N,..", "contexts in tokens; the last half of each is scored")] = "4096",
     docs: o.Docs = 8,
     stride: o.Stride = 4,
 ):
     """The next token's distribution against the full cache's, while text streams in."""
     from .measure import fidelity
-    from .tasks import corpora
 
     terminal.check(given.output, given.plot)
     contexts, setups = sorted(o.numbers("--ctx", ctx, least=256)), o.seeded_setups_of(given)
 
     def make_plan(engine):
-        documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, contexts[-1])]
-        return fidelity.Plan(documents, setups, contexts, stride, given.seed)
+        return fidelity.Plan(_documents(engine, text, docs, contexts[-1]), setups, contexts, stride, given.seed)
 
     return _measure_quality("fidelity", given, model, fidelity.run, make_plan)
 
@@ -181,21 +186,19 @@ def longbench(
 def continuation(
     given,
     model: o.Model,
-    text: Annotated[str, o.option("--text", "T,..", "python-docs, python-code, essays, files or folders")] = "python-docs",
+    text: o.Texts = "python-docs",
     prompt: Annotated[int, o.option("--prompt", "N", "tokens of a document's beginning, which are read first", min=16)] = 1024,
     length: Annotated[int, o.option("--length", "N", "tokens of a continuation", min=16)] = 4096,
     docs: o.Docs = 8,
 ):
     """How well a long text is continued, and how much the model repeats itself."""
     from .measure import continuation
-    from .tasks import corpora
 
     terminal.check(given.output, given.plot)
     setups = o.seeded_setups_of(given)
 
     def make_plan(engine):
-        documents = [one for name in o.split(text) for one in corpora.documents(engine, name, docs, prompt + length)]
-        return continuation.Plan(documents, setups, prompt, length, given.seed)
+        return continuation.Plan(_documents(engine, text, docs, prompt + length), setups, prompt, length, given.seed)
 
     return _measure_quality("continuation", given, model, continuation.run, make_plan)
 

@@ -16,6 +16,7 @@ from .run.setups import SHIFT, Setup
 _MOST_SEED = 2**32 - 1
 
 Model = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="a GGUF file, or 'demo'", show_default=False)]
+Texts = Annotated[str, option("--text", "T,..", "python-docs, python-code, essays, files or folders")]
 Docs = Annotated[int, option("--docs", "N", "documents of each text", min=1)]
 Stride = Annotated[int, option("--stride", "N", "score every N-th token", min=1)]
 Mode = Annotated[str, option("--mode", "M,..", "blind: evict before the question is known; aware: evict after it")]
