@@ -339,7 +339,7 @@ def results(
     only: Annotated[str, o.option("--only", "KIND,..", "parts: fidelity, retrieval, speed", show_default="all")] = "",
     limit: Annotated[float | None, o.option("--limit", "S", "stop measuring after so many seconds", show_default="no limit")] = None,
 ):
-    """Every policy on prose and documentation: the comparison that docs/results.md shows."""
+    """Every policy on prose, documentation and code: the comparison that docs/results.md shows."""
     from . import full_run
 
     def make_engine():

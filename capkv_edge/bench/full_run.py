@@ -31,15 +31,23 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """One task, its texts of a length, and the setups beside those of all tasks."""
+
+    task: str
+    length: int
+    n_texts: int
+    more: str = ""
+
+
+@dataclass(frozen=True)
 class Size:
     """How much is measured."""
 
-    corpora: tuple
+    readings: dict  #: {corpus: readings}
     n_docs: int  #: of each corpus
-    readings: tuple
-    tasks: dict  #: {task: (lengths, setups beside task_setups)}
+    tasks: tuple  #: of Asking
     task_setups: Reading
-    n_texts: int  #: of each task and length
     depths: tuple  #: at which the speed is measured
     rounds: int
     speed_setups: str
@@ -47,45 +55,41 @@ class Size:
     n_turns: int = 20
     seed: int = 1
 
-    @property
-    def n_ctx(self) -> int:
-        """Tokens of a document."""
-        return max(max(reading.contexts) for reading in self.readings)
 
+#: of texts on which options of policies were chosen
+_CHOSEN_ON = (  # the longest first: what it keeps of the full cache serves the others
+    Reading(
+        (2048, 4096, 8192),
+        "all",
+        "512",
+        "capkv@1024;capkv@2048;snapkv@2048;streaming@2048;full,batch=32",
+        sampled="capkv@512;capkv@1024",
+    ),
+    Reading((2048, 4096), "all", "2048", "capkv@256"),
+    Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
+)
+#: of a text on which none was
+_HELD_OUT = (Reading((2048,), "all", "128,512,1024", "q8_0;q4_0;full,batch=32", sampled="capkv@512"),)
 
 SIZES = {
     "full": Size(
-        corpora=("essays", "python-docs"),
+        readings={"python-code": _HELD_OUT, "essays": _CHOSEN_ON, "python-docs": _CHOSEN_ON},
         n_docs=8,
-        readings=(  # the longest first: what it keeps of the full cache serves the others
-            Reading(
-                (2048, 4096, 8192),
-                "all",
-                "512",
-                "capkv@1024;capkv@2048;snapkv@2048;streaming@2048;full,batch=32",
-                sampled="capkv@512;capkv@1024",
-            ),
-            Reading((2048, 4096), "all", "2048", "capkv@256"),
-            Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
+        tasks=(  # ten needles do not fit into a budget of 256
+            Asking("needles_3", 2048, 50, "capkv@256+oracle;capkv@1024+oracle"),
+            Asking("needles_1", 2048, 20, "capkv@256+oracle;capkv@1024+oracle"),
+            Asking("needles_10", 2048, 20, "capkv@1024+oracle"),
         ),
-        tasks={  # ten needles do not fit into a budget of 256
-            "needles_1": ((2048,), "capkv@256+oracle;capkv@1024+oracle"),
-            "needles_3": ((2048,), "capkv@256+oracle;capkv@1024+oracle"),
-            "needles_10": ((2048,), "capkv@1024+oracle"),
-        },
         task_setups=Reading((), "capkv,expected,snapkv,streaming,random,shift", "256,1024", "q4_0", sampled="capkv@1024"),
-        n_texts=50,
         depths=(0, 4096),
         rounds=5,
         speed_setups="full;q8_0;shift@1024;streaming@1024;capkv@1024;capkv@512",
     ),
     "short": Size(
-        corpora=("python-docs",),
+        readings={"python-docs": (Reading((1536,), "capkv", "128,512", "q8_0"),)},
         n_docs=1,
-        readings=(Reading((1536,), "capkv", "128,512", "q8_0"),),
-        tasks={"niah_single_1": ((512,), "")},
+        tasks=(Asking("niah_single_1", 512, 2),),
         task_setups=Reading((), "capkv", "128"),
-        n_texts=2,
         depths=(0, 512),
         rounds=1,
         speed_setups="full;capkv@256",
@@ -95,30 +99,37 @@ SIZES = {
 
 def _fidelity(engine, size: Size, store, progress):
     # one document of each corpus in turn, and on it all readings: a run that is stopped has measured all setups on equal texts
-    found = [corpora.documents(engine, corpus, size.n_docs, size.n_ctx) for corpus in size.corpora]
-    documents = [document for together in zip(*found) for document in together]
-    weights = [max(reading.contexts) * len(reading.setups) for reading in size.readings]
-    done, total = 0, len(documents) * sum(weights)
-    for document in documents:
+    found = []
+    for corpus, readings in size.readings.items():
+        n_ctx = max(max(reading.contexts) for reading in readings)
+        found.append([(one, readings) for one in corpora.documents(engine, corpus, size.n_docs, n_ctx)])
+    work = [one for together in zip(*found) for one in together]
+    done, total = 0, sum(_cost(reading) for _, readings in work for reading in readings)
+    for document, readings in work:
         with fidelity.bases() as bases:
-            for reading, weight in zip(size.readings, weights):
+            for reading in readings:
+                cost = _cost(reading)
                 plan = fidelity.Plan([document], reading.setups, list(reading.contexts), size.stride, size.seed)
 
-                def say(n, of, label, done=done, weight=weight):
-                    progress(done + weight * n / max(of, 1), total, label)
+                def say(n, of, label, done=done, cost=cost):
+                    progress(done + cost * n / max(of, 1), total, label)
 
                 yield from fidelity.run(engine, plan, store, say, bases)
-                done += weight
+                done += cost
+
+
+def _cost(reading: Reading) -> int:
+    return max(reading.contexts) * len(reading.setups)
 
 
 def _retrieval(engine, size: Size, store, progress):
-    for task, (lengths, more) in size.tasks.items():
+    for asking in size.tasks:
         plan = retrieval.Plan(
-            tasks=[task],
-            setups=[*size.task_setups.setups, *map(Setup.parse, options.split(more, ";"))],
-            lengths=list(lengths),
+            tasks=[asking.task],
+            setups=[*size.task_setups.setups, *map(Setup.parse, options.split(asking.more, ";"))],
+            lengths=[asking.length],
             n_turns=size.n_turns,
-            n_texts=size.n_texts,
+            n_texts=asking.n_texts,
             share=None,
             seed=size.seed,
             min_base=0.1,

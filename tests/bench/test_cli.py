@@ -8,6 +8,7 @@ import pytest
 
 from capkv_edge.bench import full_run
 from capkv_edge.bench.run import rows
+from capkv_edge.bench.tasks import registry
 from capkv_edge.bench.cli import main
 
 
@@ -43,6 +44,16 @@ def test_all_parts_are_measured_and_rows_say_how(found):
             assert len(row["items"]) == 1 and all(0 <= item["score"] <= 1 for item in row["items"])
         if row["kind"] == "speed":
             assert row["avg_ts"] > 0 and row["error"] is None
+
+
+def test_the_full_size_reads_a_text_on_which_nothing_was_chosen_and_asks_enough_texts():
+    full = full_run.SIZES["full"]
+    names = {corpus: {setup.name for reading in readings for setup in reading.setups} for corpus, readings in full.readings.items()}
+    assert {"capkv@128", "capkv@512", "expected@1024", "q8_0", "full,batch=32"} <= names["python-code"]
+    assert names["essays"] == names["python-docs"]
+    for asking in full.tasks:
+        assert registry.find(asking.task) and asking.n_texts >= 20  # fewer decide little
+    assert max(asking.n_texts for asking in full.tasks) >= 50
 
 
 def test_the_document_has_the_tables_and_keeps_what_was_written_by_hand(short):
