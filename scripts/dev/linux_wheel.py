@@ -1,6 +1,6 @@
 """Build the wheel for Linux as cibuildwheel would, and prove it in a bare Debian system that has no compiler.
 
-    python scripts/dev/wheel.py [build] [root] [check]      without a step: all three
+    python scripts/dev/linux_wheel.py [build] [root] [check]      without a step: all three
 
 build   the source distribution; from it the wheel, with the options of [tool.cibuildwheel] in pyproject.toml; auditwheel names the
         oldest glibc that it runs on; and a wheel of llama-cpp-python without libraries
