@@ -238,6 +238,28 @@ int32_t capkv_get_pins(const llama_context * ctx, int32_t seq_id, int32_t * ends
     });
 }
 
+int32_t capkv_focus(llama_context * ctx, int32_t seq_id, const int32_t * tokens, int32_t n_tokens) {
+    return capkv_guard(-1, [&]() -> int32_t {
+        auto & cache = const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id));
+
+        if (!tokens || n_tokens < 1) {
+            throw capkv_error("focus: " + (tokens ? std::to_string(n_tokens) + " tokens: allowed is 1 or more" : "tokens: NULL is not allowed"));
+        }
+        return (int32_t) cache.read_focus(ctx, seq_id, std::vector<llama_token>(tokens, tokens + n_tokens));
+    });
+}
+
+bool capkv_unfocus(llama_context * ctx, int32_t seq_id) {
+    return capkv_guard(false, [&] {
+        const_cast<capkv_cache &>(capkv_of_or_throw(ctx, seq_id)).drop_focus(seq_id);
+        return true;
+    });
+}
+
+int32_t capkv_n_focus(const llama_context * ctx, int32_t seq_id) {
+    return capkv_guard(-1, [&] { return (int32_t) capkv_of_or_throw(ctx, seq_id).n_focus(seq_id); });
+}
+
 int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_max) {
     const auto * cache = capkv_of(ctx);
     if (!cache) {

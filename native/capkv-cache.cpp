@@ -99,7 +99,10 @@ bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
 
         switch (positions.kind_of_rm(kv.get_cells(id), s, p0, p1)) {
             case capkv_positions::RM_WHOLE:
-                reset(s);
+                positions.reset(s);
+                pins     .reset(s);
+                observer .reset_text(s);
+                evictor  .reset(s);
                 break;
             case capkv_positions::RM_TAIL:
                 observer.forget(s, p0, p1);

@@ -113,6 +113,14 @@ public:
 
     void check_room(llama_seq_id seq_id, uint32_t n_target) const;
 
+    // reads a question whose queries take part in the evictions of the text to come, in place of those of the question before: behind what
+    // the sequence holds, which is as before in the end. Returns how many queries are held. Throws capkv_error, and changes nothing, if the
+    // policy has no sample or the question no room; if it cannot be decoded, no question is held (capkv-focus.cpp)
+    int64_t read_focus(llama_context * lctx, llama_seq_id seq_id, const std::vector<llama_token> & tokens);
+
+    void    drop_focus(llama_seq_id seq_id) { observer.drop_focus(kv.get_stream(seq_id)); }
+    int64_t n_focus   (llama_seq_id seq_id) const { return observer.n_focus(kv.get_stream(seq_id)); }
+
     // evict down to n_target entries at the next update
     void request(llama_seq_id seq_id, uint32_t n_target) { evictor.request(kv.get_stream(seq_id), n_target); }
 
@@ -170,4 +178,7 @@ private:
     capkv_observer  observer;
     capkv_evictor   evictor;
     capkv_state     state;
+
+    // throws capkv_error if n tokens cannot be read without an eviction
+    void check_focus_room(llama_seq_id seq_id, int64_t n) const;
 };

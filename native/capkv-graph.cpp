@@ -171,10 +171,13 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
             sc.k = entries(l.d_k, [s](const auto & kvl) { return kvl.k_stream[s]; });
             sc.v = entries(l.d_v, [s](const auto & kvl) { return kvl.v_stream[s]; });
 
+            sc.next_pos = cells.pos_get(order.back()) + 1;
+
             std::vector<ggml_tensor *> q_mean, q_cov, q_res, q_last;
             for (size_t j = i; j < i + n_layers; ++j) {
                 capkv_score_ctx one(ctx, inputs, params);
-                one.n_head = r*n_heads;
+                one.n_head   = r*n_heads;
+                one.next_pos = sc.next_pos;
                 observer.add_queries(one, s, layers[j], h0*r, /*all =*/ !reserved);
 
                 q_mean.push_back(one.q_mean);
@@ -197,7 +200,6 @@ ggml_cgraph * capkv_evictor::build_scores(ggml_context * ctx, capkv_inputs & inp
             sc.rope        = &seen.rope;
             sc.k_rot       = [&](ggml_tensor * t) { return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t; };
             sc.kq_scale    = seen.kq_scale;
-            sc.next_pos    = cells.pos_get(order.back()) + 1;
             sc.n_evictions = streams[s].n_evictions;
 
             auto each_entry = [&](auto && pos_of) {

@@ -233,6 +233,11 @@ static std::vector<int32_t> capkv_filled_rows(const capkv_observer::stream & st,
     return res;
 }
 
+// how many tokens of a known question come before one of it
+static int32_t capkv_focus_rank(const capkv_observer::stream & st, const capkv_observer::row & row) {
+    return std::count_if(st.rows.begin(), st.rows.end(), [&](const capkv_observer::row & cur) { return cur.is_focus() && cur.pos < row.pos; });
+}
+
 void capkv_observer::add_queries(capkv_score_ctx & sc, uint32_t s, const capkv_layer & l, int64_t head0, bool all) const {
     ggml_context * ctx = sc.ctx;
 
@@ -264,7 +269,7 @@ void capkv_observer::add_queries(capkv_score_ctx & sc, uint32_t s, const capkv_l
         auto idx = capkv_filled_rows(st, beg, end, all, sorted);
         if (!idx.empty()) {
             for (auto & j : idx) {
-                res.pos.push_back(std::max(st.rows[j].pos, 0));
+                res.pos.push_back(st.rows[j].is_focus() ? sc.next_pos + capkv_focus_rank(st, st.rows[j]) : std::max(st.rows[j].pos, 0));
                 j += s*obs.n_rows();
             }
             ggml_tensor * q = ggml_view_2d(ctx, seen.q_rows, l.d_k*sc.n_head, seen.q_rows->ne[1], seen.q_rows->nb[1], ggml_row_size(obs.type, head0*l.d_k));

@@ -155,16 +155,46 @@ void capkv_observer::set(uint32_t s, stream && st) {
     streams[s] = std::move(st);
 }
 
+void capkv_observer::reset_text(uint32_t s) {
+    forget(s, 0, -1);
+    streams[s].n_sum = 0;
+}
+
 void capkv_observer::forget(uint32_t s, llama_pos p0, llama_pos p1) {
     for (auto & row : streams[s].rows) {
-        if (row.pos >= p0 && (p1 < 0 || row.pos < p1)) {
+        if (row.pos >= p0 && (p1 < 0 || row.pos < p1) && !row.is_focus()) {
             row = {};
         }
     }
 }
 
 uint64_t capkv_observer::key_of(llama_pos pos) const {
-    return capkv_hash(capkv_hash(params.seed) + (uint64_t) pos);
+    return std::max<uint64_t>(1, capkv_hash(capkv_hash(params.seed) + (uint64_t) pos));
+}
+
+//
+// a question that is known before its text
+//
+
+void capkv_observer::begin_focus(uint32_t s) {
+    drop_focus(s);
+    s_focus = s;
+}
+
+void capkv_observer::end_focus() {
+    s_focus = -1;
+}
+
+void capkv_observer::drop_focus(uint32_t s) {
+    for (auto & row : streams[s].rows) {
+        if (row.is_focus()) {
+            row = {};
+        }
+    }
+}
+
+int64_t capkv_observer::n_focus(uint32_t s) const {
+    return std::count_if(streams[s].rows.begin(), streams[s].rows.end(), [](const row & row) { return row.is_focus(); });
 }
 
 //
@@ -193,7 +223,7 @@ static int64_t capkv_reservoir_row(const std::vector<capkv_observer::row> & rows
     for (int64_t j = 0; j < n_res; ++j) {
         const auto & cur = rows[j];
         const auto & max = rows[dst];
-        if (cur.pos == pos) {
+        if (cur.pos == pos && !cur.is_focus()) {
             return j;
         }
         if (max.pos >= 0 && (cur.pos < 0 || cur.key > max.key)) {
@@ -201,6 +231,24 @@ static int64_t capkv_reservoir_row(const std::vector<capkv_observer::row> & rows
         }
     }
     return rows[dst].pos < 0 || key < rows[dst].key ? dst : -1;
+}
+
+// the row of a reservoir that a token of a known question takes: that of the question's oldest token if it has n_max rows, else a free one,
+// or that of the highest key
+static int64_t capkv_focus_row(const std::vector<capkv_observer::row> & rows, int64_t n_res, int64_t n_max) {
+    int64_t n   = 0;
+    int64_t old = -1;
+    int64_t dst = -1;
+    for (int64_t j = 0; j < n_res; ++j) {
+        const auto & cur = rows[j];
+        if (cur.is_focus()) {
+            n++;
+            old = old < 0 || cur.pos < rows[old].pos ? j : old;
+        } else if (dst < 0 || (rows[dst].pos >= 0 && (cur.pos < 0 || cur.key > rows[dst].key))) {
+            dst = j;
+        }
+    }
+    return n < n_max ? dst : old;
 }
 
 capkv_observer::plan capkv_observer::make_plan(const llama_ubatch & ubatch, bool warmup) const {
@@ -222,11 +270,13 @@ capkv_observer::plan capkv_observer::make_plan(const llama_ubatch & ubatch, bool
         const uint32_t  s   = kv.get_stream(ubatch.seq_id[i][0]);
         const llama_pos pos = ubatch.pos[i];
 
-        if (pos < (llama_pos) params.n_sink) {
+        const bool is_focus = s == s_focus;
+
+        if (pos < (llama_pos) params.n_sink && !is_focus) {
             continue;
         }
 
-        if (obs.mean) {
+        if (obs.mean && !is_focus) {
             res.sum[(size_t) s*ubatch.n_tokens + i] = 1.0f;
             res.n_sum[s]++;
         }
@@ -238,13 +288,19 @@ capkv_observer::plan capkv_observer::make_plan(const llama_ubatch & ubatch, bool
             taken[s].assign(obs.n_rows(), -1);
         }
 
-        const row cur = { pos, key_of(pos) };
+        const row cur = { pos, is_focus ? 0 : key_of(pos) };
 
         auto take = [&](int64_t dst) {
             rows[s][dst]  = cur;
             taken[s][dst] = i;
         };
 
+        if (is_focus) {
+            if (n_focus_max() > 0) {
+                take(capkv_focus_row(rows[s], obs.n_res, n_focus_max()));
+            }
+            continue;
+        }
         if (obs.n_res > 0) {
             const int64_t dst = capkv_reservoir_row(rows[s], obs.n_res, pos, cur.key);
             if (dst >= 0) {

@@ -48,7 +48,9 @@ public:
     // the token whose query a row of q_rows holds
     struct row {
         llama_pos pos = -1; // -1 = none
-        uint64_t  key = 0;  // key_of(pos)
+        uint64_t  key = 0;  // key_of(pos); 0 = the query is one of a known question
+
+        bool is_focus() const { return pos >= 0 && key == 0; }
     };
 
     struct stream {
@@ -76,13 +78,28 @@ public:
     void copy (uint32_t s_src, uint32_t s_dst);
     void set  (uint32_t s, stream && st);
 
+    // the text is removed: as reset(), but the queries of a known question stay
+    void reset_text(uint32_t s);
+
     const stream & get(uint32_t s) const { return streams[s]; }
 
     // the same for the tensors: seq_cp() copies them later, with the cells
     void copy_tensors(uint32_t s_src, uint32_t s_dst);
 
-    // forget the sampled tokens of a range
+    // forget the sampled tokens of a range; those of a known question stay
     void forget(uint32_t s, llama_pos p0, llama_pos p1);
+
+    // A question that is known before its text takes rows of the reservoir: those of its newest tokens, sinks included, which no token of
+    // the text displaces. Between begin_focus() and end_focus() the tokens that are read for a stream are the question's. A begin drops
+    // the question before
+    void begin_focus(uint32_t s);
+    void end_focus();
+    void drop_focus(uint32_t s);
+
+    int64_t n_focus(uint32_t s) const; // rows that it holds
+
+    // the text keeps two thirds of the sample; 0 = the policy has none
+    int64_t n_focus_max() const { return obs.n_res/3; }
 
     // what of the policy's declaration fits the model and its devices
     const capkv_observe & what() const { return obs; }
@@ -94,7 +111,7 @@ public:
 
     const std::vector<tensor> & get_tensors() const { return tensors; }
 
-    // the reservoir holds the tokens of the lowest keys: a uniform sample, the same however the text is cut into batches
+    // above 0. The reservoir holds the tokens of the lowest keys: a uniform sample, the same however the text is cut into batches
     uint64_t key_of(llama_pos pos) const;
 
     // bytes of the tensors for one stream
@@ -143,6 +160,8 @@ private:
     std::vector<layer>  layers_obs;
     std::vector<tensor> tensors;
     std::vector<stream> streams;
+
+    int64_t s_focus = -1; // the stream whose tokens are a question's, while it is read
 
     capkv_observe choose_type(const capkv_policy & policy) const;
 

@@ -30,6 +30,9 @@ static_assert(sizeof(capkv_params_v3) == 80, "this is the layout of saved states
 
 static constexpr uint32_t CAPKV_STATE_END_V3 = 0x444e4543; // "CEND"
 
+// the position p of a query of a known question is saved as this less p: a version before it refuses such a state, and reads all others
+static constexpr llama_pos CAPKV_STATE_POS_FOCUS = -2;
+
 [[noreturn]] static void capkv_state_refuse(const std::string & why) {
     const std::string msg = "the saved state does not fit this context: " + why;
     capkv_set_last_error(msg);
@@ -165,7 +168,7 @@ void capkv_state::write_stream(llama_io_write_i & io, uint32_t s) const {
         capkv_write(io, cap);
     }
     for (const auto & row : obs.rows) {
-        capkv_write(io, row.pos);
+        capkv_write(io, row.is_focus() ? CAPKV_STATE_POS_FOCUS - row.pos : row.pos);
     }
     auto write_all = [&](const std::vector<capkv_ascending> & table) {
         for (const auto & mid : table) {
@@ -220,12 +223,17 @@ capkv_state::part capkv_state::read_stream(llama_io_read_i & io) const {
     }
     evi.cap = capkv_capacities(std::move(cap));
     obs.rows.resize(observer.what().n_rows());
-    for (auto & row : obs.rows) {
-        row.pos = capkv_read<llama_pos>(io);
-        row.key = observer.key_of(row.pos);
-        if (row.pos < -1) {
-            capkv_state_refuse("a sampled query has the position " + std::to_string(row.pos));
+    int64_t n_focus = 0;
+    for (int64_t j = 0; j < observer.what().n_rows(); ++j) {
+        const auto pos = capkv_read<llama_pos>(io);
+
+        const bool is_focus = pos < -1 && pos >= -CAPKV_STATE_MAX_POS && j < observer.what().n_res && n_focus < observer.n_focus_max();
+        if (pos < -1 && !is_focus) {
+            capkv_state_refuse("a sampled query has the position " + std::to_string(pos));
         }
+        n_focus += is_focus;
+        obs.rows[j].pos = is_focus ? CAPKV_STATE_POS_FOCUS - pos : pos;
+        obs.rows[j].key = is_focus ? 0 : observer.key_of(pos);
     }
     pos.mid.resize(layers.size());
     for (const auto & l : layers) {

@@ -253,6 +253,21 @@ bool capkv_pin(struct llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p
 // pin no position of [p0, p1) any more; negative ends are open
 bool capkv_unpin(struct llama_context * ctx, int32_t seq_id, int32_t p0, int32_t p1);
 
+// a question that is known before the text is read: its queries take part in each eviction, beside those of a sample of the text. The
+// tokens are read behind what the sequence holds and removed again; the sequence is as it was, but its last logits are gone. The queries of
+// the newest tokens, at most a third of the sample, stay until capkv_unfocus(), llama_memory_clear() or the next question: removals of
+// tokens, and one of the whole sequence, leave them. Copies and saved states hold them. So begin with the question, with the template's
+// text around it and the one that opens the answer, and then read the text
+// returns how many queries are held; -1 and capkv_last_error() if the policy keeps no sample, or the tokens do not fit beside the text
+// without an eviction, and nothing has changed; or if llama_decode() failed, and no question is held
+int32_t capkv_focus(struct llama_context * ctx, int32_t seq_id, const int32_t * tokens, int32_t n_tokens);
+
+// hold no question any more
+bool capkv_unfocus(struct llama_context * ctx, int32_t seq_id);
+
+// how many queries of a question are held; -1 and capkv_last_error() if there is no such sequence
+int32_t capkv_n_focus(const struct llama_context * ctx, int32_t seq_id);
+
 // the functions below write to an array of at most n_max values; NULL asks for the number alone
 
 // layers that the budget governs, ascending; returns their number (0 without a budget), writes at most n_max of them
