@@ -14,13 +14,24 @@
 using bytes = std::vector<uint8_t>;
 
 static constexpr size_t N_TEXT = 400;
+static constexpr size_t N_HEAD = 48; // bytes of the frame's head: version, two sizes, hash of the first part, offset, hash of these
 
-static uint64_t hash_bytes(const uint8_t * data, size_t size) {
-    uint64_t res = 0xcbf29ce484222325;
+static uint64_t hash_bytes(const uint8_t * data, size_t size, uint64_t res = 0xcbf29ce484222325) {
     for (size_t i = 0; i < size; ++i) {
         res = (res ^ data[i])*0x100000001b3;
     }
     return res;
+}
+
+// the same of words of 8 bytes, and of the bytes that are left
+static uint64_t hash_words(const uint8_t * data, size_t size) {
+    uint64_t res = 0xcbf29ce484222325;
+    for (size_t i = 0; i + 8 <= size; i += 8) {
+        uint64_t word;
+        memcpy(&word, data + i, 8);
+        res = (res ^ word)*0x100000001b3;
+    }
+    return hash_bytes(data + size/8*8, size % 8, res);
 }
 
 // offset and size of all but the tensors in a state (native/capkv-state-io.cpp)
@@ -29,19 +40,20 @@ static std::pair<size_t, size_t> find_meta(const bytes & data) {
     const size_t head = std::search(data.begin(), data.end(), tag.begin(), tag.end()) - data.begin() + tag.size();
 
     uint64_t n_meta;
-    CHECK(head + 40 <= data.size());
+    CHECK(head + N_HEAD <= data.size());
     memcpy(&n_meta, data.data() + head + 8, 8);
-    return { head + 40, n_meta };
+    CHECK(head + N_HEAD + n_meta < data.size());
+    return { head + N_HEAD, n_meta };
 }
 
 // makes the hashes right again, so that the damage reaches the memory modules
 static void seal(bytes & data) {
     const auto [offset, size] = find_meta(data);
 
-    const uint64_t hash_meta = hash_bytes(data.data() + offset, size);
-    memcpy(data.data() + offset - 16, &hash_meta, 8);
-    const uint64_t hash = hash_bytes(data.data() + offset - 40, 32);
-    memcpy(data.data() + offset - 8,        &hash, 8);
+    const uint64_t hash_meta = hash_words(data.data() + offset, size);
+    memcpy(data.data() + offset - N_HEAD + 24, &hash_meta, 8);
+    const uint64_t hash = hash_bytes(data.data() + offset - N_HEAD, N_HEAD - 8);
+    memcpy(data.data() + offset - 8,      &hash, 8);
     memcpy(data.data() + data.size() - 8, &hash, 8);
 }
 
@@ -51,18 +63,22 @@ struct fuzz {
     llama_context_ptr ctx;
     std::string       name;
     std::string       path;
+    bool              has_sample; // of queries: a question that was known before the text is in it
 
     size_t n_taken   = 0;
     size_t n_refused = 0;
 
     fuzz(const std::string & arch, const char * policy) : model(tiny_model(arch)), ctx(tiny_context(model.get(), "64", policy, 2)) {
         name = arch + ", " + policy;
+        has_sample = policy == std::string("capkv");
         path = (std::filesystem::temp_directory_path()/("capkv-state-fuzz-" + std::to_string(std::random_device()()))).string();
     }
     ~fuzz() { remove(path.c_str()); }
 
     void fill() {
         llama_memory_clear(llama_get_memory(ctx.get()), true);
+        const auto question = tiny_text(10, 8);
+        CHECK((capkv_focus(ctx.get(), 0, question.data(), question.size()) > 0) == has_sample);
         for (llama_seq_id seq_id = 0; seq_id < 2; ++seq_id) {
             CHECK(tiny_read(ctx.get(), tiny_text(N_TEXT, seq_id), seq_id) == 0);
         }
@@ -161,6 +177,9 @@ struct fuzz {
         }
         // damage that the hashes do not show
         const auto [offset, size] = find_meta(whole);
+        bytes sealed(whole);
+        seal(sealed);
+        CHECK(sealed == whole);
         for (size_t i = 0; i < n_flips; ++i) {
             bytes data(whole);
             const size_t at = offset + (i % 2 == 0 ? rng() % size : rng() % std::min<size_t>(size, 1024));
