@@ -260,6 +260,12 @@ int32_t capkv_n_focus(const llama_context * ctx, int32_t seq_id) {
     return capkv_guard(-1, [&] { return (int32_t) capkv_of_or_throw(ctx, seq_id).n_focus(seq_id); });
 }
 
+int32_t capkv_n_focus_max(const llama_context * ctx) {
+    const auto * cache = capkv_of(ctx);
+
+    return cache ? (int32_t) cache->get_observer().n_focus_max() : 0;
+}
+
 int32_t capkv_get_layers(const llama_context * ctx, int32_t * layers, int32_t n_max) {
     const auto * cache = capkv_of(ctx);
     if (!cache) {

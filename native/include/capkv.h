@@ -268,6 +268,9 @@ bool capkv_unfocus(struct llama_context * ctx, int32_t seq_id);
 // how many queries of a question are held; -1 and capkv_last_error() if there is no such sequence
 int32_t capkv_n_focus(const struct llama_context * ctx, int32_t seq_id);
 
+// how many can be: 0 if the context has no budget, or its policy keeps no sample of queries
+int32_t capkv_n_focus_max(const struct llama_context * ctx);
+
 // the functions below write to an array of at most n_max values; NULL asks for the number alone
 
 // layers that the budget governs, ascending; returns their number (0 without a budget), writes at most n_max of them

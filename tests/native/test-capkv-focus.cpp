@@ -106,7 +106,7 @@ static std::set<llama_pos> lowest(const llama_context_ptr & ctx, llama_pos p0, l
 static void test_rows(llama_model * model) {
     auto ctx = tiny_context(model, "64");
 
-    CHECK(capkv_n_focus(ctx.get(), 0) == 0);
+    CHECK(capkv_n_focus(ctx.get(), 0) == 0 && capkv_n_focus_max(ctx.get()) == N_MAX);
     CHECK(focus(ctx, g_question) == 20 && capkv_n_focus(ctx.get(), 0) == 20);
     CHECK(llama_memory_seq_pos_max(llama_get_memory(ctx.get()), 0) == -1);
     CHECK(positions(ctx, true) == range(0, 20) && positions(ctx, false).empty()); // also before n_sink
@@ -286,9 +286,10 @@ static void test_errors(llama_model * model) {
     for (const char * policy : { "snapkv", "capkv-ref", "streaming", "tova" }) {
         auto other = tiny_context(model, "64", policy);
         CHECK(is_refused(focus(other, g_question), " keeps no sample of queries: allowed is capkv, h2o"));
-        CHECK(strstr(capkv_last_error(), policy) && capkv_n_focus(other.get(), 0) == 0 && capkv_unfocus(other.get(), 0) && read(other, 300));
+        CHECK(strstr(capkv_last_error(), policy) && capkv_n_focus(other.get(), 0) == 0 && capkv_n_focus_max(other.get()) == 0 && capkv_unfocus(other.get(), 0) && read(other, 300));
     }
     auto full = tiny_context(model, "0");
+    CHECK(capkv_n_focus_max(full.get()) == 0 && capkv_n_focus_max(nullptr) == 0);
     CHECK(is_refused(focus(full, g_question), "the context has no KV budget"));
     CHECK(is_refused(capkv_focus(nullptr, 0, g_question.data(), 1), "the context has no KV budget"));
 }
