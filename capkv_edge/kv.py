@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +197,39 @@ class KvCache:
         out = ffi.new("int32_t[]", max(n, 1))
         ends = list(out[0 : lib.capkv_get_pins(self.ctx, seq_id, out, n)])
         return list(zip(ends[::2], ends[1::2]))
+
+    def focus(self, tokens: Sequence[int], seq_id: int = 0) -> int:
+        """Read a question whose queries take part in the evictions of the text to come, and remove it again.
+
+        Returns how many of its queries are held: those of its newest tokens, at most a third of the policy's sample.
+
+        Raises:
+            ValueError: the policy keeps no sample, there is no such token or sequence, or the tokens do not fit beside the text without
+                an eviction; the message has the figures, and nothing has changed. Or they could not be decoded: then no question is held.
+        """
+        ffi, lib = load()
+        ids = ffi.new("int32_t[]", list(map(int, tokens)))
+        n = lib.capkv_focus(self.ctx, seq_id, ids, len(ids))
+        if n < 0:
+            raise ValueError(last_error())
+        return int(n)
+
+    def unfocus(self, seq_id: int = 0) -> None:
+        """Hold no question any more. Raises ValueError if there is no such sequence."""
+        if not load()[1].capkv_unfocus(self.ctx, seq_id):
+            raise ValueError(last_error())
+
+    @property
+    def n_focus_max(self) -> int:
+        """How many queries of a question can be held; 0 without a budget or where the policy keeps no sample of queries."""
+        return int(load()[1].capkv_n_focus_max(self.ctx))
+
+    def n_focus(self, seq_id: int = 0) -> int:
+        """How many queries of a question are held. Raises ValueError if there is no such sequence."""
+        n = load()[1].capkv_n_focus(self.ctx, seq_id)
+        if n < 0:
+            raise ValueError(last_error())
+        return int(n)
 
 
 def _is_count(value: object) -> bool:

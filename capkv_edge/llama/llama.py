@@ -23,6 +23,7 @@ from ..turns import changes_text, uses_native
 from . import saved_state
 from .completions import Completions
 from .drafts import ShortDrafts
+from .focus import Focus
 from .reading import Reading
 from .session import Sessions
 from .streams import Streams
@@ -58,7 +59,7 @@ def _refuse_unknown(given: dict[str, Any]) -> None:
             raise TypeError(f"Llama() got an unknown keyword {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-class Llama(Completions, Streams, Sessions, Reading, UpstreamLlama):
+class Llama(Completions, Streams, Sessions, Focus, Reading, UpstreamLlama):
     """A llama.cpp model whose KV cache keeps kv_budget tokens per head.
 
     Takes the keywords of llama_cpp.Llama and:

@@ -20,6 +20,7 @@ ARGUMENTS = dict(
     kv_heads=[0],
     kv_positions=[0, 0],
     pin=[0, 10],
+    focus=["a"],
     save_session=["s"],
     load_session=["s"],
     load_state=None,
