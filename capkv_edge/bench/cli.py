@@ -112,7 +112,13 @@ def retrieval(
         o.option("--haystack", "H", "noise, essays, python-docs, python-code, a file or a folder", show_default="each task's own"),
     ] = None,
     mode: Annotated[
-        str, o.option("--mode", "M,..", "blind: evict before the question is known; aware: after it; told: it comes before the text too")
+        str,
+        o.option(
+            "--mode",
+            "M,..",
+            "blind: evict before the question is known; aware: after it; told: it comes before the text too; "
+            "focus: its queries take part in each eviction",
+        ),
     ] = "blind",
     squad: Annotated[str | None, o.option("--squad", "FILE", "SQuAD's dev-v2.0.json, for qa_1")] = None,
     hotpotqa: Annotated[str | None, o.option("--hotpotqa", "FILE", "HotpotQA's hotpot_dev_distractor_v1.json, for qa_2")] = None,

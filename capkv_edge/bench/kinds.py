@@ -159,8 +159,8 @@ RETRIEVAL = Kind(
     name="retrieval",
     title="Retrieval",
     about="Mean over texts and its 95 % interval. blind: the eviction came before the question was known; aware: after it was read; "
-    "told: the question stood before the text too. NLL: negative log likelihood of the expected answer, nats per token; less is "
-    "better. guess: the same for who knows the form of the answer alone.",
+    "told: the question stood before the text too; focus: its queries took part in each eviction. NLL: negative log likelihood "
+    "of the expected answer, nats per token; less is better. guess: the same for who knows the form of the answer alone.",
     introduction="Score in % with its 95 % bootstrap interval over texts. The best policy at each budget is bold.\n"
     "blind: the eviction came before the question was known; aware: after the question was read.",
     key=(

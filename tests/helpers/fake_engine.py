@@ -84,7 +84,10 @@ class FakeCache:
 class FakeStream:
     """`log` lists what was done to it: texts that were read, "compress", "back". With a policy the first n_held tokens alone are held."""
 
-    n_held = 0
+    n_held, can_focus = 0, False
+
+    def focus(self, tokens):
+        self.log.append(f"({self.engine.detokenize(tokens)})")
 
     def __init__(self, engine, setup, n_ctx):
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx

@@ -61,6 +61,11 @@ class Reader:
     def question(self, item: Item) -> list:
         return self.engine.tokenize(item.question)
 
+    def asked(self, item: Item) -> list:
+        """A question alone, up to where the answer begins: all that is known of it before the text."""
+        before, after = self._frame(())
+        return before + self.engine.tokenize(item.question.strip()) + after
+
     def opening(self, text: Text, item: Item) -> list:
         """What stands between the question and the answer."""
         return self._frame(text.turns)[1] + self.engine.tokenize(item.answer_prefix)

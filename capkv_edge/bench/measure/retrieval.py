@@ -2,7 +2,8 @@
 
 Each setup reads a text once. Mode "blind": the text is read, the cache is evicted down to its budget, and then each question is
 asked alone, from that same state. Mode "aware": the question is read with the text, and the eviction comes before the answer.
-Mode "told": as "blind", but the question stands before the text too.
+Mode "told": as "blind", but the question stands before the text too. Mode "focus": as "blind", but the question's queries take part in each
+eviction, where the setup's policy keeps a sample of queries.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from .likelihood import log_likelihoods
 from .prompts import Reader
 from .recalling import Recalling
 
-MODES = ("blind", "aware", "told")
+MODES = ("blind", "aware", "told", "focus")
 
 _N_LOOK = 8  # tokens generated between two looks at an answer: one that has all that is expected is not continued
 _N_PAD = 256  # the context of a dialogue is a multiple of it
@@ -171,6 +172,8 @@ class Reading:
         self.stream, self.reader, self.text, self._is_aware = stream, reader, text, mode == "aware"
         self._recalling = None
         pin(stream, reader, text)
+        if mode == "focus" and stream.can_focus:
+            stream.focus(reader.asked(text.items[0]))
         stream.read(reader.prefix(text))
         if not self._is_aware:
             self._evict()

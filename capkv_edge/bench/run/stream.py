@@ -145,6 +145,18 @@ class Stream:
         except ValueError as err:
             raise ValueError(f"setup = {self.setup.name}: {err}") from None
 
+    @property
+    def can_focus(self) -> bool:
+        """Whether a question can take part in the evictions: the setup's policy keeps a sample of queries."""
+        return self._kv is not None and self._kv.n_focus_max > 0
+
+    def focus(self, tokens) -> None:
+        """Let a question take part in the evictions of the text to come. Raises ValueError where there is no room to read it."""
+        try:
+            self._kv.focus(tokens)
+        except ValueError as err:
+            raise ValueError(f"setup = {self.setup.name}: {err}") from None
+
     def mark(self):
         """What back() needs to return to this point, any number of times. It has no logits: after back(), read a token first."""
         here = self.n_tokens, self._n_past, self._n_shifted, self._n_shifts
