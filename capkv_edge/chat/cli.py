@@ -50,6 +50,9 @@ def _app() -> typer.Typer:
         file: Annotated[
             list[str] | None, option("-f/--file", "FILE", "put this file into the conversation first; may be repeated")
         ] = None,
+        no_focus: Annotated[
+            bool, typer.Option("--no-focus", help="evict as if the prompt were not known while a --file is read")
+        ] = False,
         system: Annotated[str | None, option("-s/--system", "TEXT", "system prompt, '' for none", "the model's own")] = None,
         temp: Annotated[
             str | None, option("--temp", "X", "temperature, 0 = always the most likely token", "what the model asks for, else 0.8")
@@ -117,6 +120,7 @@ def _app() -> typer.Typer:
             ),
             prompts=prompt or [],
             files=file or [],
+            focuses=not no_focus,
             kept=dict(go_on=go_on, name=name, folder=folder, no_history=no_history),
             shown=dict(is_json=json, no_color=no_color),
             shows_thinking=show_thinking,
@@ -149,9 +153,17 @@ def _say(line: str, no_color: bool) -> None:
 
 
 def _run(
-    model: tuple, llm_options: dict, talk_options: dict, prompts: list, files: list, kept: dict, shown: dict, shows_thinking: bool
+    model: tuple,
+    llm_options: dict,
+    talk_options: dict,
+    prompts: list,
+    files: list,
+    focuses: bool,
+    kept: dict,
+    shown: dict,
+    shows_thinking: bool,
 ) -> int:
-    from . import opening
+    from . import focus, opening
     from .conversation import Conversation
     from .figures import cost_lines
     from .keeping import Keeper
@@ -178,6 +190,8 @@ def _run(
             ui.info(f"note: {remark}")
         if name is not None and store.has(name):
             chat.command(f"/load {name}")
+        if focuses and files and prompts and talk.stats() is not None:
+            focus.begin(chat, prompts)
         for file in files:
             chat.read(file)
         if chat.n_failed:

@@ -13,6 +13,7 @@ from .. import threads
 from ..kv import KvStats, remarks
 from ..template import ChatTemplate, Turns
 from ..vocab import Vocab
+from .focus import Focus
 from .marker import Marker
 from .messages import Messages
 from .pins import Pins
@@ -58,6 +59,7 @@ class Conversation(Restoring):
         self._vocab = Vocab(llm.model)
         self.messages = Messages()
         self.pins = Pins(llm, self.messages)  #: what is never evicted
+        self.focus = Focus(llm)  #: the question that takes part in what is evicted
         self._set_template(system)
         self.clear()
 
@@ -149,6 +151,17 @@ class Conversation(Restoring):
 
     # --- the user's turn ---
 
+    def look_for(self, text: str) -> int:
+        """Let a question take part in what is evicted from here on, in place of the one before; returns how many of its queries are held.
+
+        It is read as the next turn of the user, or the end of the open one, and removed again.
+
+        Raises:
+            ValueError: there is no such question, its policy keeps no sample of queries, or there is no room for it.
+        """
+        before = [] if self._open else self._before()
+        return self.focus.set(text, before + self._tokens(text) + self._tokens(self._parts[1], special=True))
+
     def read(self, text: str, progress=None) -> int:
         """Add a text to the user's turn, which stays open; returns its length in tokens.
 
@@ -213,6 +226,9 @@ class Conversation(Restoring):
         self.messages.shift(self.n_tokens + n_out, -n_out)
         self._n_reread += len(behind)
         self._unread = behind + self._unread
+        return self._before()
+
+    def _before(self) -> list:
         head = [] if self.messages.n_replies else self._head
         before = self._parts[0].removeprefix(self.template.stop) if self._has_marker else self._parts[0]
         return head + self._unread + self._tokens(before, special=True)

@@ -15,7 +15,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from . import again, keeping, kept, limits, pins, reasoning, settings
+from . import again, focus, keeping, kept, limits, pins, reasoning, settings
 from .figures import Evictions, evicted_line, stats_lines, turn_line, turn_record
 from .recalling import recalled_line, search_lines
 from .restoring import ContextFullError
@@ -29,6 +29,7 @@ COMMANDS = {
     **kept.COMMANDS,
     "/recall QUERY": "search what was evicted, without asking the model",
     **pins.COMMANDS,
+    **focus.COMMANDS,
     **limits.COMMANDS,
     **reasoning.COMMANDS,
     "/stats": "show what the cache holds and costs",
@@ -44,7 +45,7 @@ FORGETS = (
     "and no more; what was evicted is gone, and answers about it may be wrong."
 )
 RECALLS = " Its text can be searched: passages with the words of a question come back with it, and are shown (--recall)."
-CHANGES = ("/undo", "/system", "/budget", "/pin", "/unpin")  # commands that are saved; a turn saves itself
+CHANGES = ("/undo", "/system", "/budget", "/pin", "/unpin", "/focus")  # commands that are saved; a turn saves itself
 FULL = "/clear begins anew, a larger --ctx makes room for more; with a budget and without --ctx there is no end."
 
 
@@ -237,7 +238,7 @@ class Chat:
 
     @staticmethod
     def _rooms() -> dict:
-        return {usage.split()[0]: room for room in (again, keeping, kept, limits, pins, reasoning) for usage in room.COMMANDS}
+        return {usage.split()[0]: room for room in (again, focus, keeping, kept, limits, pins, reasoning) for usage in room.COMMANDS}
 
     def _copy(self) -> list:
         last = self.talk.messages.last("the model")
@@ -250,6 +251,7 @@ class Chat:
     def _clear(self) -> list:
         self.save()
         self.talk.clear()
+        self.talk.focus.drop()
         self._begin()
         if self.keeper is None or self.keeper.name is None:
             return ["cleared"]

@@ -1,5 +1,7 @@
 """What a conversation holds beside its cache, to save it and to go on from it; and reading it anew from its start."""
 
+import contextlib
+
 from .messages import Messages
 
 # positions that are left free for a reply
@@ -17,8 +19,15 @@ def _system(state: dict) -> str | None:
     return system
 
 
+def _focus(state: dict) -> str:
+    text = state.get("focus", "")
+    if not isinstance(text, str):
+        raise ValueError(f"its question is {text!r}")
+    return text
+
+
 class Restoring:
-    """Mixed into Conversation; needs its `llm`, `messages`, `pins`, `recall`, `template`, `system`, and what it knows of an open turn."""
+    """Mixed into Conversation; needs its `llm`, `messages`, `pins`, `recall`, `focus`, `template`, `system`, and its open turn."""
 
     def state(self) -> dict:
         """All that a session of the Llama does not hold, as values for JSON: restore() takes it."""
@@ -29,6 +38,7 @@ class Restoring:
             "unread": [int(token) for token in self._unread],
             "messages": self.messages.saved(),
             "recall": self.recall.saved(),
+            "focus": self.focus.text,
         }
 
     def restore(self, state: dict) -> None:
@@ -45,12 +55,15 @@ class Restoring:
             messages = Messages.restored(state["messages"], self.n_tokens + len(unread))
             self._set_template(_system(state))
             self.recall.begin_anew(state["recall"])
+            focus = _focus(state)
         except (AttributeError, KeyError, TypeError, ValueError) as err:
             self._set_template(before)
             self.clear()
+            self.focus.drop()
             raise ValueError(str(err)) from None
         self.messages[:] = messages
         self.pins.go_on(self._n_system)
+        self.focus.go_on(focus)
         self._begin_turn()
         self._unread, self._open = unread, is_open
 
@@ -65,13 +78,17 @@ class Restoring:
         """
         before = self.system
         try:
-            messages = Messages.restored(state["messages"], 2**31)
+            messages, focus = Messages.restored(state["messages"], 2**31), _focus(state)
             self._set_template(_system(state))
         except (KeyError, TypeError, ValueError) as err:
             self._set_template(before)
             self.clear()
             raise ValueError(str(err)) from None
         self.clear()
+        self.focus.drop()
+        if focus and self.stats() is not None:
+            with contextlib.suppress(ValueError):  # another policy may keep no sample of queries
+                self.look_for(focus)
         n_all = sum(len(self._tokens(message.text)) for message in messages)
 
         def update(done, total):

@@ -17,6 +17,7 @@ class FakeTalk:
 
     device, n_threads, marks = "CPU", 2, None
     pins = SimpleNamespace(n_system=0, ranges=[])
+    focus = SimpleNamespace(drop=lambda: None)
     recall = SimpleNamespace(found=None, is_on=False, remark="")
 
     def __init__(self, replies=(), n_ctx=1000, budget=256):
