@@ -4,6 +4,7 @@
 // declares most of them in a source file
 
 #include "capkv-props.h"
+#include "capkv-question.h"
 #include "capkv-reread.h"
 #include "capkv-slot-action.h"
 #include "capkv-slot.h"
@@ -132,8 +133,28 @@ static inline bool capkv_can_reuse(llama_context * ctx, slot_t & slot, int64_t n
     return capkv_can_go_back(ctx, slot.id, slot.prompt.tokens.pos_next(n_past)) && capkv_pin_kept(ctx, slot, add_bos, n_past, n_past, said);
 }
 
+// the question of a slot's request takes part in the evictions of its prompt, or none does. It is read behind the n_past tokens that are
+// reused; those behind them, which the server removes next, would take its room. False and capkv_last_error() if it is refused
+template <typename slot_t>
+static inline bool capkv_begin_focus(llama_context * ctx, slot_t & slot, int n_past) {
+    const auto & question = slot.task->params.kv_focus;
+    if (question.empty()) {
+        return capkv_unfocus(ctx, slot.id);
+    }
+    auto * mem = llama_get_memory(ctx);
+
+    capkv_stats st;
+    const bool ok =
+        llama_memory_seq_rm(mem, slot.id, slot.prompt.tokens.pos_next(n_past), -1) && capkv_get_counts(ctx, slot.id, &st) &&
+        (st.n_used + question.size() <= st.n_cells || capkv_compress(ctx, slot.id, slot.kv.get_budget()) >= 0) &&
+        capkv_focus(ctx, slot.id, question.data(), question.size()) >= 0;
+
+    slot.prompt.tokens.keep_first(llama_memory_seq_pos_max(mem, slot.id) < 0 ? 0 : n_past);
+    return ok;
+}
+
 // a request starts, and the first n_past tokens of its slot are to be reused: n_past becomes what can be. False and capkv_last_error() if
-// its kv_budget is refused
+// its kv_budget or kv_focus is refused
 template <typename slot_t, typename metrics_t>
 static inline bool capkv_begin(llama_context * ctx, slot_t & slot, int & n_past, bool add_bos, metrics_t & metrics) {
     if (!capkv_get_params(ctx, nullptr)) {
@@ -168,7 +189,7 @@ static inline bool capkv_begin(llama_context * ctx, slot_t & slot, int & n_past,
     slot.kv.begin(ctx, slot.id, n_budget, n_reread);
     metrics.n_reread += n_reread;
 
-    return true;
+    return capkv_begin_focus(ctx, slot, n_past);
 }
 
 // before a batch: evicts the slots whose request has a budget of its own, if the batch would take them past it. Brings what other
