@@ -23,8 +23,8 @@ class Focus(Parts):
         """Let a question take part in each eviction of the text to come, in place of the question before; None: no question any more.
 
         The question is read behind the text and removed again, so it needs as many free cells as it has tokens. What was read stays as it
-        is; read a token before the next one is sampled. The queries of its newest tokens are held, at most a third of the policy's sample
-        (30 of 90). Saved states and sessions hold them, going back and reset() leave them.
+        is; read a token before the next one is sampled, also after an error. The queries of its newest tokens are held, at most a third
+        of the policy's sample (30 of 90). Saved states and sessions hold them, going back and reset() leave them.
 
         Args:
             question: text, which is read as a turn of the user with the model's chat template around it, up to where the answer begins; or
