@@ -191,7 +191,7 @@ def _run(
         if name is not None and store.has(name):
             chat.command(f"/load {name}")
         if focuses and files and prompts and talk.stats() is not None:
-            focus.begin(chat, prompts)
+            focus.begin(chat, prompts[0])  # of several, each would have few rows of the sample
         for file in files:
             chat.read(file)
         if chat.n_failed:

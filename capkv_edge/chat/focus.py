@@ -44,10 +44,10 @@ class Focus:
         return [f'{self._llm.n_focus} tokens of a question take part in what is evicted: "{self.text}"']
 
 
-def begin(chat, prompts: list) -> None:
-    """Let prompts that are known take part before the files are read. Where that cannot be, say why."""
+def begin(chat, prompt: str) -> None:
+    """Let a prompt that is known take part before the files are read. Where that cannot be, say why."""
     try:
-        n = chat.talk.look_for("\n\n".join(prompts))
+        n = chat.talk.look_for(prompt)
         chat.ui.info(f"{n} tokens of the question take part in what is evicted of the file (--no-focus)")
     except ValueError as err:
         chat.ui.info(f"note: the question does not take part in what is evicted of the file: {err}")

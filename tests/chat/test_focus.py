@@ -119,5 +119,9 @@ def test_a_prompt_is_known_before_the_files_are_read(chat, tiny_llama, tmp_path)
         assert status == 0 and "take part" not in err
     status, _, err = chat(tiny_llama, "-p", "hello", *FAST)
     assert status == 0 and "take part" not in err
+    # of several prompts the first, with its rows of the sample for itself
+    assert chat(*[one for one in args if one != "--no-history"], "-p", "and when?", "--name", "work")[0] == 0
+    (kept,) = tmp_path.rglob("work.json")
+    assert '"who came to the house?"' in re.search(r'"focus": *"[^"]*"', kept.read_text())[0]
     status, _, err = chat(*args, "--policy", "snapkv")
     assert status == 0 and re.search("note: the question does not take part in .*: focus: kv_policy = snapkv keeps no sample", err)
