@@ -89,6 +89,16 @@ def test_the_points_of_a_line_are_the_means_of_the_summaries(rows):
     assert list(zip(*line.get_data())) == [(one.share, one.figures["kl_mean"].mean) for one in found]
 
 
+def test_a_title_says_that_a_setup_has_fewer_documents(rows):
+    def title(own):
+        return drawn(own, "quality").figure.axes[0].get_title(loc="left")
+
+    own = [row for row in rows if row["kind"] == "fidelity"]
+    docs = sorted({row["doc"] for row in own})
+    fewer = [row for row in own if not (row["setup"].startswith("snapkv") and row["doc"] == docs[0])]
+    assert title(own).endswith(f"n = {len(docs)}") and title(fewer).endswith(f"n = {len(docs) - 1} to {len(docs)}")
+
+
 def test_no_two_policies_look_the_same():
     names = [
         "capkv",

@@ -2,7 +2,7 @@
 
 from ..kinds import Figure, text_of
 from .output import markdown
-from .summary import DEFAULT, FLOORS, Summary, floors, is_near_floor, series_of
+from .summary import DEFAULT, FLOORS, Summary, floors, is_near_floor, n_text, series_of
 from .tables import MARK, NOTHING, Table, interval, percent, seeds_text
 
 
@@ -19,9 +19,8 @@ def _grouped(found: list[Summary], key) -> list[tuple]:
     many = len({group[:2] for group in groups}) > 1
     lines = []
     for members in groups.values():
-        least, most = min(one.n for one in members), max(one.n for one in members)
-        n = f"{most}" if least == most else f"{least} to {most}"
-        lines.append(f"{f'{members[0].model}, ' if many else ''}{kind.heading_of(members[0].group)}, {n} {kind.units}:\n")
+        model = f"{members[0].model}, " if many else ""
+        lines.append(f"{model}{kind.heading_of(members[0].group)}, {n_text(members)} {kind.units}:\n")
     return list(zip(lines, groups.values()))
 
 

@@ -144,6 +144,12 @@ def figure_of(kind: Kind, name: str) -> Figure:
     return next(figure for figure in kind.figures if figure.name == name)
 
 
+def n_text(found: list[Summary]) -> str:
+    """How many documents, texts or items the summaries are of: "8", or "6 to 8" where they differ."""
+    least, most = min(one.n for one in found), max(one.n for one in found)
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
 def series_of(setup: str) -> str:
     """ "capkv@512:q8_0+recall" -> "capkv:q8_0+recall"."""
     return re.sub(r"@[^:,+]*", "", setup, count=1)

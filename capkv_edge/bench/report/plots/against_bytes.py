@@ -5,7 +5,7 @@ from textwrap import fill
 import numpy as np
 
 from ...kinds import Drawing, Figure, Kind
-from ..summary import FLOORS, Summary, figure_of, floor_of, floors, summaries
+from ..summary import FLOORS, Summary, figure_of, floor_of, floors, n_text, summaries
 from .style import DOTTED, FULL, INK, Plot, add_legend, label_axes, log_axis, new_figure, series_class, share_axis, styles
 
 MAX_BANDS = 6  #: with more lines than that only the default policy has its band, since bands would hide each other
@@ -44,7 +44,7 @@ def draw(rows: list[dict], kind: Kind, drawing: Drawing, default: str, floor: fl
         if figure.better > 0 and not drawing.is_log:
             ax.set_ylim(-3, 106)
         where = members[0].where.replace(" in ", ", ")
-        ax.set_title(fill(f"{where}, n = {max(one.n for one in members)}", 102 // axes.shape[1]))
+        ax.set_title(fill(f"{where}, n = {n_text(members)}", 102 // axes.shape[1]))
     label_axes(canvas, axes, "bytes held, % of the full f16 cache", drawing.axis)
     add_legend(canvas, [ax for ax, _ in panels], [default, *looks])
     n_left = len({one.place for one in found}) - len(panels)
