@@ -20,7 +20,7 @@ SHORT = {
     "capkv-bench continuation": f"--prompt 300 --length 64 --docs 1 {SETUPS}",
     "capkv-bench fidelity": "--ctx 1600 --docs 1",
     "capkv-bench longbench": f"--ctx 512 --items 1 {SETUPS}",
-    "capkv-bench quick": "--minutes 1 --ctx 1024",
+    "capkv-bench quick": "--minutes 3 --ctx 1024",
     "capkv-bench retrieval": f"--task niah_single_1 --length 1500 --texts 1 --min-base 0 {SETUPS}",
     "capkv-bench speed": f"-d 0,512 -p 64 -n 8 -r 1 {SETUPS}",
     "capkv-bench tune": "--ctx 1024 --docs 2 --policy capkv",
