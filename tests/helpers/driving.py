@@ -16,6 +16,10 @@ def text(n, seed=0):
     return np.random.default_rng(seed).integers(3, tiny_models.N_VOCAB, n).tolist()
 
 
+#: a small request for each path that takes a prompt
+REQUESTS = {"/completion": {"prompt": text(20)}, "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]}}
+
+
 def go_on(llm, n, first=5):
     """The n tokens that the model generates greedily after `first`."""
     return list(itertools.islice(llm.generate([first], reset=False, temp=0), n))

@@ -1,7 +1,7 @@
 """kv_focus: the question of a request takes part in what is evicted of its prompt, and in nothing else."""
 
 import pytest
-from driving import text
+from driving import REQUESTS, text
 
 BUDGET = ("--kv-budget", 128, "--kv-headroom", 128)  # 256 cells
 QUESTION = "Who came to the house?"
@@ -63,9 +63,7 @@ def test_a_window_is_as_it_was(serve, tiny_gemma):
 @pytest.mark.parametrize("value", ["", 7, ["a"], True], ids=repr)
 def test_what_is_no_question_is_refused(serve, value):
     server = serve(*BUDGET)
-    for path, body in {
-        "/completion": {"prompt": text(20)}, "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
-    }.items():
+    for path, body in REQUESTS.items():
         refused = server.post(path, **body, kv_focus=value)
         if path == "/v1/chat/completions" and value == "":
             assert refused.status == 200  # a turn of the user without a word

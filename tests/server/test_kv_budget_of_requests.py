@@ -1,7 +1,7 @@
 """kv_budget: a request may have less of the cache than the server's budget, never more."""
 
 import pytest
-from driving import text
+from driving import REQUESTS, text
 
 BUDGET = ("--kv-budget", 256)
 CELLS = 512  # a headroom of 256 beside it
@@ -33,9 +33,7 @@ def test_the_same_and_null_are_the_servers(serve):
 @pytest.mark.parametrize("value", [257, 68, 0, -1, 2**63, 2**64 - 1, 99.5, "100", True, [100]], ids=repr)
 def test_what_is_not_allowed_is_refused_with_what_is(serve, value):
     server = serve(*BUDGET)
-    for path, body in {
-        "/completion": {"prompt": text(20)}, "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
-    }.items():
+    for path, body in REQUESTS.items():
         refused = server.post(path, **body, kv_budget=value)
         assert refused.status == 400, refused
         allowed = "allowed is a whole number from sinks + recent tokens + 1 = 69 to the server's budget, 256"
