@@ -57,10 +57,15 @@ capkv_cache::capkv_cache(
 }
 
 void capkv_cache::reset(uint32_t s) {
-    positions.reset(s);
-    pins     .reset(s);
-    observer .reset(s);
-    evictor  .reset(s);
+    reset_text(s);
+    observer.drop_focus(s);
+}
+
+void capkv_cache::reset_text(uint32_t s) {
+    positions.reset     (s);
+    pins     .reset     (s);
+    observer .reset_text(s);
+    evictor  .reset     (s);
 }
 
 void capkv_cache::clear() {
@@ -99,10 +104,7 @@ bool capkv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
 
         switch (positions.kind_of_rm(kv.get_cells(id), s, p0, p1)) {
             case capkv_positions::RM_WHOLE:
-                positions.reset(s);
-                pins     .reset(s);
-                observer .reset_text(s);
-                evictor  .reset(s);
+                reset_text(s);
                 break;
             case capkv_positions::RM_TAIL:
                 observer.forget(s, p0, p1);

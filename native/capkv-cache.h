@@ -96,6 +96,9 @@ public:
     // the stream holds nothing any more
     void reset(uint32_t s);
 
+    // nothing of a text; the queries of a known question stay
+    void reset_text(uint32_t s);
+
     // the two halves of an update: see capkv_evictor::prepare() and evict()
     bool prepare_eviction(llama_context * lctx, bool optimize);
     bool evict(llama_context * lctx, const std::function<void(llama_seq_id)> & drop);
