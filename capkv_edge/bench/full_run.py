@@ -44,8 +44,8 @@ class Asking:
 class Size:
     """How much is measured."""
 
-    readings: dict  #: {corpus: readings}
-    n_docs: int  #: of each corpus
+    readings: tuple  #: of (corpus, readings), whose documents have the length of the longest context
+    n_docs: int  #: of each
     tasks: tuple  #: of Asking
     task_setups: Reading
     depths: tuple  #: at which the speed is measured
@@ -56,37 +56,52 @@ class Size:
     seed: int = 1
 
 
-#: of texts on which options of policies were chosen
-_CHOSEN_ON = (  # the longest first: what it keeps of the full cache serves the others
+_MAIN = "capkv,expected,snapkv,streaming"
+
+#: of a text on which no option of a policy was chosen, and of documents that are four times as long
+_HELD_OUT = (
     Reading(
-        (2048, 4096, 8192),
+        (2048,),
         "all",
-        "512",
-        "capkv@1024;capkv@2048;snapkv@2048;streaming@2048;full,batch=32",
+        "128,512,1024",
+        "q8_0;q4_0;full,batch=32;capkv@=q4_0;expected@=q4_0;snapkv@=q4_0;streaming@=q4_0;capkv@512:q8_0;capkv@1024:q8_0",
+        sampled="capkv@512",
+    ),
+)
+_HELD_OUT_LONG = (Reading((4096, 8192), f"{_MAIN},shift", "512,2048", "full,batch=32"),)
+#: of texts on which options of policies were chosen
+_CHOSEN_ON = (
+    Reading(
+        (2048,),
+        "all",
+        "128,512",
+        "q8_0;q4_0;full,batch=32;capkv@=q4_0;streaming@=q4_0",
         sampled="capkv@512;capkv@1024",
     ),
-    Reading((2048, 4096), "all", "2048", "capkv@256"),
-    Reading((2048,), "all", "128", "q8_0;q4_0;capkv@=q4_0;streaming@=q4_0"),
+    Reading((2048,), _MAIN, "256,1024"),
 )
-#: of a text on which none was
-_HELD_OUT = (Reading((2048,), "all", "128,512,1024", "q8_0;q4_0;full,batch=32", sampled="capkv@512"),)
 
 SIZES = {
     "full": Size(
-        readings={"python-code": _HELD_OUT, "essays": _CHOSEN_ON, "python-docs": _CHOSEN_ON},
+        readings=(
+            ("python-code", _HELD_OUT),
+            ("python-code", _HELD_OUT_LONG),
+            ("essays", _CHOSEN_ON),
+            ("python-docs", _CHOSEN_ON),
+        ),
         n_docs=8,
         tasks=(  # ten needles do not fit into a budget of 256
             Asking("needles_3", 2048, 50, "capkv@256+oracle;capkv@1024+oracle"),
             Asking("needles_1", 2048, 20, "capkv@256+oracle;capkv@1024+oracle"),
             Asking("needles_10", 2048, 20, "capkv@1024+oracle"),
         ),
-        task_setups=Reading((), "capkv,expected,snapkv,streaming,random,shift", "256,1024", "q4_0", sampled="capkv@1024"),
+        task_setups=Reading((), _MAIN, "256,1024", "random@1024;shift@1024;q4_0", sampled="capkv@1024"),
         depths=(0, 4096),
         rounds=5,
         speed_setups="full;q8_0;shift@1024;streaming@1024;capkv@1024;capkv@512",
     ),
     "short": Size(
-        readings={"python-docs": (Reading((1536,), "capkv", "128,512", "q8_0"),)},
+        readings=(("python-docs", (Reading((1536,), "capkv", "128,512", "q8_0"),)),),
         n_docs=1,
         tasks=(Asking("niah_single_1", 512, 2),),
         task_setups=Reading((), "capkv", "128"),
@@ -98,9 +113,9 @@ SIZES = {
 
 
 def _fidelity(engine, size: Size, store, progress):
-    # one document of each corpus in turn, and on it all readings: a run that is stopped has measured all setups on equal texts
+    # one document of each in turn, and on it all readings: a run that is stopped has measured all setups on equal texts
     found = []
-    for corpus, readings in size.readings.items():
+    for corpus, readings in size.readings:
         n_ctx = max(max(reading.contexts) for reading in readings)
         found.append([(one, readings) for one in corpora.documents(engine, corpus, size.n_docs, n_ctx)])
     work = [one for together in zip(*found) for one in together]

@@ -48,9 +48,21 @@ def test_all_parts_are_measured_and_rows_say_how(found):
 
 def test_the_full_size_reads_a_text_on_which_nothing_was_chosen_and_asks_enough_texts():
     full = full_run.SIZES["full"]
-    names = {corpus: {setup.name for reading in readings for setup in reading.setups} for corpus, readings in full.readings.items()}
-    assert {"capkv@128", "capkv@512", "expected@1024", "q8_0", "full,batch=32"} <= names["python-code"]
+    texts = [(corpus, {setup.name for reading in readings for setup in reading.setups}) for corpus, readings in full.readings]
+    held_out = set().union(*(names for corpus, names in texts if corpus == "python-code"))
+    assert {"capkv@128", "capkv@512", "expected@1024", "capkv@2048", "capkv@=q4_0", "q8_0", "full,batch=32"} <= held_out
+    names = dict(texts)
     assert names["essays"] == names["python-docs"]
+
+
+def test_the_full_size_measures_a_context_of_a_corpus_on_documents_of_one_length():
+    full = full_run.SIZES["full"]
+    contexts = [(corpus, n) for corpus, readings in full.readings for n in {n for one in readings for n in one.contexts}]
+    assert len(contexts) == len(set(contexts))  # else some setups would have other documents than those they are compared with
+
+
+def test_the_full_size_asks_enough_texts():
+    full = full_run.SIZES["full"]
     for asking in full.tasks:
         assert registry.find(asking.task) and asking.n_texts >= 20  # fewer decide little
     assert max(asking.n_texts for asking in full.tasks) >= 50
