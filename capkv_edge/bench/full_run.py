@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import options, terminal
-from .measure import fidelity, retrieval, speed
+from .measure import continuation, fidelity, retrieval, speed
 from .run.rows import Store
 from .run.setups import Setup
-from .tasks import corpora
+from .tasks import corpora, registry
 
 
 SEEDS = (2, 3)  #: of the sample of queries, beside 1, which all setups have
@@ -32,12 +32,28 @@ class Reading:
 
 @dataclass(frozen=True)
 class Asking:
-    """One task, its texts of a length, and the setups beside those of all tasks."""
+    """Tasks, the length of their texts, and the setups. A dialogue has a number of turns in place of a length."""
 
-    task: str
+    tasks: str
     length: int
     n_texts: int
-    more: str = ""
+    setups: list
+
+    @property
+    def names(self) -> list:
+        """The tasks, without those that need a file."""
+        return registry.expand(options.split(self.tasks), {})[0]
+
+
+@dataclass(frozen=True)
+class Continuing:
+    """Texts that are continued for n_gen tokens."""
+
+    corpus: str
+    n_docs: int
+    n_prompt: int
+    n_gen: int
+    setups: str
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,11 @@ class Size:
     readings: tuple  #: of (corpus, readings), whose documents have the length of the longest context
     n_docs: int  #: of each
     tasks: tuple  #: of Asking
-    task_setups: Reading
+    continued: tuple  #: of Continuing
     depths: tuple  #: at which the speed is measured
     rounds: int
     speed_setups: str
     stride: int = 4
-    n_turns: int = 20
     seed: int = 1
 
 
@@ -81,6 +96,13 @@ _CHOSEN_ON = (
     Reading((2048,), _MAIN, "256,1024"),
 )
 
+
+
+def _asked(more: str) -> list:
+    """The setups that are asked, and more of them."""
+    return Reading((), _MAIN, "256,1024", f"random@1024;shift@1024;q4_0;{more}", sampled="capkv@1024").setups
+
+
 SIZES = {
     "full": Size(
         readings=(
@@ -91,20 +113,22 @@ SIZES = {
         ),
         n_docs=8,
         tasks=(  # ten needles do not fit into a budget of 256
-            Asking("needles_3", 2048, 50, "capkv@256+oracle;capkv@1024+oracle"),
-            Asking("needles_1", 2048, 20, "capkv@256+oracle;capkv@1024+oracle"),
-            Asking("needles_10", 2048, 20, "capkv@1024+oracle"),
+            Asking("needles_3", 2048, 50, _asked("capkv@256+oracle;capkv@1024+oracle;capkv@256+recall;capkv@1024+recall")),
+            Asking("needles_1", 2048, 20, _asked("capkv@256+oracle;capkv@1024+oracle")),
+            Asking("needles_10", 2048, 20, _asked("capkv@1024+oracle")),
+            Asking("ruler", 2048, 10, Reading((), _MAIN, "1024", "capkv@1024+recall").setups),
+            Asking("dialogues", 20, 10, Reading((), f"{_MAIN},shift", "512", "capkv@512+pin;capkv@512+recall").setups),
         ),
-        task_setups=Reading((), _MAIN, "256,1024", "random@1024;shift@1024;q4_0", sampled="capkv@1024"),
-        depths=(0, 4096),
+        continued=(Continuing("python-code", 6, 1024, 4096, "full;q8_0;q4_0;capkv@512;streaming@512;shift@512;capkv@1024"),),
+        depths=(0, 4096, 16384, 32768),
         rounds=5,
-        speed_setups="full;q8_0;shift@1024;streaming@1024;capkv@1024;capkv@512",
+        speed_setups="full;q8_0;shift@1024;capkv@1024;capkv@512;capkv@1024:q8_0",
     ),
     "short": Size(
         readings=(("python-docs", (Reading((1536,), "capkv", "128,512", "q8_0"),)),),
         n_docs=1,
-        tasks=(Asking("niah_single_1", 512, 2),),
-        task_setups=Reading((), "capkv", "128"),
+        tasks=(Asking("niah_single_1", 512, 2, Reading((), "capkv", "128").setups),),
+        continued=(Continuing("python-docs", 1, 128, 64, "full;capkv@64,headroom=64"),),
         depths=(0, 512),
         rounds=1,
         speed_setups="full;capkv@256",
@@ -140,10 +164,10 @@ def _cost(reading: Reading) -> int:
 def _retrieval(engine, size: Size, store, progress):
     for asking in size.tasks:
         plan = retrieval.Plan(
-            tasks=[asking.task],
-            setups=[*size.task_setups.setups, *map(Setup.parse, options.split(asking.more, ";"))],
+            tasks=asking.names,
+            setups=list(asking.setups),
             lengths=[asking.length],
-            n_turns=size.n_turns,
+            n_turns=asking.length,
             n_texts=asking.n_texts,
             share=None,
             seed=size.seed,
@@ -152,16 +176,24 @@ def _retrieval(engine, size: Size, store, progress):
         yield from retrieval.run(engine, plan, store, progress)
 
 
+def _continuation(engine, size: Size, store, progress):
+    for one in size.continued:
+        documents = corpora.documents(engine, one.corpus, one.n_docs, one.n_prompt + one.n_gen)
+        setups = [Setup.parse(text) for text in options.split(one.setups, ";")]
+        plan = continuation.Plan(documents, setups, one.n_prompt, one.n_gen, size.seed)
+        yield from continuation.run(engine, plan, store, progress)
+
+
 def _speed(engine, size: Size, store, progress):
     setups = [Setup.parse(text) for text in options.split(size.speed_setups, ";")]
     n = {} if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
     machine = dict(n_threads=engine.n_threads, n_gpu_layers=engine.n_gpu_layers)
-    plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, n_batch=512, **machine)
+    plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, **machine)
     return speed.run(engine.path, plan, store, progress)
 
 
 #: the kinds that are measured, in this order: (engine, size, store, progress) -> rows
-PARTS = {"fidelity": _fidelity, "retrieval": _retrieval, "speed": _speed}
+PARTS = {"fidelity": _fidelity, "retrieval": _retrieval, "continuation": _continuation, "speed": _speed}
 
 
 def _until(rows, end: float):

@@ -63,9 +63,9 @@ def test_the_full_size_measures_a_context_of_a_corpus_on_documents_of_one_length
 
 def test_the_full_size_asks_enough_texts():
     full = full_run.SIZES["full"]
-    for asking in full.tasks:
-        assert registry.find(asking.task) and asking.n_texts >= 20  # fewer decide little
-    assert max(asking.n_texts for asking in full.tasks) >= 50
+    n_texts = {name: asking.n_texts for asking in full.tasks for name in asking.names}
+    assert n_texts["needles_3"] >= 50 and all(n_texts[name] >= 20 for name in registry.NEEDLES)  # fewer decide little
+    assert set(registry.RULER) - {"qa_1", "qa_2"} < set(n_texts) and set(registry.DIALOGUES) < set(n_texts)
 
 
 def test_the_document_has_the_tables_and_keeps_what_was_written_by_hand(short):

@@ -98,5 +98,5 @@ def test_the_whole_comparison_has_three_seeds_of_its_headline_rows():
     full = SIZES["full"]
     readings = dict(full.readings)
     texts = ([one for reading in readings[corpus] for one in reading.setups] for corpus in ("essays", "python-docs"))
-    for setups in (*texts, full.task_setups.setups):
+    for setups in (*texts, full.tasks[0].setups):
         assert sorted(one.kv_seed for one in setups if one.name == "capkv@1024") == [1, 2, 3]

@@ -121,6 +121,38 @@ def test_an_interrupted_run_goes_on_where_it_was(measured, tiny_llama, tmp_path,
     assert [row["test"] for row in rest] == [rows[-1]["test"]] and asked == ["describe", "measure"]
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """The numbers of tokens that each Timed.read() was asked to read, first to last; measured in this process."""
+    found = []
+    real = speed_worker.Timed.read
+    monkeypatch.setattr(speed_worker.Timed, "read", lambda self, first, n, *rest: found.append((first, n)) or real(self, first, n, *rest))
+    return found
+
+
+def test_a_depth_is_read_once_and_a_larger_one_goes_on_from_there(tiny_llama, tmp_path, counted):
+    job = dict(setup=CAPKV.name, n_batch=192, text="python-docs", seed=1, limit_s=None, sizes=dict(tg=130), states=str(tmp_path))
+    with Engine(tiny_llama, n_threads=1) as engine:
+        first, again, deeper = (speed_worker.measure(engine, dict(job, depth=depth)) for depth in (576, 576, 960))
+        alone = speed_worker.measure(engine, dict(job, depth=960, states=None))
+    assert counted == [(0, 576), (576, 130), (576, 130), (576, 384), (960, 130), (0, 960), (960, 130)]
+    assert (first["fill"]["n"], again["fill"]["n"], deeper["fill"]["n"]) == (576, 0, 384)
+    for name in ("n_evictions", "n_evicted", "bytes_total"):
+        assert deeper["memory"][name] == alone["memory"][name] and first["memory"][name] == again["memory"][name]
+    assert deeper["tg"]["n_evictions"] == alone["tg"]["n_evictions"] > 0
+
+
+@pytest.mark.parametrize(("name", "read"), [("full", 64), ("q8_0", 64), (CAPKV.name, 256), (SHIFT.name, 256)])
+def test_a_full_cache_holds_copies_of_its_first_tokens_at_a_depth(tiny_llama, tmp_path, counted, monkeypatch, name, read):
+    monkeypatch.setattr(speed_worker, "N_COPIED", 64)
+    job = dict(setup=name, depth=256, n_batch=128, text="python-docs", seed=1, limit_s=None, sizes=dict(pp=16, tg=8), states=str(tmp_path))
+    with Engine(tiny_llama, n_threads=1) as engine:
+        for _ in range(2):
+            found = speed_worker.measure(engine, job)
+            assert found["pp"]["n"] == 16 and found["memory"]["n_cells"] >= 128
+    assert counted == [(0, read), (256, 16), (256, 8), (256, 16), (256, 8)]
+
+
 def test_decoding_starts_from_the_same_state_whether_or_not_a_prompt_was_measured_before(tiny_llama):
     job = dict(setup=CAPKV.name, depth=576, n_batch=192, text="python-docs", seed=1, limit_s=None)
     with Engine(tiny_llama, n_threads=1) as engine:

@@ -45,6 +45,37 @@ def test_back_at_a_mark_everything_is_as_it_was(engine, name):
         assert replies[0] == replies[1] == replies[2]
 
 
+@pytest.mark.parametrize("name", SETUPS)
+def test_what_was_saved_goes_on_in_another_stream_as_in_its_own(engine, name, tmp_path):
+    setup = Setup.parse(name)
+    with engine.open(setup, 900) as stream:
+        stream.read(TOKENS[:333])
+        stream.save(tmp_path / "state")
+        stream.read(TOKENS[333:])
+        reply, memory = stream.last().tobytes(), stream.memory()
+    with engine.open(setup, 900) as stream:
+        stream.load(tmp_path / "state")
+        stream.read(TOKENS[333:])
+        assert stream.n_tokens == 700 and stream.memory()["n_evicted"] == memory["n_evicted"]
+        assert setup.policy == "shift" or stream.last().tobytes() == reply  # a shift's cells come back in another order
+        with pytest.raises(RuntimeError, match="could not be read"):
+            stream.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["full", "q8_0"])
+def test_what_was_saved_can_be_held_several_times(engine, name, tmp_path):
+    with engine.open(Setup.parse(name), 900, repeats=True) as stream:
+        stream.read(TOKENS[:200])
+        stream.save(tmp_path / "state")
+        size, one = (tmp_path / "state").stat().st_size, rows_of(stream, TOKENS[200:260], [59 + 200])[259]
+        stream.repeat(tmp_path / "state", 4)
+        assert stream.n_tokens == 800 and not np.array_equal(rows_of(stream, TOKENS[200:260], [859])[859], one)
+        stream.save(tmp_path / "state")
+        assert 860 / 200 * 0.9 * size < (tmp_path / "state").stat().st_size < 860 / 200 * 1.1 * size
+        memory = llama_cpp.llama_get_memory(stream.ctx)
+        assert [llama_cpp.llama_memory_seq_pos_max(memory, seq) for seq in (0, 1)] == [259, -1]
+
+
 def test_a_budget_is_the_one_that_llama_has(engine, make_llama):
     setup = Setup.parse("capkv@100")
     llm = make_llama(engine.path, n_ctx=700, n_batch=setup.n_batch, kv_budget=100, kv_headroom=setup.n_batch, kv_type="f16")

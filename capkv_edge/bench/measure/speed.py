@@ -1,6 +1,6 @@
 """Speed and memory of setups at depths, with llama-bench's tests: "pp512 @ d4096" reads 512 tokens after 4,096 others were read,
 "tg128 @ d4096" decodes 128 tokens there, one by one. The depth is filled by reading it through the setup, so that a budget has
-evicted what it would have evicted by then.
+evicted what it would have evicted by then; how often it is read, and what a full cache does instead, speed_worker.py says.
 
 A case is a setup at a depth. Each is measured in a process of its own. At a depth all setups take their turn before the next
 depth, in an order that is drawn anew, and all of that is repeated in rounds: so other load on the machine, and what heats up or
@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,6 +52,7 @@ class Plan:
     text: str = DOCS  #: "python-docs", "random" (tokens), or a text file
     limit_s: float | None = None  #: seconds for each case, without loading
     seed: int = 1  #: of random tokens, and of the order in which the setups take their turns
+    reads_all: bool = False  #: a depth is read in each round from its first token on, so that each gives the rate of it (fill_ts)
 
     def __post_init__(self):
         self.setups = list(dict.fromkeys(with_batch(setup, self.n_batch) for setup in self.setups))
@@ -136,13 +138,14 @@ def _memory(found: dict) -> dict:
 class _Cases:
     """The cases of a plan on one model, and at which depth each setup is known to take too long."""
 
-    def __init__(self, model, plan: Plan, store):
+    def __init__(self, model, plan: Plan, store, states):
         self.plan, self.store = plan, store
         path = models.resolve(model)
         models.check_file(path)
         names = [setup.name for setup in plan.setups]
         self.job = dict(model=str(Path(path).absolute()), n_threads=plan.n_threads, n_gpu_layers=plan.n_gpu_layers)
         self.job |= dict(sizes=plan.sizes, n_batch=plan.n_batch, text=plan.text, seed=plan.seed, limit_s=plan.limit_s)
+        self.job |= dict(states=states)
         if plan.text != DOCS and os.path.exists(plan.text):
             self.job["text"] = str(Path(plan.text).absolute())
         found = _ask(dict(self.job, what="describe", setups=names, depths=plan.depths))
@@ -218,19 +221,20 @@ def run(
         OSError: a model file that is missing or may not be read.
     """
     plan.check()
-    cases = _Cases(model, plan, store)
-    say_device(cases.cache_device, cases.common["n_threads"])
-    total, done = plan.rounds * len(plan.depths) * len(plan.setups), 0
-    for i_round in range(1, plan.rounds + 1):
-        for depth in plan.depths:
-            for setup in plan.turns(i_round, depth):
-                progress(done, total, f"round {i_round} of {plan.rounds}, depth {depth}: {setup.name}")
-                done += 1
-                rows = cases.rows(setup, depth, i_round)
-                if all(store.done(row) for row in rows.values()):
-                    continue
-                for row in cases.measure(setup, depth, rows):
-                    if not store.done(row):
-                        store.add(row)
-                        yield row
-    progress(total, total, "")
+    with tempfile.TemporaryDirectory() as states:
+        cases = _Cases(model, plan, store, None if plan.reads_all else states)
+        say_device(cases.cache_device, cases.common["n_threads"])
+        total, done = plan.rounds * len(plan.depths) * len(plan.setups), 0
+        for i_round in range(1, plan.rounds + 1):
+            for depth in plan.depths:
+                for setup in plan.turns(i_round, depth):
+                    progress(done, total, f"round {i_round} of {plan.rounds}, depth {depth}: {setup.name}")
+                    done += 1
+                    rows = cases.rows(setup, depth, i_round)
+                    if all(store.done(row) for row in rows.values()):
+                        continue
+                    for row in cases.measure(setup, depth, rows):
+                        if not store.done(row):
+                            store.add(row)
+                            yield row
+        progress(total, total, "")

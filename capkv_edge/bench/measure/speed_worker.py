@@ -1,11 +1,16 @@
 """One case of a speed measurement, in a process of its own so that the peak of its memory is not another case's. speed.py starts
 it; the job is JSON on stdin, and the last line of stdout is the result in JSON.
 
-A case is a setup at a depth: the depth is filled by reading; then n_prompt tokens are read, and from the same state n_gen tokens
-are decoded one by one, as with llama-bench's -p, -n and -d.
+A case is a setup at a depth: the depth is filled; then n_prompt tokens are read, and from the same state n_gen tokens are decoded
+one by one, as with llama-bench's -p, -n and -d.
+
+A depth is filled by reading it, once: later rounds, and larger depths, go on from the state that was saved then. A cache without a
+policy holds the first N_COPIED tokens again and again at a depth that is a multiple of them: each token costs it as much as any
+other, and a full cache would read for an hour what budgets read in minutes.
 """
 
 import ctypes
+import hashlib
 import json
 import sys
 import time
@@ -21,6 +26,8 @@ from ..run.stream import STEPS
 from ..tasks import corpora
 
 RANDOM, DOCS = "random", "python-docs"
+N_COPIED = 4096
+_NOTHING = dict(n=0, seconds=0.0, n_evictions=0, **{f"{name}_s": 0.0 for name in ("evict", *STEPS)})
 
 
 class OverLimit(Exception):
@@ -106,6 +113,43 @@ class Timed:
         )
 
 
+class Fill:
+    """Brings a stream to a depth. states: a folder for the states of this plan, or None: everything is read."""
+
+    def __init__(self, timed: Timed, states):
+        self.timed, self.stream = timed, timed.stream
+        self.states = states and Path(states) / hashlib.blake2b(self.stream.setup.name.encode(), digest_size=8).hexdigest()
+
+    def to(self, depth: int) -> dict:
+        """What Timed.read() gives of what had to be read, all of it zero where nothing was."""
+        if self.states and copies(self.stream.setup, depth):
+            self._read(N_COPIED)
+            try:
+                self.stream.repeat(self.states / str(N_COPIED), depth // N_COPIED)
+                return _NOTHING
+            except RuntimeError:  # a cache that cannot hold two sequences in one, as that of a sliding window
+                self.stream.clear()
+        return self._read(depth)
+
+    def _read(self, depth: int) -> dict:
+        if not self.states:
+            return self.timed.read(0, depth, self.stream.n_batch, "of the depth read")
+        self.states.mkdir(exist_ok=True)
+        first = max((n for path in self.states.iterdir() if (n := int(path.name)) <= depth), default=0)
+        if first:
+            self.stream.load(self.states / str(first))
+        if first == depth:
+            return _NOTHING
+        found = self.timed.read(first, depth - first, self.stream.n_batch, "of the depth read")
+        self.stream.save(self.states / str(depth))
+        return found
+
+
+def copies(setup: Setup, depth: int) -> bool:
+    """Whether the cache holds copies at the depth."""
+    return setup.policy is None and depth > N_COPIED and depth % N_COPIED == 0
+
+
 def measure(engine, job: dict, free: int | None = None) -> dict:
     """{"fill": ..., "pp": ..., "tg": ..., "memory": ...} of a case. Where its time was over, parts are missing and "over" says how
     far it came. free: what free_on_devices() gave before the model was loaded."""
@@ -115,7 +159,7 @@ def measure(engine, job: dict, free: int | None = None) -> dict:
     with engine.open(Setup(), 256, 128) as stream:  # reads the weights from the disk
         stream.read(tokens[:129])
     found = {}
-    with engine.open(setup, len(tokens), job["n_batch"]) as stream:
+    with engine.open(setup, len(tokens), job["n_batch"], repeats=copies(setup, depth)) as stream:
         if depth < stream.n_batch:  # else the fill does it: the first batches pay for graphs and pages, which is no part of a rate
             for first in (tokens[: min(stream.n_batch, max(sizes.values()))], tokens[:1]):
                 stream.clear()
@@ -124,7 +168,7 @@ def measure(engine, job: dict, free: int | None = None) -> dict:
         limit = job["limit_s"]
         timed = Timed(stream, tokens, limit and time.perf_counter() + limit)
         try:
-            found["fill"] = timed.read(0, depth, stream.n_batch, "of the depth read")
+            found["fill"] = Fill(timed, job.get("states")).to(depth)
             found["peak"] = peak_memory()  # before mark() copies the cache
             mark = stream.mark() if len(sizes) > 1 else None
             if "pp" in sizes:

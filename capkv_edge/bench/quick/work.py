@@ -219,6 +219,7 @@ def _measure(step: Step, state: State, job: Job, model: Model, store, progress):
         n_threads=engine.n_threads,
         n_gpu_layers=engine.n_gpu_layers,
         seed=job.seed,
+        reads_all=True,
     )
     path = engine.path
     if engine.n_gpu_layers:  # a GPU may have no room for the model twice

@@ -96,17 +96,19 @@ class Engine:
 
     # --- contexts ---
 
-    def open(self, setup: Setup, n_ctx: int, n_batch: int | None = None, n_more: int = 0) -> Stream:
+    def open(self, setup: Setup, n_ctx: int, n_batch: int | None = None, n_more: int = 0, repeats: bool = False) -> Stream:
         """A new, empty context for one sequence of up to n_ctx tokens, and n_more that do not count for "=TYPE" and bytes_full.
+        repeats: for Stream.repeat().
 
         Raises:
             ValueError: the model cannot have this context; names the setup and the reason.
         """
         setup = setup.for_context(n_ctx, self.bytes_per_token)
-        return Stream(self, setup, n_ctx, n_batch, n_more)
+        return Stream(self, setup, n_ctx, n_batch, n_more, repeats)
 
-    def make_context(self, setup: Setup, n_ctx: int, n_batch: int):
-        """The `llama_context *` for a resolved setup; the caller frees it. Raises ValueError as open()."""
+    def make_context(self, setup: Setup, n_ctx: int, n_batch: int, n_seq_max: int = 1):
+        """The `llama_context *` for a resolved setup, whose sequences share the cells; the caller frees it. Raises ValueError as
+        open()."""
         kind = cache_type(setup.type, f"setup = {setup.name}: type")
         try:
             return open_context(
@@ -115,7 +117,8 @@ class Engine:
                 n_ctx=n_ctx,
                 n_batch=n_batch,
                 n_ubatch=min(n_batch, 512),
-                n_seq_max=1,
+                n_seq_max=n_seq_max,
+                kv_unified=n_seq_max > 1,
                 n_threads=setup.n_threads or self.n_threads,
                 type_k=kind,
                 type_v=kind,

@@ -1,6 +1,8 @@
 """One sequence in one context: reads tokens, gives rows of logits, generates tokens, and goes back to a mark."""
 
 import ctypes
+import os
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -19,7 +21,7 @@ N_KEEP = 4  # first tokens that a context shift keeps: as many as the sinks of a
 class Stream:
     """Made by Engine.open(). `setup` is resolved: its budget is a number. It takes n_ctx + n_more tokens."""
 
-    def __init__(self, engine, setup: Setup, n_ctx: int, n_batch: int | None = None, n_more: int = 0):
+    def __init__(self, engine, setup: Setup, n_ctx: int, n_batch: int | None = None, n_more: int = 0, repeats: bool = False):
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
         self.n_batch = n_batch or setup.n_batch
         self.n_tokens = 0  #: tokens read so far
@@ -27,7 +29,8 @@ class Stream:
         self._n_past = 0  # next position: n_tokens less the tokens that context shifts removed
         self._n_shifted = self._n_shifts = 0
         # a budget reads on past the trained length, in a context without an end
-        self.ctx = engine.make_context(setup, 0 if setup.on and n_ctx > engine.n_ctx_train else self._n_cells, self.n_batch)
+        n_cells = 0 if setup.on and n_ctx > engine.n_ctx_train else self._n_cells
+        self.ctx = engine.make_context(setup, n_cells, self.n_batch, 2 if repeats else 1)
         self._memory = llama_cpp.llama_get_memory(self.ctx)
         self._tokens = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
         self._ids, self._pos, self._n_seq, self._logits = (
@@ -181,6 +184,39 @@ class Stream:
         if not done:
             raise RuntimeError(f"{self.setup.name}: cannot go back to token {here[0]}")
         self.n_tokens, self._n_past, self._n_shifted, self._n_shifts = here
+
+    def save(self, path: Path) -> None:
+        """Write all that was read to a file, for load(). Raises RuntimeError where llama.cpp cannot write it."""
+        if not llama_cpp.llama_state_seq_save_file(self.ctx, os.fsencode(path), 0, *self._here):
+            raise RuntimeError(f"{self.setup.name}: the state of {self.n_tokens} tokens could not be written to {path}")
+
+    @property
+    def _here(self) -> tuple:
+        # as the tokens of the file, which llama.cpp keeps as they are
+        here = (self.n_tokens, self._n_past, self._n_shifted, self._n_shifts)
+        return (llama_cpp.llama_token * len(here))(*here), len(here)
+
+    def load(self, path: Path, seq: int = 0) -> None:
+        """Return to what save() wrote, in a context of the same sizes. Raises RuntimeError where llama.cpp refuses the file."""
+        here, n = (llama_cpp.llama_token * 4)(), ctypes.c_size_t()
+        if not llama_cpp.llama_state_seq_load_file(self.ctx, os.fsencode(path), seq, here, len(here), ctypes.byref(n)):
+            raise RuntimeError(f"{self.setup.name}: {path} could not be read")
+        self.n_tokens, self._n_past, self._n_shifted, self._n_shifts = here
+
+    def repeat(self, path: Path, n: int) -> None:
+        """Hold what save() wrote n times, all at the same positions, in a stream that was opened with `repeats` and has no policy.
+        It is no text that a model has read, but takes as long to attend to.
+
+        Raises:
+            RuntimeError: llama.cpp refuses the file.
+        """
+        memory = self._memory
+        self.load(path)
+        for _ in range(1, n):  # not moved: llama.cpp cannot shift quantized keys of every head size
+            self.load(path, seq=1)
+            llama_cpp.llama_memory_seq_cp(memory, 1, 0, -1, -1)
+            llama_cpp.llama_memory_seq_rm(memory, 1, -1, -1)
+        self.n_tokens *= n
 
     def clear(self) -> None:
         """Forget all that was read; the context stays as warm as it is."""
