@@ -83,19 +83,12 @@ _HELD_OUT = (
         sampled="capkv@512",
     ),
 )
-_HELD_OUT_LONG = (Reading((4096, 8192), f"{_MAIN},shift", "512,2048", "full,batch=32"),)
-#: of texts on which options of policies were chosen
+_HELD_OUT_LONG = (Reading((4096, 8192), _MAIN, "512"),)
+#: of a text on which options of policies were chosen
 _CHOSEN_ON = (
-    Reading(
-        (2048,),
-        "all",
-        "128,512",
-        "q8_0;q4_0;full,batch=32;capkv@=q4_0;streaming@=q4_0",
-        sampled="capkv@512;capkv@1024",
-    ),
-    Reading((2048,), _MAIN, "256,1024"),
+    Reading((2048,), "all", "512", "q8_0;q4_0;full,batch=32", sampled="capkv@512"),
+    Reading((2048,), _MAIN, "128,1024", sampled="capkv@1024"),
 )
-
 
 
 def _asked(more: str) -> list:
@@ -109,7 +102,6 @@ SIZES = {
             ("python-code", _HELD_OUT),
             ("python-code", _HELD_OUT_LONG),
             ("essays", _CHOSEN_ON),
-            ("python-docs", _CHOSEN_ON),
         ),
         n_docs=8,
         tasks=(  # ten needles do not fit into a budget of 256
