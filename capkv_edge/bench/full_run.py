@@ -83,6 +83,7 @@ _HELD_OUT = (
         "q8_0;q4_0;full,batch=32;capkv@=q4_0;expected@=q4_0;snapkv@=q4_0;streaming@=q4_0;capkv@512:q8_0;capkv@1024:q8_0",
         sampled="capkv@512",
     ),
+    Reading((2048,), _MAIN, "256"),
 )
 _HELD_OUT_LONG = (Reading((4096, 8192), _MAIN, "512"),)
 #: of a text on which options of policies were chosen

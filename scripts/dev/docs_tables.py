@@ -27,13 +27,14 @@ ROWS = ROOT / "docs" / "results" / "rows.jsonl"
 FIGURES = ROOT / "docs" / "results" / "readme.jsonl"  # make figures
 
 # the table of figures: tokens, and setup of the rows -> its name in the table
-LENGTH, DEPTH, TASK, NEEDLES = 8192, 4096, "needles_10", (2048, 4096)
+LENGTH, DEPTH, TASK, NEEDLES = 8192, 4096, "needles_3", 2048
 SETUPS = {
     "full": "full, f16",
     "q8_0": "full, q8_0",
     "q4_0": "full, q4_0",
     "capkv@2048:q8_0": "**budget 2048**",
     "capkv@1024:q8_0": "**budget 1024**",
+    "capkv@1024+recall": "the same with recall",
     "capkv@512:q8_0": "**budget 512**",
     "streaming@1024:q8_0": "sinks and recent tokens only, 1024",
     "shift@1024": "context shift, 1024, f16",
@@ -68,8 +69,8 @@ def figure_table(rows: list | None = None) -> str:
     """What a budget gains and loses: all rows, or these. What was not measured stays empty."""
     rows = read_rows() if rows is None else rows
     fidelity = {one.setup: one for one in summaries(rows, "fidelity")}
-    found = [one for one in summaries(rows, "retrieval") if one.group["task"] == TASK]
-    needles = {(one.setup, one.group["length"]): one for one in sorted(found, key=lambda one: one.group["wording"])}
+    asked = [row for row in rows if row["kind"] == "retrieval" and (row["task"], row["length"], row["mode"]) == (TASK, NEEDLES, "blind")]
+    needles = {one.setup: one for one in sorted(summaries(asked, "retrieval"), key=lambda one: one.group["wording"])}
     bytes_full = next(iter(fidelity.values())).bytes_full
 
     def memory(setup: str) -> str:
@@ -91,15 +92,14 @@ def figure_table(rows: list | None = None) -> str:
 
     def score(setup: str) -> str:
         setup = setup.partition(":")[0]  # measured in f16
-        found = [needles[setup, n] for n in NEEDLES if (setup, n) in needles]
-        return ", ".join(f"{100 * one.figures['score'].mean:.0f} %" for one in found)
+        return f"{100 * needles[setup].figures['score'].mean:.0f} %" if setup in needles else ""
 
     head = (
         "cache",
         f"memory after {LENGTH:,} tokens",
         "same next token",
         f"reading, decoding after {DEPTH:,}, tokens/s",
-        "facts found in " + ", ".join(f"{n:,}" for n in NEEDLES) + " ¹",
+        f"facts found in {NEEDLES:,} ¹",
     )
     lines = [(name, memory(setup), same_top(setup), speed(setup), score(setup)) for setup, name in SETUPS.items()]
     return markdown(head, lines)

@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "docs" / "results" / "rows.jsonl"
 PICTURE = ROOT / "docs" / "picture.svg"
 
-CORPUS, LENGTH = "essays", 2048
+CORPUS, LENGTH = "python-code", 2048
 SERIES = {"capkv": "capkv", "snapkv": "snapkv", "streaming": "streaming (sinks and recent)", "shift": "context shift"}
+QUANTIZED = ("q8_0", "q4_0")
 
 # the left half, as an example: 40 tokens, a budget of 19 of them; which tokens the middle keeps is drawn at random
 N_TOKENS, N_SINK, N_RECENT, N_CHOSEN, N_HEADROOM = 40, 3, 7, 9, 6
@@ -79,7 +80,7 @@ def draw_quality(ax, rows: list[dict], ink: str) -> None:
         if looks[series].is_default:
             low, high = ([getattr(kl, end) for _, kl in points] for end in ("lo", "hi"))
             ax.fill_between(x, low, high, color=looks[series].color, alpha=0.22, linewidth=0)
-    for one in (one for one in found if one.policy is None):
+    for one in (one for one in found if one.setup in QUANTIZED):
         x, y = one.share, one.figures["kl_mean"].mean
         ax.plot(x, y, "D", color=ink, markersize=5.5, zorder=12)
         below = dict(xytext=(-5, -13), ha="right") if y > 0.01 else dict(xytext=(0, 8), ha="center")
