@@ -167,11 +167,12 @@ def test_the_floor_of_a_loss_is_the_guess_where_rows_have_it():
     assert {one.verdict for one in summary.comparisons(low, figure="nll")} == {"floor"}
 
 
-def test_an_oracle_is_no_rival():
+@pytest.mark.parametrize("more", ["oracle", "recall", "oracle+recall"])
+def test_what_does_not_answer_by_its_choice_alone_is_no_rival(more):
     rows = scores(0.5, 0.3)
-    rows += [row | dict(setup="capkv@256+oracle", score=1.0) for row in rows if row["policy"] == "capkv"]
+    rows += [row | dict(setup=f"capkv@256+{more}", score=1.0) for row in rows if row["policy"] == "capkv"]
     assert {one.other.setup for one in compared(rows, "retrieval")} == {"full", "snapkv@256"}
-    assert "capkv@256+oracle" in output.render(rows, "md")
+    assert f"capkv@256+{more}" in output.render(rows, "md")
 
 
 def test_losses_below_twice_the_floor_of_rounding_are_marked():

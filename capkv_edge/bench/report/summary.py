@@ -62,9 +62,9 @@ class Summary:
         return self.kind.base_is_full and self.setup.partition(",")[0] == "full"
 
     @property
-    def is_oracle(self) -> bool:
-        """Whether it was told what will be asked: a bound, and no rival."""
-        return "oracle" in self.setup.split("+")[1:]
+    def is_rival(self) -> bool:
+        """Whether its choice of what to hold answers alone: an oracle was told what will be asked, and recall reads text again."""
+        return not {"oracle", "recall"} & set(self.setup.split("+")[1:])
 
     @property
     def share(self) -> float:
@@ -263,7 +263,7 @@ def _equal(own: Summary, other: Summary) -> str | None:
     """What makes two setups comparable (as Comparison.equal); None where nothing does."""
     if other.is_full:
         return None if own.kind.base_is_full else ""
-    if other.is_base or other.is_oracle:
+    if other.is_base or not other.is_rival:
         return None
     if other.series == own.series:
         return None
