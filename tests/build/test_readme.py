@@ -20,9 +20,9 @@ def test_the_table_of_figures_is_that_of_the_rows():
     assert "| **budget 512** | 13 MiB | 50.0 % |" in script.figure_table(changed)
 
 
-def pooled(which: str) -> tuple:
-    """({policy: ratio} that `capkv` wins against, {policy: ratio} that it ties with) in docs/results.md, of all or of held-out texts."""
-    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+def pooled(which: str, document: str = "results.md") -> tuple:
+    """({policy: ratio} that `capkv` wins against, {policy: ratio} that it ties with) in a document, of all or of held-out texts."""
+    results = (ROOT / "docs" / document).read_text(encoding="utf-8")
     start = f"- At equal budget, mean KL divergence as a share of the other's, all cells {which}"
     line = next(line for line in results.splitlines() if line.startswith(start))
     assert "loses to" not in line
@@ -35,9 +35,19 @@ def test_the_verdicts_are_those_of_the_results():
     assert f"`capkv` loses {min(wins.values())} to {max(wins.values())} of what most others lose" in README
     assert set(ties) == {"expected"} and f"ties with `expected` ({ties['expected']})" in README
     wins, ties = pooled("of held-out texts")
-    assert len(wins) == 7 and f"it wins against seven policies ({min(wins.values())} to {max(wins.values())})" in README
-    assert set(ties) == {"expected", "snapkv", "streaming", "capkv-ref"}
-    assert "and ties with `expected`, `snapkv`, `streaming` and `capkv-ref`" in README
+    assert len(wins) == 8 and f"it wins against eight policies ({min(wins.values())} to {max(wins.values())})" in README
+    assert set(ties) == {"expected", "snapkv", "capkv-ref"}
+    assert "and ties with `expected`, `snapkv` and `capkv-ref`" in README
+    wins, ties = pooled("pooled", "second-model.md")
+    assert len(wins) == len(ties) == 4
+    assert f"it wins against four of eight ({min(wins.values())} to {max(wins.values())}) and ties with the others" in README
+
+
+def test_the_speed_is_that_of_the_results():
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    found = re.search(r"After 32768 tokens `capkv@1024` in [\d,]+ cells reads ([\d.]+) .*decodes ([\d.]+) ", results)
+    reads, decodes = (f"{float(ratio):.1f}" for ratio in found.groups())
+    assert f"After 32,768 tokens a budget of 1,024 reads {reads} and decodes {decodes} times as fast" in README
 
 
 def test_the_picture_is_drawn_from_the_rows():
