@@ -341,7 +341,9 @@ def results(
     model: o.Model,
     folder: Annotated[Path, o.option("--folder", "FOLDER", "where rows and plots are kept")] = Path("results"),
     document: Document = None,
-    size: Annotated[str, o.option("--size", "S", "full (a night on a laptop), second (two hours: fewer texts and setups) or short (minutes)")] = "full",
+    size: Annotated[
+        str, o.option("--size", "S", "full (a night on a laptop), second (two hours: fewer texts and setups) or short (minutes)")
+    ] = "full",
     only: Annotated[str, o.option("--only", "KIND,..", "parts: fidelity, retrieval, continuation, speed", show_default="all")] = "",
     limit: Annotated[float | None, o.option("--limit", "S", "stop measuring after so many seconds", show_default="no limit")] = None,
 ):

@@ -21,7 +21,13 @@ ROWS = ROOT / "docs" / "results" / "rows.jsonl"
 PICTURE = ROOT / "docs" / "picture.svg"
 
 CORPUS, LENGTH = "python-code", 2048
-SERIES = {"capkv:q8_0": "capkv in q8_0 (default)", "capkv": "capkv", "snapkv": "snapkv", "streaming": "streaming (sinks and recent)", "shift": "context shift"}
+SERIES = {
+    "capkv:q8_0": "capkv in q8_0 (default)",
+    "capkv": "capkv",
+    "snapkv": "snapkv",
+    "streaming": "streaming (sinks and recent)",
+    "shift": "context shift",
+}
 QUANTIZED = ("q8_0", "q4_0")
 
 # the left half, as an example: 40 tokens, a budget of 19 of them; which tokens the middle keeps is drawn at random
