@@ -15,6 +15,10 @@ from .tasks import corpora, registry
 SEEDS = (2, 3)  #: of the sample of queries, beside 1, which all setups have
 
 
+def _parse(names: str) -> list:
+    return [Setup.parse(name) for name in options.split(names, ";")]
+
+
 @dataclass(frozen=True)
 class Reading:
     """One reading of the documents: the setups, as the commands' options name them, and the contexts that are scored."""
@@ -27,7 +31,7 @@ class Reading:
 
     @property
     def setups(self) -> list:
-        more = [one for text in options.split(self.sampled, ";") for one in Setup.parse(text).with_seeds(SEEDS)]
+        more = [one for setup in _parse(self.sampled) for one in setup.with_seeds(SEEDS)]
         return [*options.setups(self.policies, self.budgets, "f16", self.more), *more]
 
 
@@ -173,7 +177,7 @@ def _retrieval(engine, size: Size, store, progress):
     for asking in size.tasks:
         plan = retrieval.Plan(
             tasks=asking.names,
-            setups=list(asking.setups),
+            setups=asking.setups,
             lengths=[asking.length],
             n_turns=asking.length,
             n_texts=asking.n_texts,
@@ -187,16 +191,14 @@ def _retrieval(engine, size: Size, store, progress):
 def _continuation(engine, size: Size, store, progress):
     for one in size.continued:
         documents = corpora.documents(engine, one.corpus, one.n_docs, one.n_prompt + one.n_gen)
-        setups = [Setup.parse(text) for text in options.split(one.setups, ";")]
-        plan = continuation.Plan(documents, setups, one.n_prompt, one.n_gen, size.seed)
+        plan = continuation.Plan(documents, _parse(one.setups), one.n_prompt, one.n_gen, size.seed)
         yield from continuation.run(engine, plan, store, progress)
 
 
 def _speed(engine, size: Size, store, progress):
-    setups = [Setup.parse(text) for text in options.split(size.speed_setups, ";")]
     n = {} if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
     machine = dict(n_threads=engine.n_threads, n_gpu_layers=engine.n_gpu_layers)
-    plan = speed.Plan(setups, list(size.depths), **n, rounds=size.rounds, **machine)
+    plan = speed.Plan(_parse(size.speed_setups), list(size.depths), **n, rounds=size.rounds, **machine)
     return speed.run(engine.path, plan, store, progress)
 
 

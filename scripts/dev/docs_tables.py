@@ -70,7 +70,7 @@ def figure_table(rows: list | None = None) -> str:
     """What a budget gains and loses: all rows, or these. What was not measured stays empty."""
     rows = read_rows() if rows is None else rows
     fidelity = {one.setup: one for one in summaries(rows, "fidelity")}
-    asked = [row for row in rows if ASKED.items() <= {name: row.get(name) for name in ASKED}.items()]
+    asked = [row for row in rows if ASKED.items() <= row.items()]
     needles = {one.setup: one for one in sorted(summaries(asked, "retrieval"), key=lambda one: one.group["wording"])}
     bytes_full = next(iter(fidelity.values())).bytes_full
 

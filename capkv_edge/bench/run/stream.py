@@ -160,9 +160,13 @@ class Stream:
         except ValueError as err:
             raise ValueError(f"setup = {self.setup.name}: {err}") from None
 
+    @property
+    def _here(self) -> tuple:
+        return self.n_tokens, self._n_past, self._n_shifted, self._n_shifts
+
     def mark(self):
         """What back() needs to return to this point, any number of times. It has no logits: after back(), read a token first."""
-        here = self.n_tokens, self._n_past, self._n_shifted, self._n_shifts
+        here = self._here
         if self.setup.policy is None:
             return here, None
         size = llama_cpp.llama_state_seq_get_size(self.ctx, 0)
@@ -187,18 +191,13 @@ class Stream:
 
     def save(self, path: Path) -> None:
         """Write all that was read to a file, for load(). Raises RuntimeError where llama.cpp cannot write it."""
-        if not llama_cpp.llama_state_seq_save_file(self.ctx, os.fsencode(path), 0, *self._here):
+        here = self._here  # as the tokens of the file, which llama.cpp keeps as they are
+        if not llama_cpp.llama_state_seq_save_file(self.ctx, os.fsencode(path), 0, (llama_cpp.llama_token * len(here))(*here), len(here)):
             raise RuntimeError(f"{self.setup.name}: the state of {self.n_tokens} tokens could not be written to {path}")
-
-    @property
-    def _here(self) -> tuple:
-        # as the tokens of the file, which llama.cpp keeps as they are
-        here = (self.n_tokens, self._n_past, self._n_shifted, self._n_shifts)
-        return (llama_cpp.llama_token * len(here))(*here), len(here)
 
     def load(self, path: Path, seq: int = 0) -> None:
         """Return to what save() wrote, in a context of the same sizes. Raises RuntimeError where llama.cpp refuses the file."""
-        here, n = (llama_cpp.llama_token * 4)(), ctypes.c_size_t()
+        here, n = (llama_cpp.llama_token * len(self._here))(), ctypes.c_size_t()
         if not llama_cpp.llama_state_seq_load_file(self.ctx, os.fsencode(path), seq, here, len(here), ctypes.byref(n)):
             raise RuntimeError(f"{self.setup.name}: {path} could not be read")
         self.n_tokens, self._n_past, self._n_shifted, self._n_shifts = here
