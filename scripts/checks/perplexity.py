@@ -81,6 +81,7 @@ def theirs(args, text: str, setup, model: Path) -> dict:
         command += ["-t", args.threads, "--kl-divergence-base", base]
         run([*command, "-b", 512, "-ub", 512])
         command += ["--kl-divergence", "-b", setup.n_batch, "-ub", setup.n_batch]
+        command += ["--cache-type-k", setup.type, "--cache-type-v", setup.type]  # a budget's own default is q8_0
         for name in ("policy", "budget", "headroom"):
             command += [f"--kv-{name}", getattr(setup.config(), name)]
         for name, value in setup.options:
