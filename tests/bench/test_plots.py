@@ -43,6 +43,13 @@ def test_every_kind_of_plot_is_written_1200_pixels_wide_and_not_blank(saved):
             assert (abs(image - vermilion).max(axis=2) < 0.01).sum() > 500
 
 
+def test_a_map_of_few_questions_is_drawn_only_where_there_is_no_better_one():
+    few, many = (bench_rows.retrieval(n, names=("full",), tasks=(task,), n_items=2) for n, task in ((2, "few"), (8, "many")))
+    (plot,) = [one for one in draw.plots(few + many) if one.name.startswith("heat")]
+    assert "many" in plot.title and "few" not in plot.title
+    assert any("few" in one.title for one in draw.plots(few) if one.name.startswith("heat"))
+
+
 def test_the_same_rows_give_the_same_bytes_whatever_the_users_settings(rows, saved):
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 50}):
         again = draw.plots([row for row in rows if row["kind"] != "retrieval"])

@@ -69,12 +69,13 @@ def test_a_dialogue_tells_its_facts_again():
     assert sum(bool(item["recalled"]) for item in row["items"]) >= 6
 
 
-def test_the_report_keeps_recall_apart():
+def test_the_report_keeps_recall_and_pins_apart():
     rows = rows_of(FakeEngine(solve), [FULL, Setup.parse("full+recall"), PLAIN, MORE], n_texts=6)
+    rows += [{**row, "setup": "streaming@128+pin"} for row in rows if row["setup"] == "streaming@128"]
     found = summaries(rows, "retrieval")
-    assert [one.setup for one in found if one.is_full] == ["full"] and len({one.series for one in found}) == 4
+    assert [one.setup for one in found if one.is_full] == ["full"] and len({one.series for one in found}) == 5
     pairs = {(one.own.setup, one.other.setup) for one in comparisons(found, "streaming")}
-    assert pairs == {("streaming@128", "full")}  # recall is no choice of what to hold, so it is in no verdict
+    assert pairs == {("streaming@128", "full")}  # what is pinned or recalled is not the choice of a policy
 
 
 def test_a_stream_knows_what_it_holds(engine):

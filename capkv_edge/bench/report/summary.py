@@ -63,8 +63,8 @@ class Summary:
 
     @property
     def is_rival(self) -> bool:
-        """Whether its choice of what to hold answers alone: an oracle was told what will be asked, and recall reads text again."""
-        return not {"oracle", "recall"} & set(self.setup.split("+")[1:])
+        """Whether its choice of what to hold answers alone: pins and an oracle were told what to keep, and recall reads text again."""
+        return "+" not in self.setup
 
     @property
     def share(self) -> float:

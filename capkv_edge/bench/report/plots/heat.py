@@ -11,6 +11,7 @@ from ..summary import Summary, number, summaries
 from .style import Plot, label_axes, new_figure, series_class
 
 MAX_COLUMNS = 5
+N_LEAST = 3  # questions in a cell, on average: maps of fewer are drawn only where no group has more
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def _key(kind: Kind, model_hash: str, group: dict, setup: str) -> tuple:
 
 
 def draw(rows: list[dict], kind: Kind, drawing: Drawing, default: str, floor: float) -> list[Plot]:
-    """One plot for each group without its length; a group without depths has none."""
+    """One plot for each group without its length; a group without depths has none, nor has one of few questions beside larger ones."""
     groups: dict = {}
     for found in heat_maps(rows, kind.name):
         if found.counts.any():
             group = [text_of(found.summary.group[name]) for name in kind.group if name not in kind.lengths]
             groups.setdefault(", ".join(group), []).append(found)
+    groups = {where: found for where, found in groups.items() if max(one.counts.mean() for one in found) >= N_LEAST} or groups
     out = []
     for i, (where, found) in enumerate(sorted(groups.items())):
         name = drawing.name if len(groups) == 1 else f"{drawing.name}-{i + 1}"
