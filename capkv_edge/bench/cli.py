@@ -347,7 +347,7 @@ def results(
     only: Annotated[str, o.option("--only", "KIND,..", "parts: fidelity, retrieval, continuation, speed", show_default="all")] = "",
     limit: Annotated[float | None, o.option("--limit", "S", "stop measuring after so many seconds", show_default="no limit")] = None,
 ):
-    """Every policy on prose, documentation and code: the comparison that docs/results.md shows."""
+    """What docs/results.md shows: every policy on code and prose, questions, continued texts and speed."""
     from . import full_run
 
     def make_engine():

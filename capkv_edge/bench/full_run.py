@@ -92,8 +92,8 @@ _HELD_OUT = (
 _HELD_OUT_LONG = (Reading((4096, 8192), _MAIN, "512"),)
 #: of a text on which options of policies were chosen
 _CHOSEN_ON = (
-    Reading((2048,), "all", "512", "q8_0;q4_0;full,batch=32", sampled="capkv@512"),
-    Reading((2048,), _MAIN, "128,1024", sampled="capkv@1024"),
+    Reading((2048,), "all", "512", "q8_0;q4_0;full,batch=32"),
+    Reading((2048,), _MAIN, "128,1024"),
 )
 #: of a held-out text by another model, to see whether what was chosen with one holds with it
 _SECOND = (
@@ -102,9 +102,14 @@ _SECOND = (
 )
 
 
-def _asked(more: str) -> list:
-    """The setups that are asked, and more of them."""
-    return Reading((), _MAIN, "256,1024", f"random@1024;shift@1024;q4_0;{more}", sampled="capkv@1024").setups
+#: of three needles, which most texts are measured with
+_ASKED = Reading(
+    (),
+    _MAIN,
+    "256,1024",
+    "random@1024;shift@1024;q4_0;capkv@256+oracle;capkv@1024+oracle;capkv@256+recall;capkv@1024+recall",
+    sampled="capkv@1024",
+)
 
 
 SIZES = {
@@ -115,14 +120,14 @@ SIZES = {
             ("essays", _CHOSEN_ON),
         ),
         n_docs=8,
-        tasks=(  # ten needles do not fit into a budget of 256
-            Asking("needles_3", 2048, 50, _asked("capkv@256+oracle;capkv@1024+oracle;capkv@256+recall;capkv@1024+recall")),
-            Asking("needles_1", 2048, 20, _asked("capkv@256+oracle;capkv@1024+oracle")),
-            Asking("needles_10", 2048, 20, _asked("capkv@1024+oracle")),
-            Asking("ruler", 2048, 10, Reading((), _MAIN, "1024", "capkv@1024+recall").setups),
+        tasks=(
+            Asking("needles_3", 2048, 50, _ASKED.setups),
+            Asking("needles_1", 2048, 20, Reading((), _MAIN, "256,1024", "capkv@1024:q8_0;capkv@256+oracle").setups),
+            Asking("needles_10", 2048, 20, Reading((), _MAIN, "1024", "capkv@1024+oracle").setups),  # they do not fit into 256
+            Asking("ruler", 2048, 6, Reading((), _MAIN, "1024", "capkv@1024+recall").setups),
             Asking("dialogues", 20, 10, Reading((), f"{_MAIN},shift", "512", "capkv@512+pin;capkv@512+recall").setups),
         ),
-        continued=(Continuing("python-code", 6, 1024, 4096, "full;q8_0;q4_0;capkv@512;streaming@512;shift@512;capkv@1024"),),
+        continued=(Continuing("python-code", 6, 1024, 4096, "full;q8_0;capkv@512;streaming@512;shift@512"),),
         depths=(0, 4096, 16384, 32768),
         rounds=5,
         speed_setups="full;q8_0;shift@1024;capkv@1024;capkv@512;capkv@1024:q8_0",
