@@ -186,6 +186,14 @@ def test_the_best_policy_of_a_column_is_bold_and_the_full_cache_never_is(rows):
     assert "`capkv`" in bold and not bold & {"`full`", "`q4_0`", "`streaming`"}
 
 
+def test_what_is_recalled_or_pinned_is_never_bold():
+    rows = bench_rows.retrieval(8, names=("full", "capkv@512", "snapkv@512"), tasks=("needle",))
+    for name in ("recall", "pin", "oracle"):
+        rows += [{**row, "setup": f"capkv@512+{name}", "score": 1.0} for row in rows if row["setup"] == "capkv@512"]
+    bold = [line.split("|")[1].strip() for line in lines_of(results.results(rows)) if "**" in line]
+    assert bold and not any("+" in name for name in bold)
+
+
 def test_policies_with_the_same_figure_as_the_best_are_bold_too():
     rows = [bench_rows.fidelity_row(f"{name}@512", f"d{i}", 0.5) for name in ("capkv", "snapkv") for i in range(6)]
     assert results.results(rows).count("**0.500**") == 2

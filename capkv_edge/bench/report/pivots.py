@@ -29,8 +29,9 @@ def _text(one: Summary | None, figure: Figure) -> str:
 
 
 def _bold_best(texts: list[str], column: list, figure: Figure) -> list[str]:
-    """The texts of a column with the best policy's mean in bold, and every other policy's that reads the same."""
-    known = [i for i, one in enumerate(column) if one and one.policy and one.has(figure.name)]
+    """The texts of a column with the best policy's mean in bold, and every other policy's that reads the same; of policies alone, so
+    none with recall or pins."""
+    known = [i for i, one in enumerate(column) if one and one.policy and one.is_rival and one.has(figure.name)]
     if len(known) < 2:
         return texts
     best = texts[max(known, key=lambda i: figure.better * column[i].figures[figure.name].mean)].partition(" ")[0]
