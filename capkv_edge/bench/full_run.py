@@ -8,15 +8,10 @@ from pathlib import Path
 from . import options, terminal
 from .measure import continuation, fidelity, retrieval, speed
 from .run.rows import Store
-from .run.setups import Setup
 from .tasks import corpora, registry
 
 
 SEEDS = (2, 3)  #: of the sample of queries, beside 1, which all setups have
-
-
-def _parse(names: str) -> list:
-    return [Setup.parse(name) for name in options.split(names, ";")]
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class Reading:
 
     @property
     def setups(self) -> list:
-        more = [one for setup in _parse(self.sampled) for one in setup.with_seeds(SEEDS)]
+        more = [one for setup in options.named_setups(self.sampled) for one in setup.with_seeds(SEEDS)]
         return [*options.setups(self.policies, self.budgets, "f16", self.more), *more]
 
 
@@ -196,14 +191,14 @@ def _retrieval(engine, size: Size, store, progress):
 def _continuation(engine, size: Size, store, progress):
     for one in size.continued:
         documents = corpora.documents(engine, one.corpus, one.n_docs, one.n_prompt + one.n_gen)
-        plan = continuation.Plan(documents, _parse(one.setups), one.n_prompt, one.n_gen, size.seed)
+        plan = continuation.Plan(documents, options.named_setups(one.setups), one.n_prompt, one.n_gen, size.seed)
         yield from continuation.run(engine, plan, store, progress)
 
 
 def _speed(engine, size: Size, store, progress):
     n = {} if size.rounds > 1 else dict(n_prompt=64, n_gen=8)
     machine = dict(n_threads=engine.n_threads, n_gpu_layers=engine.n_gpu_layers)
-    plan = speed.Plan(_parse(size.speed_setups), list(size.depths), **n, rounds=size.rounds, **machine)
+    plan = speed.Plan(options.named_setups(size.speed_setups), list(size.depths), **n, rounds=size.rounds, **machine)
     return speed.run(engine.path, plan, store, progress)
 
 

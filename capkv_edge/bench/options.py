@@ -140,6 +140,11 @@ def policy_names(text: str) -> list:
     return list(dict.fromkeys(names))
 
 
+def named_setups(names: str) -> list:
+    """The Setups of short names with ; between them. Raises ValueError for a part that is wrong, with what is allowed."""
+    return [Setup.parse(name) for name in split(names, ";")]
+
+
 def setups(policy: str, budget: str, type: str, setup: str) -> list:
     """The Setups of the options in COMPARED: the full cache, each policy at each budget in each type, then those of `setup`.
 
@@ -155,7 +160,7 @@ def setups(policy: str, budget: str, type: str, setup: str) -> list:
         for tokens in numbers("--budget", budget, least=1):
             for one in types:
                 out.append(Setup.parse(f"{name}@{tokens}" + ("" if one == "f16" else f":{one}")))
-    out += [Setup.parse(text) for text in split(setup, ";")]
+    out += named_setups(setup)
     return list(dict.fromkeys(out))
 
 
