@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from importlib import metadata
 from pathlib import Path
 
 import patch_series
@@ -46,6 +47,12 @@ def test_the_packed_source_takes_all_patches_and_has_what_is_compiled(packed, tm
     assert list((tree / "ggml/src/ggml-cuda/template-instances").glob("mmq*.cu"))
     assert {path.name for path in (tree / "ggml/src/ggml-vulkan").iterdir()} == {"ggml-vulkan.cpp"}  # a patch changes it
     assert not (tree / "tools/ui").exists()
+
+
+def test_the_packed_source_can_be_stamped_as_a_build_is(packed, tmp_path):
+    done = subprocess.run([sys.executable, packed / "cmake/build_stamp.py", tmp_path / "b.json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "b.json").read_text())["version"] == metadata.version("capkv_edge")
 
 
 def test_scripts_and_tests_are_packed_and_nothing_that_was_built(packed):

@@ -26,7 +26,7 @@ import llama_source
 import patch_series
 
 TOP = "gpu-check"
-OWN = ("CMakeLists.txt", "LICENSE", "LLAMA_CPP_VERSION", "cmake", "native", "patches", "capkv_edge", "scripts", "tests")
+OWN = ("CMakeLists.txt", "LICENSE", "LLAMA_CPP_VERSION", "pyproject.toml", "cmake", "native", "patches", "capkv_edge", "scripts", "tests")
 LEFT_OUT = {"__pycache__", "data", "server", "lib"}  # folders that are not packed, wherever they are
 
 # of llama.cpp; files that patches change are packed too, since the build looks for them
