@@ -29,9 +29,12 @@ def _git(root: Path, *command: str) -> str | None:
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """The commit of a checkout, with "-dirty" where a source differs from it or is new; None where `root` is no checkout's top."""
+    """The commit of a checkout, with "-dirty" where a source differs from it or is new; None where `root` is no checkout's top.
+
+    An archive that was packed from a checkout says its commit in ABOUT.json (scripts/checks/gpu/gpu_pack.py)."""
     if not (root / ".git").exists():  # the sources may lie in the checkout of another project
-        return None
+        about = root / "ABOUT.json"
+        return json.loads(about.read_text(encoding="utf-8"))["commit"] if about.exists() else None
     found = _git(root, "rev-parse", "--short", "HEAD")
     changed = _git(root, "status", "--porcelain", "--", *SOURCES)
     return None if found is None or changed is None else found + ("-dirty" if changed else "")

@@ -32,8 +32,15 @@ def test_an_unknown_table_is_refused():
         reference.written("<!-- songs: begin -->\n<!-- songs: end -->\n")
 
 
-def test_results_md_has_what_its_rows_give():
+@pytest.mark.parametrize("name, folder", [("results", ""), ("second-model", "second"), ("gpu-results", "gpu")])
+def test_documents_have_what_their_rows_give(name, folder):
     """If this fails after a change of the report: capkv-bench results or report.results.write() writes the part anew."""
-    text, rows = (DOCS / "results.md").read_text(encoding="utf-8"), Store(DOCS / "results" / "rows.jsonl").rows()
-    images = {path.stem: f"results/{path.name}" for path in sorted((DOCS / "results").glob("*.png"))}
-    assert text == results.replace_part(text, results.results(rows, images=images))
+    document, folder = DOCS / f"{name}.md", DOCS / "results" / folder
+    text, rows = document.read_text(encoding="utf-8"), Store(folder / "rows.jsonl").rows()
+    assert text == results.replace_part(text, results.results(rows, images=results.images_of(document, folder)))
+
+
+def test_pictures_stand_in_the_order_of_their_numbers(tmp_path):
+    for name in ("heat-10", "heat-2", "answer-loss"):
+        (tmp_path / f"{name}.png").touch()
+    assert list(results.images_of(tmp_path / "a.md", tmp_path).items())[1:] == [("heat-2", "heat-2.png"), ("heat-10", "heat-10.png")]

@@ -52,7 +52,8 @@ def test_the_packed_source_takes_all_patches_and_has_what_is_compiled(packed, tm
 def test_the_packed_source_can_be_stamped_as_a_build_is(packed, tmp_path):
     done = subprocess.run([sys.executable, packed / "cmake/build_stamp.py", tmp_path / "b.json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "b.json").read_text())["version"] == metadata.version("capkv_edge")
+    stamp, about = json.loads((tmp_path / "b.json").read_text()), json.loads((packed / "ABOUT.json").read_text())
+    assert stamp["version"] == metadata.version("capkv_edge") and stamp["commit"] == about["commit"] != ""
 
 
 def test_scripts_and_tests_are_packed_and_nothing_that_was_built(packed):

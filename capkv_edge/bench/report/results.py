@@ -1,6 +1,7 @@
 """The generated part of docs/results.md: tables and sentences between two marks, all of it from rows."""
 
 import os
+import re
 from pathlib import Path
 
 from ..kinds import KINDS, Kind, text_of
@@ -30,7 +31,7 @@ def _measured(rows: list[dict]) -> str:
         return ", ".join(sorted({text_of(row.get(name)) for row in rows if row.get(name) is not None}))
 
     models = ", ".join(sorted({f"{row.get('model')} ({row.get('model_type')})" for row in rows}))
-    return f"Model: {models}. Machine: {seen('device')}. Commit {seen('commit')}, llama.cpp of {seen('pin')}.\n"
+    return f"Model: {models}. Machine: {seen('device')}. Commit {seen('commit') or 'not recorded'}, llama.cpp of {seen('pin')}.\n"
 
 
 def _part(kind: Kind, rows: list[dict], default: str, images: dict) -> list[str]:
@@ -86,6 +87,16 @@ def write_part(path: Path, part: str, begin: str = BEGIN, end: str = END) -> Non
     path.write_text(replace_part(path.read_text(encoding="utf-8"), part, begin, end), encoding="utf-8")
 
 
+def images_of(document: Path, folder) -> dict[str, str]:
+    """{name: link from the document} of the PNGs in a folder."""
+    return {one.stem: Path(os.path.relpath(one, document.parent)).as_posix() for one in sorted(Path(folder).glob("*.png"), key=_in_order)}
+
+
+def _in_order(path: Path) -> list:
+    """A key that sorts file names by the numbers in them: heat-2 before heat-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
+
+
 def write(document, rows: list[dict], folder=None, default: str = DEFAULT) -> Path:
     """Replace the generated part of a document by what the rows show; returns its path. PNGs in the folder are linked.
 
@@ -93,7 +104,5 @@ def write(document, rows: list[dict], folder=None, default: str = DEFAULT) -> Pa
         ValueError: the document does not have the two marks.
     """
     path = Path(document)
-    found = sorted(Path(folder).glob("*.png")) if folder is not None else []
-    images = {one.stem: Path(os.path.relpath(one, path.parent)).as_posix() for one in found}
-    write_part(path, results(rows, default, images))
+    write_part(path, results(rows, default, images_of(path, folder) if folder is not None else {}))
     return path
