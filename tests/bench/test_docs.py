@@ -32,7 +32,7 @@ def test_an_unknown_table_is_refused():
         reference.written("<!-- songs: begin -->\n<!-- songs: end -->\n")
 
 
-@pytest.mark.parametrize("name, folder", [("results", ""), ("second-model", "second"), ("gpu-results", "gpu")])
+@pytest.mark.parametrize("name, folder", [("results", ""), ("second-model", "second"), ("gpu-results", "gpu"), ("speed-1b", "1b")])
 def test_documents_have_what_their_rows_give(name, folder):
     """If this fails after a change of the report: capkv-bench results or report.results.write() writes the part anew."""
     document, folder = DOCS / f"{name}.md", DOCS / "results" / folder

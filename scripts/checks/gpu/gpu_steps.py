@@ -24,10 +24,11 @@ LIB = gpu_build.BUILD / "lib"
 GPU_LAYERS = "-1" if BACKEND == "cuda" else "0"
 SMALL = BACKEND != "cuda"
 
-# arguments of make_random_gguf.py for the models of two steps: on a GPU, and in small. The chat's vocabulary is bytes alone, since other
-# tokens of a model with random weights have no text, and a reply of them is empty
-CHAT = ("--shape llama-3.2-1b --type Q4_0 --vocab 259 --ctx 8192", "--shape smollm2-135m --type Q4_0 --layers 4 --vocab 259 --ctx 4096")[SMALL]
-SPEED = ("--shape llama-3.1-8b --type Q4_K", "--shape smollm2-135m --type Q4_0 --layers 4 --vocab 259 --ctx 8192")[SMALL]
+# arguments of make_random_gguf.py for the models of two steps: on a GPU, and in small. A vocabulary of 259 is bytes alone: other tokens
+# of a model with random weights have no text, and a chat's reply of them would be empty
+_LITTLE = "--shape smollm2-135m --type Q4_0 --layers 4 --vocab 259"
+CHAT = ("--shape llama-3.2-1b --type Q4_0 --vocab 259 --ctx 8192", f"{_LITTLE} --ctx 4096")[SMALL]
+SPEED = ("--shape llama-3.1-8b --type Q4_K", f"{_LITTLE} --ctx 8192")[SMALL]
 DEPTHS, SIZES = (("0,4096,16384,65536", "-p 512 -n 128"), ("0,600", "-p 64 -n 16 --threads 1"))[SMALL]
 BUDGET = ("1024", "128")[SMALL]
 
