@@ -22,11 +22,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "cmake"))
+import build_stamp
 import llama_source
 import patch_series
 
 TOP = "gpu-check"
-OWN = ("CMakeLists.txt", "LICENSE", "LLAMA_CPP_VERSION", "pyproject.toml", "cmake", "native", "patches", "capkv_edge", "scripts", "tests")
+OWN = (*build_stamp.SOURCES, "LICENSE", "scripts", "tests")
 LEFT_OUT = {"__pycache__", "data", "server", "lib"}  # folders that are not packed, wherever they are
 
 # of llama.cpp; files that patches change are packed too, since the build looks for them
