@@ -28,7 +28,7 @@ from capkv_edge.recall.archive import Archive
 from capkv_edge.recall.choice import QUOTA, Choice, Gate
 from capkv_edge.recall.query import Weigher
 
-TASKS = [*(name for name in registry.RULER if name.startswith(("niah", "vt"))), "recall", "recall_reworded"]
+TASKS = [*(name for name in registry.RULER if name.startswith(("niah", "vt"))), "needles_10", "recall", "recall_reworded"]
 SEED_GATE, SEED = 11, 12
 N_BATCH, N_RECENT = 512, 64
 TOKENS_PER_TURN = 50  # of the dialogues, about
@@ -49,7 +49,7 @@ class Texts:
     def make(self, task: str, length: int, index: int, seed: int, share: int) -> tuple:
         """(tokens, items) of a text."""
         found = registry.find(task)
-        share = min(share, found.max_share or share)
+        share = found.share_of(share)
         n = max(length // TOKENS_PER_TURN, 1) if found.turns else length
         plan = Plan([task], [], lengths=[n], n_turns=n, share=share, seed=seed)
         text = make_text(self.reader, plan, Condition(task, found.haystack, n, "blind", share), index)

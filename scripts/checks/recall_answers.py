@@ -27,6 +27,7 @@ from recall import SEED, TASKS, TOKENS_PER_TURN
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [4096, 32768, 131072]
+N_STRINGS = {"niah_multivalue": 4, "niah_multiquery": 4, "vt": 5}  # that one question asks for
 REWORDED = "recall_reworded"  # not in means: what is asked in other words is not found
 ENOUGH = 0.95  # of what full+recall answers
 BEGIN, END = "<!-- answers: begin -->", "<!-- answers: end -->"
@@ -44,8 +45,9 @@ def units(task: str, length: int) -> int:
     return max(length // TOKENS_PER_TURN, 1) if registry.find(task).turns else length
 
 
-def share_of(task: str, share: int) -> int:
-    return min(share, registry.find(task).max_share or share)
+def texts_of(task: str, n: int, share: int) -> int:
+    """How many texts it takes to ask for n strings at least."""
+    return -(-n // (registry.find(task).share_of(share) * N_STRINGS.get(task, 1)))
 
 
 def plans(args) -> list:
@@ -55,7 +57,7 @@ def plans(args) -> list:
     for length in args.length:
 
         def what(task, length=length):
-            return -(-args.questions // share_of(task, args.share)), units(task, length)
+            return texts_of(task, args.strings, args.share), units(task, length)
 
         for (n_texts, n), tasks in groupby(sorted(args.task, key=what), what):
             common = dict(lengths=[n], n_turns=n, n_texts=n_texts, share=args.share, seed=SEED)
@@ -138,11 +140,11 @@ def document_part(rows: list, lengths: list) -> str:
         n_asked = {}
         for row in here:
             cell_of = (row["task"], row["setup"])
-            n_asked[cell_of] = n_asked.get(cell_of, 0) + len(row["items"])
+            n_asked[cell_of] = n_asked.get(cell_of, 0) + sum(len(item["expected"]) for item in row["items"])
         counts = sorted({min(n_asked.values()), max(n_asked.values())})
         devices = ", ".join(sorted({row["device"] for row in here}))
         said = [verdict(found, name) for name in names if "+recall" in name and name != "full+recall"] + [took(here)]
-        asked = f"{' to '.join(map(str, counts))} questions a cell, on {devices}"
+        asked = f"{' to '.join(map(str, counts))} strings asked for a cell, on {devices}"
         sentences = "".join(f"- {one}.\n" for one in said if one)
         parts.append(f"{length:,} tokens, {asked}:\n\n{table(found, names)}\n{sentences}")
     return "\n".join(parts)
@@ -155,11 +157,11 @@ def main() -> int:
     parser.add_argument("--budget", nargs="+", type=int, default=[512, 1024], help="budgets in tokens (default: 512 1024)")
     parser.add_argument("--setup", nargs="+", help="these setups alone (default: full, and those of --budget)")
     parser.add_argument("--task", nargs="+", default=TASKS, choices=TASKS, help="tasks (default: all)")
-    parser.add_argument("--questions", type=int, default=100, help="questions of each cell, at least (default: %(default)s)")
-    parser.add_argument("--share", type=int, default=5, help="questions about one text (default: %(default)s)")
+    parser.add_argument("--strings", type=int, default=100, help="strings asked for in each cell, at least (default: %(default)s)")
+    parser.add_argument("--share", type=int, default=10, help="questions about one text, where a task has so many (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: the cores that it may use)")
     parser.add_argument("--gpu-layers", type=int, default=None, help="layers on the GPU, -1: all (default: all in a build with a GPU)")
-    parser.add_argument("--rows", type=Path, default=ROOT / "build" / "recall-answers.jsonl", help="where the rows are kept")
+    parser.add_argument("--rows", type=Path, default=ROOT / "docs" / "results" / "recall" / "answers.jsonl", help="where the rows are kept")
     parser.add_argument("--document", type=Path, help="only write the tables of the rows into this file")
     args = parser.parse_args()
 

@@ -10,15 +10,17 @@ NAMES = ["full", "full+recall", "capkv@512", "capkv@512+recall"]
 
 
 def rows_of(setup, scores, task="niah_single_2", length=4096, budget=512, device="a CPU"):
-    asked = dict(items=[dict(t_recall=0.002)] * 5, budget=None if setup.startswith("full") else budget, device=device)
+    asked = dict(items=[dict(t_recall=0.002, expected=["a"])] * 5, budget=None if setup.startswith("full") else budget, device=device)
     return [dict(task=task, length=length, setup=setup, text=i, score=score, **asked) for i, score in enumerate(scores)]
 
 
 def test_each_task_has_as_many_texts_as_its_questions_need():
-    args = SimpleNamespace(setup=["full"], length=[4096, 32768], questions=100, share=10, task=["vt", "recall", "niah_single_1"])
+    args = SimpleNamespace(setup=["full"], length=[4096, 32768], strings=100, share=10, task=["vt", "recall", "niah_single_1"])
     plans = [(plan.tasks, plan.n_texts, plan.conditions[0].length) for plan in answers.plans(args)]
-    ruler = ["vt", "niah_single_1"]
-    assert plans == [(["recall"], 13, 81), (ruler, 100, 4096), (["recall"], 13, 655), (ruler, 100, 32768)]
+    assert plans == [
+        *((["recall"], 13, 81), (["vt"], 20, 4096), (["niah_single_1"], 100, 4096)),
+        *((["recall"], 13, 655), (["vt"], 20, 32768), (["niah_single_1"], 100, 32768)),
+    ]
 
 
 def test_setups_are_compared_on_the_texts_that_all_have_read():
@@ -36,19 +38,19 @@ def test_a_table_for_each_length_says_what_it_is_of():
     rows = rows_of("full", [0.5]) + rows_of("capkv@512", [0.25] * 5) + rows_of("capkv@512", [1], length=32768, device="NVIDIA H200")
     first, second = answers.document_part(rows, [4096, 32768, 131072]).split("\n32,768 tokens, ")
     assert first.splitlines()[:5] == [
-        "4,096 tokens, 5 to 25 questions a cell, on a CPU:",
+        "4,096 tokens, 5 to 25 strings asked for a cell, on a CPU:",
         "",
         "| task | `full` | `capkv@512` |",
         "|---|---:|---:|",
         "| `niah_single_2` | 50 | 25 (25 to 25) |",
     ]
-    assert "took 2.0 ms in the median, 2.0 ms or less in 95 %" in first and second.startswith("5 questions a cell, on NVIDIA H200:")
+    assert "took 2.0 ms in the median, 2.0 ms or less in 95 %" in first and second.startswith("5 strings asked for a cell, on NVIDIA H200:")
 
 
 def test_a_run_and_its_tables_in_a_document(tiny_llama, tmp_path, monkeypatch, capsys):
     rows, document = tmp_path / "rows.jsonl", tmp_path / "recall.md"
     words = ["recall_answers.py", "--model", str(tiny_llama), "--rows", str(rows), "--length", "1500", "--threads", "1"]
-    small = ["--task", "niah_single_1", "--questions", "1", "--share", "1", "--setup", *NAMES]
+    small = ["--task", "niah_single_1", "--strings", "1", "--share", "1", "--setup", *NAMES]
     monkeypatch.setattr(sys, "argv", [*words, *small])
     assert answers.main() == 0 and capsys.readouterr().out.count("text   0") == 4
     assert answers.main() == 0 and "text   0" not in capsys.readouterr().out  # what is there is not measured again

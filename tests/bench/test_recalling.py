@@ -46,11 +46,22 @@ def test_setups_that_differ_in_recall_share_one_reading():
     assert plain["n_tokens"] == more["n_tokens"]
 
 
+def test_the_full_cache_reads_a_text_once_too_and_counts_what_comes_back_where_it_does(engine):
+    opened = []
+    engine.open, opens = lambda *args, **options: opened.append(args) or opens(*args, **options), engine.open
+    try:
+        full, more = rows_of(engine, [FULL, Setup.parse("full+recall")], lengths=[1000], share=1)
+    finally:
+        engine.open = opens
+    assert len(opened) == 1 and (full["n_cells"], more["n_cells"]) == (1000, 1256)
+    assert full["bytes_total"] == full["bytes_full"] < more["bytes_total"]
+
+
 def test_what_is_held_does_not_come_back_but_in_the_full_cache(monkeypatch):
     monkeypatch.setattr(FakeStream, "n_held", 10_000)
     engine = FakeEngine(solve)
     full, more, held = rows_of(engine, [FULL, Setup.parse("full+recall"), MORE])
-    assert len(engine.streams) == 3
+    assert len(engine.streams) == 2
     assert all(item["recalled"] for item in more["items"]) and not any(item["recalled"] for item in held["items"])
     assert "recalled" not in full["items"][0]
 

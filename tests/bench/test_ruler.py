@@ -229,6 +229,7 @@ def test_no_word_stands_within_another():
         ("vt", {"seed": -1}, "seed = -1: allowed is 0 or more"),
         ("niah_single_1", {"depths": (0.5, 1.5)}, "depths = 0.5, 1.5: allowed is 0 to 1"),
         ("cwe", {"share": 2}, "share = 2: allowed for the task cwe is 1 to 1"),
+        ("niah_multikey_2", {"share": 11}, "share = 11: allowed for the task niah_multikey_2 is 1 to 10"),
         ("niah_single_1", {"share": 2}, "share = 2: allowed for the task niah_single_1 is 1 to 1"),
         ("qa_1", {}, "task = qa_1: it needs --squad FILE"),
         ("recall", {"share": 99}, "share = 99: allowed for the task recall is 1 to 8"),

@@ -152,7 +152,7 @@ class FakeStream:
         self.tokens, self._left = list(mark), None
         self.log.append("back")
 
-    def memory(self):
+    def memory(self, n_more=None):
         return dict(bytes_kv=1, bytes_obs=0, bytes_total=1, bytes_full=2, n_cells=self.n_ctx, n_evicted=0, n_evictions=0)
 
 

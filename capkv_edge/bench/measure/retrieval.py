@@ -163,10 +163,7 @@ def pin(stream, reader: Reader, text: Text) -> None:
 
 
 class Reading:
-    """A text that a stream reads, to be asked its questions: several times, where only what comes back with them differs.
-
-    `memory` is Stream.memory() after the last eviction.
-    """
+    """A text that a stream reads, to be asked its questions: several times, where only what comes back with them differs."""
 
     def __init__(self, stream, reader: Reader, text: Text, mode: str):
         self.stream, self.reader, self.text, self._is_aware = stream, reader, text, mode == "aware"
@@ -180,7 +177,7 @@ class Reading:
 
     def _evict(self) -> None:
         self.stream.compress()
-        self.memory = self.stream.memory()
+        self._memory = self.stream.memory()
         self._mark, self._is_at_mark = self.stream.mark(), True
 
     def _return(self) -> None:
@@ -227,10 +224,10 @@ class Reading:
             out.append({**asked, "answer": reply, "score": item.score(reply), "nll": nll, "guess": guess, **said})
         return out
 
-    @property
-    def bytes_recall(self) -> int:
-        """Memory of token ids and index, after ask() with a quota."""
-        return self._recalling.n_bytes
+    def memory(self, quota: int = 0) -> dict:
+        """Stream.memory() after the last eviction; after ask() with a quota with `bytes_recall`, of token ids and index."""
+        found = self._memory if self.stream.setup.policy else self.stream.memory(quota)
+        return {**found, "bytes_recall": self._recalling.n_bytes} if quota else found
 
 
 @contextlib.contextmanager
@@ -289,17 +286,15 @@ class _Job:
         for name in ("score", "nll", "guess"):
             found = [item[name] for item in items]
             means[name] = None if None in found else sum(found) / len(found)
-        memory = {**reading.memory, **({"bytes_recall": reading.bytes_recall} if self.setup.recall else {})}
         text = dict(n_tokens=self.reader.size(reading.text), haystack_at=reading.text.haystack_at)
-        return {**self.row, **memory, **text, **means, "items": items}
+        return {**self.row, **reading.memory(self.setup.recall), **text, **means, "items": items}
 
 
 def _groups(setups: list, mode: str) -> list:
-    """Lists of setups that read a text once: in mode "blind" those of a policy that differ in recall alone."""
+    """Lists of setups that read a text once: in mode "blind" those that differ in recall alone."""
     groups = {}
     for setup in setups:
-        is_shared = setup.on and mode == "blind"
-        groups.setdefault(dataclasses.replace(setup, recall=0) if is_shared else setup, []).append(setup)
+        groups.setdefault(dataclasses.replace(setup, recall=0) if mode == "blind" else setup, []).append(setup)
     return list(groups.values())
 
 

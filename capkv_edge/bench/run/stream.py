@@ -25,6 +25,7 @@ class Stream:
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
         self.n_batch = n_batch or setup.n_batch
         self.n_tokens = 0  #: tokens read so far
+        self._n_more = 0 if setup.policy == SHIFT else n_more
         self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx + n_more
         self._n_past = 0  # next position: n_tokens less the tokens that context shifts removed
         self._n_shifted = self._n_shifts = 0
@@ -222,14 +223,17 @@ class Stream:
         llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)
         self.n_tokens = self._n_past = self._n_shifted = self._n_shifts = 0
 
-    def memory(self) -> dict:
+    def memory(self, n_more: int | None = None) -> dict:
         """Figures of the sequence: bytes_kv, bytes_obs, bytes_total, bytes_full (of a full f16 cache of n_ctx tokens), n_cells,
-        n_evicted, n_evictions, t_evict_us and its parts t_score_us, t_select_us and t_compact_us."""
+        n_evicted, n_evictions, t_evict_us and its parts t_score_us, t_select_us and t_compact_us.
+
+        n_more: without a policy, so many cells beside those of n_ctx tokens are counted; None: all that there are."""
         full = round(self.engine.bytes_per_token("f16") * self.n_ctx)
         if self._kv is not None:
             now = self._kv.stats()
             names = ("bytes_kv", "bytes_obs", "bytes_total", "n_cells", "n_evicted", "n_evictions", *TIMES)
             return {**{name: getattr(now, name) for name in names}, "bytes_full": full}
-        held = round(self.engine.bytes_per_token(self.setup.type) * self._n_cells)
-        taken = dict(n_cells=self._n_cells, n_evicted=self._n_shifted, n_evictions=self._n_shifts, **dict.fromkeys(TIMES, 0))
+        n_cells = self._n_cells if n_more is None else self._n_cells - self._n_more + min(n_more, self._n_more)
+        held = round(self.engine.bytes_per_token(self.setup.type) * n_cells)
+        taken = dict(n_cells=n_cells, n_evicted=self._n_shifted, n_evictions=self._n_shifts, **dict.fromkeys(TIMES, 0))
         return dict(bytes_kv=held, bytes_obs=0, bytes_total=held, bytes_full=full, **taken)

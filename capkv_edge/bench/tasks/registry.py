@@ -46,6 +46,7 @@ _RULERS = (
         "needles",
         "the number of one key; all other text is needles",
         own=True,
+        max_share=10,
         **_RULER,
     ),
     Task(
@@ -54,6 +55,7 @@ _RULERS = (
         "needles",
         "the UUID of one key that is a UUID; all other text is needles",
         own=True,
+        max_share=10,
         **_RULER,
     ),
     Task("niah_multivalue", partial(niah, n_values=4), "essays", "the four numbers of a key", **_RULER),

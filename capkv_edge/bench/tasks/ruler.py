@@ -43,6 +43,8 @@ def niah(draft: Draft, *, keys="words", values="numbers", n_keys=1, n_values=1, 
     Keys are "words" or "uuids", values "numbers" or "uuids". in_needles: the haystack is made of needles too.
     """
     rng = draft.rng()
+    if in_needles:  # all needles are of one form, so any of them can be asked for
+        n_keys = draft.share * n_asked
     n_filler = draft.length // _MIN_NEEDLE if in_needles else 0
     all_keys = _DRAW[keys](rng, n_keys + n_filler)
     all_values = _DRAW[values](rng, n_keys * n_values + n_filler)
