@@ -4,6 +4,7 @@ Knows the model and the chat template, but no commands and no terminal.
 """
 
 import codecs
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -193,7 +194,8 @@ class Conversation(Restoring):
             back = []
         begin = self.n_tokens + len(before + asked)
         try:
-            self._feed(before + asked + back + after, progress, N_RESERVE, (text, len(before), len(asked)))
+            with self.recall.pinned(begin, len(back)):
+                self._feed(before + asked + back + after, progress, N_RESERVE, (text, len(before), len(asked)))
         finally:
             self.recall.put(begin, len(back))
         self._end_turn(begin + len(back), len(after))
@@ -285,7 +287,9 @@ class Conversation(Restoring):
         message, said, max_tokens = self.messages[-1], [], self.settings.max_tokens
         t_start, clock = time.perf_counter(), threads.Clock()
         turn.end = "cut"
+        kept = contextlib.ExitStack()
         try:
+            kept.enter_context(self.recall.pinned())
             for token in llm.generate([], reset=False, **self.settings.sampling()):
                 if token == stop_token or self._vocab.is_eog(token):
                     token, turn.end = None, "stop"
@@ -307,6 +311,7 @@ class Conversation(Restoring):
                 said.append(rest)
                 yield rest
         finally:
+            kept.close()
             turn.waited = clock.waited()
             message.end = turn.end
             message.parts = [[message.content, "".join(said)]] if said else []

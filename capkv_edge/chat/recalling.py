@@ -1,5 +1,7 @@
 """Recall in a conversation: what comes back with the user's turn, and its way out of the cache after the reply."""
 
+import contextlib
+
 from ..recall import Recall
 from ..recall.choice import Recalled
 from ..recall.index import NoIndexError
@@ -106,6 +108,13 @@ class TurnRecall:
         if self.found and end > begin:
             self._recall.put(self.found, begin, end)
             self._place = (begin, end)
+
+    def pinned(self, begin: int | None = None, n_tokens: int = 0):
+        """A context within which no head evicts what came back with the turn: n_tokens that are to be read from position `begin` on,
+        or, without arguments, what stands in the cache.
+        """
+        place = self._place if begin is None else (begin, begin + n_tokens)
+        return contextlib.nullcontext() if self._recall is None or place is None else self._recall.pinned(*place)
 
     def take_out(self) -> list:
         """Take what came back with the last turn out of the cache; the tokens behind it, which are to be read again.

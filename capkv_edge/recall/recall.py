@@ -1,5 +1,7 @@
 """Recall for a Llama with a budget: what its cache has evicted is found again in the text that was read."""
 
+import contextlib
+
 from ..kv import KvCache
 from ..vocab import Vocab
 from .archive import Archive
@@ -106,6 +108,26 @@ class Recall:
         """
         self.archive.leave_out(begin, end)
         self._shown.append((begin, end, [(passage.begin, passage.end) for passage in recalled.passages]))
+
+    @contextlib.contextmanager
+    def pinned(self, begin: int, end: int):
+        """Within this context every head keeps positions `begin` to `end`, where a passage stands or is to be read, so that a long reply
+        does not evict what it answers from. Where the budget has no room for that, they are evicted as any other text is.
+        """
+        llm = self.llm
+        others = [(max(first, begin), min(last, end)) for first, last in llm.pins if first < end and begin < last] if llm.kv_config else []
+        is_pinned = False
+        if llm.kv_config and begin < end:
+            with contextlib.suppress(ValueError):
+                llm.pin(begin, end)
+                is_pinned = True
+        try:
+            yield
+        finally:
+            if is_pinned:
+                llm.unpin(begin, end)
+                for first, last in others:
+                    llm.pin(first, last)
 
     def search(self, text: str, n_max: int = 5) -> list:
         """[(Hit, whether it is gone from the cache)] for a query by hand, the best first, whether or not it passes the gate."""

@@ -1,11 +1,17 @@
 """scripts/checks/recall_answers.py: what it measures, what is said of it, and its tables."""
 
+import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from scripts_under_test import load_script
 
-answers = load_script("checks/recall_answers.py")
+from capkv_edge.bench.report.results import replace_part
+from capkv_edge.bench.run.rows import Store
+
+answers, recall = load_script("checks/recall_answers.py"), load_script("checks/recall.py")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAMES = ["full", "full+recall", "capkv@512", "capkv@512+recall"]
 
 
@@ -60,3 +66,12 @@ def test_a_run_and_its_tables_in_a_document(tiny_llama, tmp_path, monkeypatch, c
     text = document.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| task | `full` | `full+recall` | `capkv@512` | `capkv@512+recall` |" in text
+
+
+def test_the_document_has_what_its_rows_give():
+    text, folder = (DOCS / "recall.md").read_text(encoding="utf-8"), DOCS / "results" / "recall"
+    rows = Store(folder / "answers.jsonl").rows("retrieval")
+    assert rows and text == replace_part(text, answers.document_part(rows, answers.LENGTHS), answers.BEGIN, answers.END)
+    rows = [json.loads(line) for line in (folder / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+    for name, made in recall.tables(rows).items():
+        assert text == replace_part(text, made, f"<!-- {name}: begin -->", f"<!-- {name}: end -->")

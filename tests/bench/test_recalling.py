@@ -7,6 +7,7 @@ from capkv_edge.bench.measure import retrieval
 from capkv_edge.bench.report.summary import comparisons, summaries
 from capkv_edge.bench.run.rows import Store
 from capkv_edge.bench.run.setups import Setup
+from capkv_edge.bench.run.stream import Stream
 
 FULL, PLAIN, MORE = Setup(), Setup.parse("streaming@128"), Setup.parse("streaming@128+recall")
 MARK = "[Recalled from earlier"
@@ -33,6 +34,21 @@ def test_the_passage_with_the_answer_stands_at_the_end_of_the_turn():
         assert len(item["recalled"]) >= 1 and all(begin < end for begin, end in item["recalled"]) and item["t_recall"] > 0
         assert any(item["expected"][0] in engine.detokenize(stream.tokens[begin:end]) for begin, end in item["recalled"])
     assert row["recall"] == 256 and row["bytes_recall"] > 4 * 1000
+
+
+def test_what_came_back_is_pinned_before_it_is_read(engine):
+    pinned = []
+    pin = Stream.pin
+
+    def note(self, start, stop):
+        pin(self, start, stop)
+        pinned.append(stop - start)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Stream, "pin", note)
+        row, _ = rows_of(engine, [Setup.parse("capkv@512+recall"), FULL], lengths=[1000], share=1)
+    assert row["items"][0]["recalled"] and len(pinned) == 2  # for the answer, and for its loss
+    assert set(pinned) < set(range(60, 257))
 
 
 def test_setups_that_differ_in_recall_share_one_reading():

@@ -48,6 +48,18 @@ def test_what_was_evicted_comes_back_at_the_end_of_the_turn(make_talk):
     assert passage.begin < 20 and FACT in passage.text.replace("▁", " ")
 
 
+def test_no_head_evicts_it_while_the_reply_is_made(make_talk):
+    talk = make_talk(recall=200)
+    talk.settings.max_tokens = 900
+    talk.ask(QUESTION)
+    begin, end = talk.recall._place
+    n_evicted, n_least = talk.stats().n_evictions, 1.0
+    for _ in talk.reply():
+        n_least = min(n_least, talk.llm.kv_kept()[begin:end].min())
+    assert talk.stats().n_evictions > n_evicted and n_least == 1
+    assert talk.pins.ranges == []
+
+
 def test_after_the_reply_the_conversation_is_as_if_nothing_had_come_back(make_talk):
     talk, plain = make_talk(), make_talk(recall=0)
     talk.ask(QUESTION)

@@ -139,3 +139,36 @@ def test_the_marks_of_a_template_are_no_text(llm):
     llm.reset()
     llm.eval(llm.tokenize(f"</s>{FACT}</s>{talk_of()}".encode(), add_bos=False, special=True))
     assert plain(Recall(llm).find(QUESTION).passages[0].text) == FACT
+
+
+def test_what_came_back_stays_while_a_long_reply_is_made(make_llama, tiny_llama):
+    llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": 512})
+    read(llm, f"{FACT} {talk_of()}")
+    other = llm.n_tokens - 10, llm.n_tokens - 5
+    llm.pin(*other)
+    recall = Recall(llm)
+    found, begin = recall.find(QUESTION), llm.n_tokens
+    end = begin + len(llm.tokenize(found.text.encode(), add_bos=False))
+    with recall.pinned(begin, end):
+        put(recall, found)
+        read(llm, talk_of(20))
+        assert llm.kv_kept()[begin:end].min() == 1
+    assert llm.pins == [other]
+    read(llm, talk_of(20))
+    assert llm.kv_kept()[begin:end].mean() < 0.9
+
+
+def test_pins_in_what_came_back_stay_pinned(llm):
+    begin = llm.n_tokens
+    llm.pin(begin + 2, begin + 5)
+    with Recall(llm).pinned(begin, begin + 4):
+        assert llm.pins == [(begin, begin + 5)]
+    assert llm.pins == [(begin + 2, begin + 5)]
+
+
+@pytest.mark.parametrize("budget", [64, 0])
+def test_without_room_or_a_budget_what_came_back_is_not_pinned(make_llama, tiny_llama, budget):
+    llm = make_llama(tiny_llama, **{**BUDGET, "kv_budget": budget})
+    read(llm, FACT)
+    with Recall(llm).pinned(10, 200):
+        assert not budget or llm.pins == []

@@ -185,16 +185,24 @@ class Reading:
             self.stream.back(self._mark)
         self._is_at_mark = False
 
+    def _keep(self, place: tuple) -> None:
+        """Of the tokens that are read next, those at indices place[0] to place[1] came back: they stay until the answer is there."""
+        begin, end = place
+        if begin < end and self.stream.setup.on:
+            with contextlib.suppress(ValueError):  # no room: they are evicted as any other text is
+                self.stream.pin(self.stream.n_tokens + begin, self.stream.n_tokens + end)
+
     def _question(self, item: Item, quota: int) -> tuple:
-        """Tokens of a question with what comes back, and what the row says of that."""
+        """Tokens of a question with what comes back, (first, last + 1) of the indices of that, and what the row says of it."""
         question = self.reader.question(item)
         if not quota:
-            return question, {}
+            return question, (0, 0), {}
         if self._recalling is None:
             self._recalling = Recalling(self.stream, self.reader.count)
             self._recalling.add(self.reader.prefix(self.text), self.stream.n_gone)
         found, said = self._recalling.find(item.question, quota)
-        return question + self.reader.engine.tokenize(found), said
+        tokens = question + self.reader.engine.tokenize(found)
+        return tokens, (len(question), len(tokens)), said
 
     def ask(self, quota: int = 0) -> list:
         """[{depth, question, expected, answer, score, nll, guess}] of the text's questions.
@@ -206,17 +214,21 @@ class Reading:
         """
         stream, reader, out = self.stream, self.reader, []
         for item in self.text.items:
-            question, said = self._question(item, quota)
+            question, place, said = self._question(item, quota)
             if self._is_aware:
+                self._keep(place)
                 stream.read(question)
                 self._evict()
+                place = (0, 0)
             opening = ([] if self._is_aware else question) + reader.opening(self.text, item)
             self._return()
+            self._keep(place)
             stream.read(opening)
             reply, nll, guess = answer(stream, item), None, None
             parts = [(token, counts) for part, counts in item.reference for token in reader.engine.tokenize(part)]
             if parts:
                 self._return()
+                self._keep(place)
                 tokens, counts = zip(*parts)
                 nll = nll_of(stream, opening, list(tokens), counts)
                 guess = item.n_choices and len(item.expected) * log(item.n_choices) / sum(counts)
