@@ -4,7 +4,6 @@ Knows the model and the chat template, but no commands and no terminal.
 """
 
 import codecs
-import contextlib
 import time
 from dataclasses import dataclass
 
@@ -287,31 +286,29 @@ class Conversation(Restoring):
         message, said, max_tokens = self.messages[-1], [], self.settings.max_tokens
         t_start, clock = time.perf_counter(), threads.Clock()
         turn.end = "cut"
-        kept = contextlib.ExitStack()
         try:
-            kept.enter_context(self.recall.pinned())
-            for token in llm.generate([], reset=False, **self.settings.sampling()):
-                if token == stop_token or self._vocab.is_eog(token):
-                    token, turn.end = None, "stop"
-                    break
-                turn.n_reply += 1
-                turn.t_reply = time.perf_counter() - t_start
-                said.append(marker.feed(decoder.decode(self.piece(token))))
-                yield said[-1]
-                if marker.found:
-                    turn.end, message.has_marker = "stop", True
-                    break
-                if max_tokens and turn.n_reply >= max_tokens:
-                    turn.end = "length"
-                    break
-                if n_ctx is not None and self.n_tokens + 1 >= n_ctx:
-                    turn.end = "context"
-                    break
+            with self.recall.pinned():
+                for token in llm.generate([], reset=False, **self.settings.sampling()):
+                    if token == stop_token or self._vocab.is_eog(token):
+                        token, turn.end = None, "stop"
+                        break
+                    turn.n_reply += 1
+                    turn.t_reply = time.perf_counter() - t_start
+                    said.append(marker.feed(decoder.decode(self.piece(token))))
+                    yield said[-1]
+                    if marker.found:
+                        turn.end, message.has_marker = "stop", True
+                        break
+                    if max_tokens and turn.n_reply >= max_tokens:
+                        turn.end = "length"
+                        break
+                    if n_ctx is not None and self.n_tokens + 1 >= n_ctx:
+                        turn.end = "context"
+                        break
             if rest := marker.feed(decoder.decode(b"", final=True)) + marker.flush():
                 said.append(rest)
                 yield rest
         finally:
-            kept.close()
             turn.waited = clock.waited()
             message.end = turn.end
             message.parts = [[message.content, "".join(said)]] if said else []

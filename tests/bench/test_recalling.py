@@ -36,17 +36,15 @@ def test_the_passage_with_the_answer_stands_at_the_end_of_the_turn():
     assert row["recall"] == 256 and row["bytes_recall"] > 4 * 1000
 
 
-def test_what_came_back_is_pinned_before_it_is_read(engine):
-    pinned = []
-    pin = Stream.pin
+def test_what_came_back_is_pinned_before_it_is_read(engine, monkeypatch):
+    pinned, pin = [], Stream.pin
 
     def note(self, start, stop):
         pin(self, start, stop)
         pinned.append(stop - start)
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Stream, "pin", note)
-        row, _ = rows_of(engine, [Setup.parse("capkv@512+recall"), FULL], lengths=[1000], share=1)
+    monkeypatch.setattr(Stream, "pin", note)
+    row, _ = rows_of(engine, [Setup.parse("capkv@512+recall"), FULL], lengths=[1000], share=1)
     assert row["items"][0]["recalled"] and len(pinned) == 2  # for the answer, and for its loss
     assert set(pinned) < set(range(60, 257))
 
@@ -62,13 +60,10 @@ def test_setups_that_differ_in_recall_share_one_reading():
     assert plain["n_tokens"] == more["n_tokens"]
 
 
-def test_the_full_cache_reads_a_text_once_too_and_counts_what_comes_back_where_it_does(engine):
-    opened = []
-    engine.open, opens = lambda *args, **options: opened.append(args) or opens(*args, **options), engine.open
-    try:
-        full, more = rows_of(engine, [FULL, Setup.parse("full+recall")], lengths=[1000], share=1)
-    finally:
-        engine.open = opens
+def test_the_full_cache_reads_a_text_once_too_and_counts_what_comes_back_where_it_does(engine, monkeypatch):
+    opened, opens = [], engine.open
+    monkeypatch.setattr(engine, "open", lambda *args, **options: opened.append(args) or opens(*args, **options))
+    full, more = rows_of(engine, [FULL, Setup.parse("full+recall")], lengths=[1000], share=1)
     assert len(opened) == 1 and (full["n_cells"], more["n_cells"]) == (1000, 1256)
     assert full["bytes_total"] == full["bytes_full"] < more["bytes_total"]
 

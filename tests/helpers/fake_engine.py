@@ -91,8 +91,7 @@ class FakeStream:
 
     def __init__(self, engine, setup, n_ctx):
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
-        self.tokens, self.log, self.pins = [], [], []
-        self.n_most, self.is_open, self._left = 0, True, None
+        self.tokens, self.log, self.n_most, self.is_open, self._left = [], [], 0, True, None
 
     def __enter__(self):
         return self
@@ -154,7 +153,7 @@ class FakeStream:
         self.log.append("back")
 
     def pin(self, start, stop):
-        self.pins.append((start, stop))
+        """Nothing is evicted here."""
 
     def memory(self, n_more=None):
         return dict(bytes_kv=1, bytes_obs=0, bytes_total=1, bytes_full=2, n_cells=self.n_ctx, n_evicted=0, n_evictions=0)

@@ -25,7 +25,6 @@ class Stream:
         self.engine, self.setup, self.n_ctx = engine, setup, n_ctx
         self.n_batch = n_batch or setup.n_batch
         self.n_tokens = 0  #: tokens read so far
-        self._n_more = 0 if setup.policy == SHIFT else n_more
         self._n_cells = setup.n_cells if setup.policy == SHIFT else n_ctx + n_more
         self._n_past = 0  # next position: n_tokens less the tokens that context shifts removed
         self._n_shifted = self._n_shifts = 0
@@ -233,7 +232,7 @@ class Stream:
             now = self._kv.stats()
             names = ("bytes_kv", "bytes_obs", "bytes_total", "n_cells", "n_evicted", "n_evictions", *TIMES)
             return {**{name: getattr(now, name) for name in names}, "bytes_full": full}
-        n_cells = self._n_cells if n_more is None else self._n_cells - self._n_more + min(n_more, self._n_more)
+        n_cells = self._n_cells if n_more is None else min(self._n_cells, self.n_ctx + n_more)
         held = round(self.engine.bytes_per_token(self.setup.type) * n_cells)
         taken = dict(n_cells=n_cells, n_evicted=self._n_shifted, n_evictions=self._n_shifts, **dict.fromkeys(TIMES, 0))
         return dict(bytes_kv=held, bytes_obs=0, bytes_total=held, bytes_full=full, **taken)
