@@ -27,7 +27,6 @@ from recall import SEED, TASKS, TOKENS_PER_TURN
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [4096, 32768, 131072]
-N_STRINGS = {"niah_multivalue": 4, "niah_multiquery": 4, "vt": 5}  # that one question asks for
 REWORDED = "recall_reworded"  # not in means: what is asked in other words is not found
 ENOUGH = 0.95  # of what full+recall answers
 BEGIN, END = "<!-- answers: begin -->", "<!-- answers: end -->"
@@ -47,7 +46,8 @@ def units(task: str, length: int) -> int:
 
 def texts_of(task: str, n: int, share: int) -> int:
     """How many texts it takes to ask for n strings at least."""
-    return -(-n // (registry.find(task).share_of(share) * N_STRINGS.get(task, 1)))
+    found = registry.find(task)
+    return -(-n // (found.share_of(share) * found.n_expected))
 
 
 def plans(args) -> list:

@@ -52,6 +52,7 @@ def test_a_text_has_its_length_and_holds_what_is_asked_for(name, index, length, 
     assert len(text.items) == share_of(name, share)
     assert text.prefix.endswith("\n\n" if name.startswith("qa") else "\n")
     for item in text.items:
+        assert name.startswith("qa") or len(item.expected) == registry.find(name).n_expected
         counts = [len(re.findall(rf"\b{word}\b", text.prefix)) for word in item.expected]
         if name == "vt":
             assert counts == [2, 2, 2, 2, 1]

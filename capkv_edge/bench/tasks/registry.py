@@ -22,6 +22,7 @@ class Task:
     form: str | None = None  #: of the file that it reads, in ruler_qa.FORMS
     share: int = 1  #: questions about one text, unless another number is chosen
     max_share: int = 1  #: questions that one text can have
+    n_expected: int = 1  #: strings that its answer has to have; 1 where any of several will do
     turns: bool = False  #: length counts turns of a conversation, not tokens
     has_evidence: bool = True  #: its texts say which passages have the answers
     wording: int = 1  #: add one whenever its words change, since rows with other words are not the same measurement
@@ -58,9 +59,9 @@ _RULERS = (
         max_share=10,
         **_RULER,
     ),
-    Task("niah_multivalue", partial(niah, n_values=4), "essays", "the four numbers of a key", **_RULER),
-    Task("niah_multiquery", partial(niah, n_keys=4, n_asked=4), "essays", "the numbers of four keys", **_RULER),
-    Task("vt", variable_tracking, "noise", "all variables that hold a value, directly or through others", **_RULER),
+    Task("niah_multivalue", partial(niah, n_values=4), "essays", "the four numbers of a key", n_expected=4, **_RULER),
+    Task("niah_multiquery", partial(niah, n_keys=4, n_asked=4), "essays", "the numbers of four keys", n_expected=4, **_RULER),
+    Task("vt", variable_tracking, "noise", "all variables that hold a value, directly or through others", n_expected=5, **_RULER),
     Task(
         "cwe",
         common_words,
@@ -68,9 +69,10 @@ _RULERS = (
         "the ten words of a list that occur most often",
         own=True,
         has_evidence=False,
+        n_expected=10,
         **_RULER,
     ),
-    Task("fwe", frequent_words, "words", "the three most frequent coded words", own=True, has_evidence=False, **_RULER),
+    Task("fwe", frequent_words, "words", "the three most frequent coded words", own=True, has_evidence=False, n_expected=3, **_RULER),
     Task("qa_1", ruler_qa.qa, "--squad", "a question about one paragraph among others", form="squad"),
     Task("qa_2", ruler_qa.qa, "--hotpotqa", "a question about two paragraphs among others", form="hotpotqa"),
 )
