@@ -98,6 +98,27 @@ def compare(found: dict, name: str) -> dict:
     return out
 
 
+def where_same(rows: list, name: str) -> str:
+    """What a setup answers where the same came back as with full+recall: what most heads still hold does not come back."""
+    asked = {name: {}, "full+recall": {}}
+    for row in rows:
+        if row["setup"] in asked and row["task"] != REWORDED:
+            asked[row["setup"]][row["task"], row["text"]] = row["items"]
+    pairs = {}  # task -> [(score, that of full+recall, whether the same came back)]
+    for (task, text), items in asked[name].items():
+        for own, most in zip(items, asked["full+recall"].get((task, text), [])):
+            pairs.setdefault(task, []).append((own["score"], most["score"], own["recalled"] == most["recalled"]))
+    same = [[pair for pair in found if pair[2]] for found in pairs.values()]
+    if not any(same):
+        return ""
+    share = mean(len(one) / len(found) for one, found in zip(same, pairs.values()))
+    got, most = (mean(mean(pair[i] for pair in one) for one in same if one) for i in range(2))
+    return (
+        f"With `{name}` the same comes back as with `full+recall` for {100 * share:.0f} % of the questions, since what most heads hold "
+        f"does not; of these it answers {100 * got:.0f} %, `full+recall` {100 * most:.0f} %"
+    )
+
+
 def verdict(found: dict, name: str) -> str:
     """One sentence on a setup with recall."""
     by_task = compare(found, name)
@@ -143,7 +164,8 @@ def document_part(rows: list, lengths: list) -> str:
             n_asked[cell_of] = n_asked.get(cell_of, 0) + sum(len(item["expected"]) for item in row["items"])
         counts = sorted({min(n_asked.values()), max(n_asked.values())})
         devices = ", ".join(sorted({row["device"] for row in here}))
-        said = [verdict(found, name) for name in names if "+recall" in name and name != "full+recall"] + [took(here)]
+        with_recall = [name for name in names if "+recall" in name and name != "full+recall"]
+        said = [say for name in with_recall for say in (verdict(found, name), where_same(here, name))] + [took(here)]
         asked = f"{' to '.join(map(str, counts))} strings asked for a cell, on {devices}"
         sentences = "".join(f"- {one}.\n" for one in said if one)
         parts.append(f"{length:,} tokens, {asked}:\n\n{table(found, names)}\n{sentences}")

@@ -40,6 +40,15 @@ def test_setups_are_compared_on_the_texts_that_all_have_read():
     assert answers.verdict(found, "streaming@512+recall").startswith("`streaming@512+recall`: not compared")
 
 
+def test_what_is_said_of_the_questions_with_which_the_same_came_back():
+    rows = rows_of("full+recall", [1, 0.5]) + rows_of("capkv@512+recall", [0.5, 0]) + rows_of("capkv@512+recall", [1], "recall_reworded")
+    for row, pairs in zip(rows, ([[1, 2]], [[3, 4]], [[1, 2]], [])):
+        row["items"] = [dict(score=row["score"], recalled=pairs)]
+    said = answers.where_same(rows, "capkv@512+recall")
+    assert "for 50 % of the questions" in said and said.endswith("of these it answers 50 %, `full+recall` 100 %")
+    assert answers.where_same(rows, "streaming@512+recall") == ""
+
+
 def test_a_table_for_each_length_says_what_it_is_of():
     rows = rows_of("full", [0.5]) + rows_of("capkv@512", [0.25] * 5) + rows_of("capkv@512", [1], length=32768, device="NVIDIA H200")
     first, second = answers.document_part(rows, [4096, 32768, 131072]).split("\n32,768 tokens, ")
@@ -64,7 +73,7 @@ def test_a_run_and_its_tables_in_a_document(tiny_llama, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", [*words, "--document", str(document)])
     assert answers.main() == 0
     text = document.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
     assert "| task | `full` | `full+recall` | `capkv@512` | `capkv@512+recall` |" in text
 
 
