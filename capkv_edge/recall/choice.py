@@ -1,4 +1,4 @@
-"""Which passages come back for a turn: those that pass the gate, are gone from the cache, are new, and fit."""
+"""Which passages come back for a turn: those that pass the gate, are new, and fit, if the cache has lost one of them."""
 
 import math
 from dataclasses import dataclass
@@ -82,40 +82,50 @@ class Choice:
                 out.append((number, Hit(passage, weight / unit, weight / found.weight)))
         return out
 
-    def find(self, text: str, quota: int, is_wanted) -> Recalled | None:
+    def find(self, text: str, quota: int, is_gone=lambda passage: True, is_new=lambda passage: True) -> Recalled | None:
         """What comes back for a turn with this text; None where nothing does.
+
+        Nothing does unless a passage is gone. With it come the others, behind it in rank: a model takes what it is shown for all
+        that there is, so of four things that were asked for it would leave out the one that is still held.
 
         Where not all passages fit, each is cut down to the sentences that have the words of the turn. To each of them, the best
         first, belong the sentences with a name that it has and the turn has not, as where a program uses what it defined elsewhere.
 
         Args:
             quota: tokens of the passages with their marks, at most.
-            is_wanted: a function from a Passage to whether it may come.
+            is_gone: a function from a Passage to whether the cache no longer holds it.
+            is_new: a function from a Passage to whether it may come at all.
         """
         if quota <= self._count(marked(())) or not self.archive.index.n:
             return None
         found = self._weigher.find(self.archive.index, text)
-        hits = [(number, hit.passage) for number, hit in self._hits(found, _N_HITS) if self.passes(hit) and is_wanted(hit.passage)]
-        short, seen = [], set(names_in(text))
+        hits = [(number, hit.passage) for number, hit in self._hits(found, _N_HITS) if self.passes(hit) and is_new(hit.passage)]
+        hits.sort(key=lambda hit: not is_gone(hit[1]))
+        short, sources, seen = [], [passage for _, passage in hits], set(names_in(text))
         for number, passage in hits:
             one = self.archive.excerpt(passage, found.texts_in(number))
-            short += [one, *self._led_from(one, seen, is_wanted)]
+            led = self._led_from(one, seen, is_new)
+            short += [one, *(sentence for sentence, _ in led)]
+            sources += [source for _, source in led]
+        if not any(map(is_gone, sources)):
+            return None
         whole = _apart([passage for _, passage in hits] + short)
         out = whole if self._fits(whole, quota) else self._fitting(short, quota)
         passages = tuple(sorted(out, key=lambda passage: passage.begin))
         return Recalled(passages, marked(passages)) if passages else None
 
-    def _led_from(self, first: Passage, seen: set, is_wanted) -> list:
-        """Sentences that names lead to from a sentence to others, the nearest first. The names are added to those that were seen."""
-        out = [first]
-        for one in out:
+    def _led_from(self, first: Passage, seen: set, is_new) -> list:
+        """[(sentences, the passage that they are of)] that names lead to from a sentence to others, the nearest first. The names are
+        added to those that were seen."""
+        out = [(first, first)]
+        for one, _ in out:
             for name in names_in(one.text):
                 if name not in seen and len(out) <= _N_HITS:
                     seen.add(name)
                     numbers = self.archive.index.holding("words", name, _N_LED + 1)
                     led = [self.archive.passage(number) for number in numbers] if len(numbers) <= _N_LED else []
-                    led = [self.archive.excerpt(passage, [name]) for passage in led if is_wanted(passage)]
-                    out += [passage for passage in led if _is_apart(passage, out)]
+                    led = [(self.archive.excerpt(source, [name]), source) for source in led if is_new(source)]
+                    out += [pair for pair in led if _is_apart(pair[0], [sentence for sentence, _ in out])]
         return out[1:]
 
     def _fitting(self, passages: list, quota: int) -> list:

@@ -85,7 +85,8 @@ class Recall:
     def find(self, text: str) -> Recalled | None:
         """What comes back for a user's turn with this text, within the quota; None where nothing does.
 
-        A passage comes back if most heads no longer hold it, it passes the gate, and no copy of it from an earlier turn is still held.
+        Passages come back that pass the gate, and of which no copy from an earlier turn is still held; but nothing where most heads hold
+        all of them.
         """
         if not self.quota:
             return None
@@ -93,11 +94,13 @@ class Recall:
         held = self._held()
         shown = [one for begin, end, ranges in self._shown if not held.is_gone(begin, end) for one in ranges]
 
-        def is_wanted(passage) -> bool:
-            is_new = all(passage.end <= first or last <= passage.begin for first, last in shown)
-            return is_new and held.is_gone(passage.begin, passage.end)
+        def is_gone(passage) -> bool:
+            return held.is_gone(passage.begin, passage.end)
 
-        return self._choice.find(text, self.quota, is_wanted)
+        def is_new(passage) -> bool:
+            return all(passage.end <= first or last <= passage.begin for first, last in shown)
+
+        return self._choice.find(text, self.quota, is_gone, is_new)
 
     def put(self, recalled: Recalled, begin: int, end: int) -> None:
         """Say that what find() gave stands at positions `begin` to `end`, before these are read: it is not a part of the conversation,

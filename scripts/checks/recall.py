@@ -56,10 +56,6 @@ class Texts:
         return self.reader.prefix(text), text.items
 
 
-def all_of(passage) -> bool:
-    return True
-
-
 def hits(texts: Texts, task: str, length: int, args, seed=SEED) -> dict:
     """Of the questions of one cell: share of the expected strings in what comes back, share for which anything comes back, tokens."""
     found, some, n_tokens, n_archive = [], [], [], []
@@ -70,7 +66,7 @@ def hits(texts: Texts, task: str, length: int, args, seed=SEED) -> dict:
         choice = texts.choice(tokens)
         n_archive.append(len(tokens))
         for item in items:
-            back = choice.find(item.question, QUOTA, all_of)
+            back = choice.find(item.question, QUOTA)
             text = back.text.lower() if back else ""
             found.append(statistics.mean(one.lower() in text for one in item.expected))
             some.append(back is not None)
@@ -97,7 +93,7 @@ def false(texts: Texts, task: str, length: int, args, seed=SEED, part=1) -> dict
         tokens, _ = texts.make(task, length, index, seed, 1)
         choice = texts.choice(tokens)
         for kind, turn in idle_turns(task, part):
-            some[kind].append(choice.find(turn, QUOTA, all_of) is not None)
+            some[kind].append(choice.find(turn, QUOTA) is not None)
     return dict(n=sum(map(len, some.values())), **{kind: statistics.mean(one) for kind, one in some.items()})
 
 
@@ -118,7 +114,7 @@ def cost(texts: Texts, name: str, n_tokens: int, args) -> dict:
     taken = []
     for turn in asked:
         start = time.perf_counter()
-        choice.find(turn, QUOTA, all_of)
+        choice.find(turn, QUOTA)
         taken.append(1e3 * (time.perf_counter() - start))
     taken.sort()
     return dict(

@@ -23,8 +23,9 @@ class Talk:
         self.archive.extend(range(len(self.words)), len(self.words))
         self.choice = Choice(self.archive, Weigher(lambda text: [0] if text.strip() == "a" else [0, 0], 100), count, gate)
 
-    def find(self, text, quota=1000, is_wanted=lambda passage: True):
-        found = self.choice.find(text, quota, is_wanted)
+    def find(self, text, quota=1000, gone="", new=""):
+        """Texts that come back where passages with the text `gone` are gone from the cache, and those with the text `new` are new."""
+        found = self.choice.find(text, quota, lambda passage: gone in passage.text, lambda passage: new in passage.text)
         return [] if found is None else [passage.text for passage in found.passages]
 
 
@@ -43,7 +44,7 @@ def talk():
 
 
 def test_what_the_turn_asks_for_comes_back_marked(talk):
-    found = talk.choice.find("Who: dentist?", 300, lambda passage: True)
+    found = talk.choice.find("Who: dentist?", 300)
     assert len(found.passages) == 1 and "dentist is Marlow" in found.passages[0].text
     assert found.text == f"\n\n[Recalled from earlier in this conversation:\n{found.passages[0].text.strip()}\n]"
 
@@ -71,7 +72,7 @@ def test_passages_come_in_the_order_of_the_text_and_within_the_quota(talk):
     assert ["dentist" in text for text in both] == [True, False] and "boat" in both[1]
     assert talk.find("boat and dentist", 13) == []
     for quota in range(0, 300, 10):
-        found = talk.choice.find("boat and dentist", quota, lambda passage: True)
+        found = talk.choice.find("boat and dentist", quota)
         assert found is None or count(found.text) <= quota
 
 
@@ -80,9 +81,20 @@ def test_where_not_all_fits_passages_are_cut_to_the_sentences_with_the_words(tal
     assert len(talk.find("boat and dentist", 18)) == 1
 
 
-def test_what_is_not_wanted_stays_away_and_makes_room(talk):
-    found = talk.find("boat and dentist", 140, lambda passage: "dentist" not in passage.text)
+def test_what_is_not_new_stays_away_and_makes_room(talk):
+    found = talk.find("boat and dentist", 140, new="boat")
     assert len(found) == 1 and "boat" in found[0]
+
+
+@pytest.mark.parametrize("gone", ["dentist", "boat"])
+def test_what_is_still_held_comes_back_with_what_is_gone_where_there_is_room(talk, gone):
+    assert [word in text for word, text in zip(("dentist", "boat"), talk.find("boat and dentist", gone=gone))] == [True, True]
+    (found,) = talk.find("boat and dentist", 18, gone=gone)
+    assert gone in found
+
+
+def test_nothing_comes_back_where_all_of_it_is_still_held(talk):
+    assert talk.find("boat and dentist", gone="neither") == []
 
 
 def test_of_equal_passages_the_latest_is_the_best():
@@ -100,6 +112,7 @@ def test_names_lead_on_to_where_they_are_used():
     assert len(found) == 3 and [name in text for name, text in zip(("12345", "QRSTU", "KLMNO"), found)] == [True] * 3
     assert found[1:] == [" VAR QRSTU = VAR ABCDE .", " VAR KLMNO = QRSTU"]
     assert len(talk.find("holding 12345?", 26)) == 2
+    assert len(talk.find("holding 12345?", gone="QRSTU")) == 3 and talk.find("holding 12345?", gone="neither") == []
 
 
 def test_marks_stand_around_and_between():
