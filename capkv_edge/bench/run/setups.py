@@ -26,8 +26,8 @@ NAMES = {
     "shift@512": "llama.cpp's context shift in as many cells as a budget of 512 has: when they are full, half of what comes after "
     "the first four tokens is removed",
     "capkv@512,novelty=0": "a policy with one of its options",
-    "capkv@512+recall": "the same, and passages of the text that most heads no longer hold come back with the question (in `retrieval` "
-    "alone)",
+    "capkv@512+recall": "the same, and passages of the text come back with the question, if most heads have lost one of them (in "
+    "`retrieval` alone)",
     "capkv@512+pin": "a policy that never evicts the system prompt (in `retrieval` alone); +pin+recall is both",
     "capkv@512+oracle": "a policy that never evicts the passages that have the answers (in `retrieval` alone): what a choice could reach "
     "that knew the questions; the order is +pin+oracle+recall",
