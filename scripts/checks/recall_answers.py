@@ -99,7 +99,7 @@ def compare(found: dict, name: str) -> dict:
 
 
 def where_same(rows: list, name: str) -> str:
-    """What a setup answers where the same came back as with full+recall: what most heads still hold does not come back."""
+    """What a setup answers where the same came back as with full+recall, for which all of the text counts as gone."""
     asked = {name: {}, "full+recall": {}}
     for row in rows:
         if row["setup"] in asked and row["task"] != REWORDED:
@@ -114,8 +114,8 @@ def where_same(rows: list, name: str) -> str:
     share = mean(len(one) / len(found) for one, found in zip(same, pairs.values()))
     got, most = (mean(mean(pair[i] for pair in one) for one in same if one) for i in range(2))
     return (
-        f"With `{name}` the same comes back as with `full+recall` for {100 * share:.0f} % of the questions, since what most heads hold "
-        f"does not; of these it answers {100 * got:.0f} %, `full+recall` {100 * most:.0f} %"
+        f"With `{name}` the same comes back as with `full+recall` for {100 * share:.0f} % of the questions; of these it answers "
+        f"{100 * got:.0f} %, `full+recall` {100 * most:.0f} %"
     )
 
 
