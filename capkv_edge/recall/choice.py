@@ -100,14 +100,15 @@ class Choice:
             return None
         found = self._weigher.find(self.archive.index, text)
         hits = [(number, hit.passage) for number, hit in self._hits(found, _N_HITS) if self.passes(hit) and is_new(hit.passage)]
-        hits.sort(key=lambda hit: not is_gone(hit[1]))
-        short, sources, seen = [], [passage for _, passage in hits], set(names_in(text))
+        gone = {number for number, passage in hits if is_gone(passage)}
+        hits.sort(key=lambda hit: hit[0] not in gone)
+        short, seen, is_lost = [], set(names_in(text)), bool(gone)
         for number, passage in hits:
             one = self.archive.excerpt(passage, found.texts_in(number))
             led = self._led_from(one, seen, is_new)
             short += [one, *(sentence for sentence, _ in led)]
-            sources += [source for _, source in led]
-        if not any(map(is_gone, sources)):
+            is_lost = is_lost or any(is_gone(source) for _, source in led)
+        if not is_lost:
             return None
         whole = _apart([passage for _, passage in hits] + short)
         out = whole if self._fits(whole, quota) else self._fitting(short, quota)
