@@ -118,19 +118,15 @@ class Recall:
         does not evict what it answers from. Where the budget has no room for that, they are evicted as any other text is.
         """
         llm = self.llm
-        others = [(max(first, begin), min(last, end)) for first, last in llm.pins if first < end and begin < last] if llm.kv_config else []
-        is_pinned = False
-        if llm.kv_config and begin < end:
-            with contextlib.suppress(ValueError):
-                llm.pin(begin, end)
-                is_pinned = True
-        try:
+        with contextlib.ExitStack() as afterwards:
+            if llm.kv_config and begin < end:
+                others = [(max(first, begin), min(last, end)) for first, last in llm.pins if first < end and begin < last]
+                with contextlib.suppress(ValueError):
+                    llm.pin(begin, end)
+                    for first, last in others:  # unpin() takes these too, and is called before
+                        afterwards.callback(llm.pin, first, last)
+                    afterwards.callback(llm.unpin, begin, end)
             yield
-        finally:
-            if is_pinned:
-                llm.unpin(begin, end)
-                for first, last in others:
-                    llm.pin(first, last)
 
     def search(self, text: str, n_max: int = 5) -> list:
         """[(Hit, whether it is gone from the cache)] for a query by hand, the best first, whether or not it passes the gate."""
